@@ -1,0 +1,1 @@
+"""Pure decisions: identity, versions, words. No I/O."""

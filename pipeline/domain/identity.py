@@ -1,0 +1,38 @@
+"""Who a memory is, on every topic and in every store.
+
+A memory id is only unique within its user, so the key is made of both. Each part is prefixed with its
+length: two different pairs can never spell the same key.
+"""
+
+import json
+from hashlib import sha256
+from uuid import UUID, uuid5
+
+from schemas.events import MemoryState
+
+_MEMORIES = UUID("8f0ddc6c-2b0f-5f2b-9a55-6a0f5f3e7c11")
+_USERS = UUID("3f7e9a52-0d5c-5a7b-8a4e-d1c7a9be2f07")
+_EVENTS = UUID("c2b6c6de-97b7-5d0a-b1d4-40f1b7a2d9e3")
+_SAID = {"text", "occurred_at", "speaker", "agent_id", "app_id", "run_id", "metadata"}
+
+
+def memory_key(user_id: str, memory_id: str) -> UUID:
+    """The Kafka key of a memory's events, its point id in Qdrant, its row's key in Postgres."""
+    return uuid5(_MEMORIES, f"{len(user_id)}:{user_id}{memory_id}")
+
+
+def user_key(user_id: str) -> UUID:
+    """The Kafka key of a user's forgetting, and the point that tells Qdrant of it."""
+    return uuid5(_USERS, user_id)
+
+
+def event_id_of(user_id: str, idempotency_key: str) -> UUID:
+    """The same id for the same key of the same user: publishing twice is publishing once."""
+    return uuid5(_EVENTS, f"{len(user_id)}:{user_id}{idempotency_key}")
+
+
+def content_hash(state: MemoryState) -> str:
+    """What the two stores compare: 32 hexadecimal digits over all that the publisher said."""
+    said = state.model_dump_json(include=_SAID)
+    canonical = json.dumps(json.loads(said), sort_keys=True, separators=(",", ":"))
+    return sha256(canonical.encode()).hexdigest()[:32]

@@ -1,0 +1,108 @@
+"""Which state of a memory wins: the same decision for every store.
+
+A store reads what it knows of the memories in a batch, asks `settle` what follows, and writes that. The
+rules do not depend on the order of arrival, so both stores end with the same states:
+
+- the greatest version wins; equal versions are told apart by their event ids;
+- a state published under an idempotency key yields to any other, so that repeating a `remember` neither
+  undoes a revision nor brings back what was forgotten;
+- when a user is forgotten, what is not newer goes, and what arrives late and is not newer stays out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from pipeline.domain.identity import memory_key
+from schemas.events import MAX_VERSION, Enriched, MemoryEnriched, MemoryEvent, UserForgotten
+
+Outcome = Literal["stored", "superseded", "forgotten"]
+
+_TIE_BITS = 52
+"""As many as a double holds exactly: Qdrant compares numbers as doubles."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Stamp:
+    """The place of one state among all states of its memory. The greatest wins."""
+
+    precedence: int
+    """The version; below zero for a state that yields to any other."""
+    tie: int
+
+    @property
+    def version(self) -> int:
+        """Microseconds: when this state was published."""
+        return self.precedence if self.precedence > 0 else self.precedence + MAX_VERSION + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a store holds of one memory."""
+
+    stamp: Stamp
+    forgotten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a batch comes to: what to write, one state a memory, and what became of each event."""
+
+    writes: Mapping[UUID, MemoryEvent]
+    """By memory key: the winning MemoryEnriched or MemoryForgotten."""
+    outcomes: Sequence[Outcome]
+
+
+def stamp(event: MemoryEvent) -> Stamp:
+    """The stamp of the state that `event` brings."""
+    yields = isinstance(event, MemoryEnriched) and event.if_absent
+    precedence = event.version - MAX_VERSION - 1 if yields else event.version
+    return Stamp(precedence, event.event_id.int >> (128 - _TIE_BITS))
+
+
+def settle(
+    events: Sequence[Enriched],
+    known: Mapping[UUID, Known],
+    forgotten_users: Mapping[str, int],
+) -> Settled:
+    """Decides what a batch of memory events comes to, given what the store holds.
+
+    `known` is by memory key, `forgotten_users` the version up to which each user was forgotten.
+    UserForgotten must not be among `events`: it is written by itself, in its place.
+    """
+    now = dict(known)
+    writes: dict[UUID, MemoryEvent] = {}
+    outcomes: list[Outcome] = []
+    for event in events:
+        assert not isinstance(event, UserForgotten)
+        key = memory_key(event.user_id, event.memory_id)
+        mine, current = stamp(event), now.get(key)
+        if event.version <= forgotten_users.get(event.user_id, 0):
+            outcomes.append("forgotten")
+        elif current is not None and mine < current.stamp:
+            outcomes.append("forgotten" if current.forgotten else "superseded")
+        else:
+            # An equal stamp is the same event again: writing it twice is writing it once.
+            now[key] = Known(mine, forgotten=not isinstance(event, MemoryEnriched))
+            writes[key] = event
+            outcomes.append("stored")
+    return Settled(writes, outcomes)
+
+
+def erased(version: int) -> Known:
+    """What remains of a memory that went with its user, forgotten up to `version`."""
+    return Known(Stamp(version, 2**_TIE_BITS - 1), forgotten=True)
+
+
+def runs(events: Sequence[Enriched]) -> Sequence[Sequence[Enriched]]:
+    """Cuts a batch before and after each UserForgotten, keeping the order."""
+    cut: list[list[Enriched]] = []
+    alone = True
+    for event in events:
+        now_alone = isinstance(event, UserForgotten)
+        if alone or now_alone:
+            cut.append([])
+        cut[-1].append(event)
+        alone = now_alone
+    return cut

@@ -1,0 +1,1 @@
+"""The models: what texts are about, and where they lie."""

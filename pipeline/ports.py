@@ -1,0 +1,180 @@
+"""What the stages ask of the world, in our words. The adapters stand in models/ and stores/.
+
+Every method may raise `Unavailable` (try again later); what else a method raises is said at it.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pipeline.domain.versions import Known, Outcome
+from schemas.events import Domain, Enriched
+from schemas.search import EventRef, Hit, KnownMemory, SearchFilter
+
+Floats = NDArray[np.float32]
+"""A matrix or a vector of float32."""
+Halves = NDArray[np.float16]
+"""A matrix of float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One text as the model sees it, from one forward pass."""
+
+    text: Floats
+    """dimensions, normalised."""
+    tokens: Halves
+    """tokens x 64, each normalised; stop words and punctuation left out; may have no rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What a text is about."""
+
+    domain: Domain
+    topics: tuple[str, ...]
+    """Most telling first; may be empty."""
+    importance: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What `verify` compares of one memory between the stores."""
+
+    key: UUID
+    known: Known
+    content_hash: str
+    """Empty for a forgotten memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One state that a memory had. The text of a forgotten memory is gone here too."""
+
+    change: str
+    """captured, revised or forgotten."""
+    version: int
+    event_id: UUID
+    published_at: datetime
+    text: str | None
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+
+class Classifier(Protocol):
+    """Says what texts are about."""
+
+    def classify(self, texts: Sequence[str]) -> Sequence[Classification]:
+        """One classification a text, in order. Pure and quick: it may run on the event loop."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors. It never blocks the event loop."""
+
+    @property
+    def model(self) -> str:
+        """The model's name, as kept beside the vectors it made."""
+        ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        """One embedding a text, in order. The caller may pass any number of texts of any length.
+
+        Raises Unusable where the model makes no finite vector of a text.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class MemoryRecords(Protocol):
+    """The record: every memory's newest state, and the states it had."""
+
+    async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
+        """Writes a batch, in order, all or nothing; says what became of each change.
+
+        Safe to repeat. `pipeline.domain.versions.settle` decides which state wins.
+        """
+        ...
+
+    async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
+        """The newest state; None where there is none, or it was forgotten."""
+        ...
+
+    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+        """For each event, whether the record holds its state or a newer one."""
+        ...
+
+    async def history(self, user_id: str, memory_id: str) -> Sequence[AuditEntry]:
+        """The states a memory had, oldest version first."""
+        ...
+
+    async def count(self, user_id: str | None = None) -> int:
+        """Memories that are not forgotten, of one user or of all."""
+        ...
+
+    def fingerprints(self) -> AsyncIterator[Fingerprint]:
+        """Every memory's fingerprint, forgotten ones too, ordered by key."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class MemoryVectors(Protocol):
+    """The index: finds the memories of one user that are closest to a question."""
+
+    async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
+        """Writes a batch, in order; says what became of each change. Durable when it returns.
+
+        Safe to repeat. `pipeline.domain.versions.settle` decides which state wins.
+        Raises Unusable where a vector does not fit the index (dimensions, names, not finite).
+        """
+        ...
+
+    async def search(
+        self,
+        user_id: str,
+        question: Embedding,
+        *,
+        filter: SearchFilter,
+        limit: int,
+        min_score: float | None,
+    ) -> Sequence[Hit]:
+        """The closest memories of `user_id`, best first; equal scores in the order of their ids.
+
+        Raises Refused without a user.
+        """
+        ...
+
+    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+        """For each event, whether the index holds its state or a newer one."""
+        ...
+
+    async def count(self, user_id: str | None = None) -> int:
+        """Memories that are not forgotten, of one user or of all."""
+        ...
+
+    def fingerprints(self) -> AsyncIterator[Fingerprint]:
+        """Every memory's fingerprint, forgotten ones too, in any order."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Cache(Protocol):
+    """Remembers what is dear to compute. It may forget at any time; it never fails its caller."""
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]: ...
+
+    async def put_many(self, entries: Mapping[str, bytes], *, ttl_s: int) -> None: ...
+
+    async def close(self) -> None: ...

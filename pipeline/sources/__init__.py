@@ -1,0 +1,1 @@
+"""Where memories already live, read in."""

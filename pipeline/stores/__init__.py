@@ -1,0 +1,1 @@
+"""The stores: the record and the index, each behind its port."""

@@ -1,0 +1,1 @@
+"""The doors: what publishes memories, and asks for them."""

@@ -1,0 +1,214 @@
+"""The events of a memory's life: facts in the past tense, frozen, versioned.
+
+    MemoryCaptured, MemoryRevised            -> memory.events
+    MemoryClassified                         -> memory.classified
+    MemoryEnriched                           -> memory.enriched
+    MemoryForgotten, UserForgotten           -> all three, unchanged
+    MemoryStored, MemorySetAside             -> memory.stored
+
+`version` orders the states of one memory, in microseconds; the greatest wins in every store, whatever
+the order of arrival, and `event_id` breaks a tie. Adding an optional field needs no new schema version:
+readers ignore what they do not know.
+"""
+
+import math
+from datetime import UTC
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    model_validator,
+)
+
+from schemas.text import Id, Metadata, Text
+
+MAX_VERSION = 2**53 - 1
+"""Qdrant compares numbers as doubles: beyond this two versions would look equal."""
+
+Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+Utc = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+Domain = Literal["coding", "business", "other"]
+StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+
+
+class Message(BaseModel):
+    """Anything that travels: frozen, and tolerant of fields it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+    schema_version: Literal[1] = 1
+
+
+class Vectors(BaseModel):
+    """A matrix as bytes: `shape` rows and columns, row by row, little endian."""
+
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
+
+    dtype: Literal["float32", "float16"]
+    shape: tuple[int, int]
+    data: bytes
+
+    @model_validator(mode="after")
+    def _bytes_match_shape(self) -> Self:
+        width = 4 if self.dtype == "float32" else 2
+        if min(self.shape) < 0 or len(self.data) != math.prod(self.shape) * width:
+            raise ValueError(f"{len(self.data)} bytes are not {self.shape} of {self.dtype}")
+        return self
+
+
+class SparseVector(BaseModel):
+    """Terms and their weights: `indices` are hashed terms, `values` their saturated frequencies."""
+
+    model_config = ConfigDict(frozen=True)
+
+    indices: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_value_an_index(self) -> Self:
+        if len(self.indices) != len(self.values):
+            raise ValueError("indices and values differ in length")
+        return self
+
+
+class Event(Message):
+    """What happened, to whom, and when it was said to have happened."""
+
+    event_id: UUID
+    user_id: Id
+    version: Version
+    published_at: Utc
+    hops: dict[StageName, Utc] = {}
+    """When each stage let the event go, by stage: where the time went."""
+
+
+class MemoryEvent(Event):
+    """An event of one memory. `memory_id` names it within its user."""
+
+    memory_id: Id
+
+
+class MemoryState(MemoryEvent):
+    """The whole of a memory, so that no stage needs a state of its own to understand it."""
+
+    text: Text
+    occurred_at: Utc
+    """When what the memory tells happened, as far as the publisher knows."""
+    speaker: Id | None = None
+    agent_id: Id | None = None
+    app_id: Id | None = None
+    run_id: Id | None = None
+    """The conversation, or the run of an agent, that the memory comes from."""
+    metadata: Metadata = {}
+    preceding: Annotated[tuple[Text, ...], Field(max_length=2)] = ()
+    """The texts said just before in the same conversation, the nearest last."""
+    if_absent: bool = False
+    """Published under an idempotency key: yields to any other state of the same memory."""
+
+
+class MemoryCaptured(MemoryState):
+    """Something was remembered."""
+
+    type: Literal["MemoryCaptured"] = "MemoryCaptured"
+
+
+class MemoryRevised(MemoryState):
+    """A memory was replaced by a newer state of itself."""
+
+    type: Literal["MemoryRevised"] = "MemoryRevised"
+
+
+class MemoryForgotten(MemoryEvent):
+    """A memory was forgotten, and stays so when an older event arrives late."""
+
+    type: Literal["MemoryForgotten"] = "MemoryForgotten"
+
+
+class UserForgotten(Event):
+    """Everything of one user up to `version` was forgotten.
+
+    One copy goes to each partition, so that on each of them it stands after all it must outlive.
+    """
+
+    type: Literal["UserForgotten"] = "UserForgotten"
+    partition: Annotated[int, Field(ge=0)]
+    partitions: Annotated[int, Field(ge=1)]
+
+
+class UnderstoodState(MemoryState):
+    """A memory's state, and what it is about."""
+
+    domain: Domain
+    topics: tuple[str, ...] = ()
+    """Most telling first."""
+    importance: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class MemoryClassified(UnderstoodState):
+    """A memory, and what it is about."""
+
+    type: Literal["MemoryClassified"] = "MemoryClassified"
+
+
+class MemoryEnriched(UnderstoodState):
+    """A memory, what it is about, and where it lies among the others."""
+
+    type: Literal["MemoryEnriched"] = "MemoryEnriched"
+    model: str
+    """The embedding model that made the vectors."""
+    text_vector: Vectors
+    """1 x dimensions, normalised."""
+    token_vectors: Vectors
+    """tokens x 64, each normalised; may be empty."""
+    topic_vectors: Vectors
+    """topics x dimensions, normalised; may be empty."""
+    lexical_vector: SparseVector
+
+
+class MemoryStored(MemoryEvent):
+    """One store has done with one event: from now on it answers from this state, or from a newer one."""
+
+    type: Literal["MemoryStored"] = "MemoryStored"
+    store: Literal["record", "index"]
+    outcome: Literal["stored", "superseded", "forgotten"]
+
+
+class UserErased(Event):
+    """One store has done with one partition's copy of UserForgotten."""
+
+    type: Literal["UserErased"] = "UserErased"
+    store: Literal["record", "index"]
+    partition: Annotated[int, Field(ge=0)]
+    partitions: Annotated[int, Field(ge=1)]
+
+
+class MemorySetAside(Message):
+    """An event went to the dead letters; `reason` says why, without its content."""
+
+    type: Literal["MemorySetAside"] = "MemorySetAside"
+    event_id: UUID
+    stage: str
+    reason: str
+    at: Utc
+
+
+Forgetting = MemoryForgotten | UserForgotten
+Published = MemoryCaptured | MemoryRevised | Forgetting
+Classified = MemoryClassified | Forgetting
+Enriched = MemoryEnriched | Forgetting
+Stored = MemoryStored | UserErased | MemorySetAside
+
+PUBLISHED: TypeAdapter[Published] = TypeAdapter(Annotated[Published, Field(discriminator="type")])
+CLASSIFIED: TypeAdapter[Classified] = TypeAdapter(
+    Annotated[Classified, Field(discriminator="type")]
+)
+ENRICHED: TypeAdapter[Enriched] = TypeAdapter(Annotated[Enriched, Field(discriminator="type")])
+STORED: TypeAdapter[Stored] = TypeAdapter(Annotated[Stored, Field(discriminator="type")])

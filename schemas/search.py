@@ -1,0 +1,187 @@
+"""Questions and answers: memory.search.asked -> the asker's reply topic.
+
+A question names who asks, by when it needs the answer and where to send it. There is always an answer:
+what cannot be answered is answered with a `Failed` that says why.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+from schemas.events import Domain, Message, Utc, Version
+from schemas.text import Id, Metadata, Text
+
+MAX_LIMIT = 100
+MAX_RECEIPTS = 500
+
+
+class ReplyTo(BaseModel):
+    """Where the asker listens."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+    partition: Annotated[int, Field(ge=0)]
+
+
+class SearchFilter(BaseModel):
+    """Narrows a search; what is given must all hold. It can never widen it beyond one user."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domain: Domain | None = None
+    topics: Annotated[tuple[str, ...], Field(max_length=32)] = ()
+    """Any of these."""
+    occurred_from: Utc | None = None
+    """Inclusive."""
+    occurred_until: Utc | None = None
+    """Exclusive."""
+    speaker: Id | None = None
+    agent_id: Id | None = None
+    app_id: Id | None = None
+    run_id: Id | None = None
+    metadata: Annotated[dict[str, str | int | bool], Field(max_length=16)] = {}
+    """Each key must hold exactly this value, or a list with it."""
+
+
+class Question(Message):
+    """What every question carries."""
+
+    question_id: UUID
+    user_id: Id
+    asked_at: Utc
+    deadline: Utc
+    """After this nobody waits any more: do not begin."""
+    reply_to: ReplyTo
+
+
+class SearchAsked(Question):
+    """Which memories of this user are closest to `text`?"""
+
+    type: Literal["SearchAsked"] = "SearchAsked"
+    text: Text
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
+    min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
+    filter: SearchFilter = SearchFilter()
+
+
+class EventRef(BaseModel):
+    """Names one event by what it changed; without `memory_id` it is the forgetting of the user."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event_id: UUID
+    memory_id: Id | None
+    version: Version
+
+
+class ReceiptsAsked(Question):
+    """Have both stores done with these events of this user?"""
+
+    type: Literal["ReceiptsAsked"] = "ReceiptsAsked"
+    events: Annotated[tuple[EventRef, ...], Field(min_length=1, max_length=MAX_RECEIPTS)]
+
+
+class MemoryAsked(Question):
+    """What is the newest state of this memory?"""
+
+    type: Literal["MemoryAsked"] = "MemoryAsked"
+    memory_id: Id
+
+
+class Answer(Message):
+    """What every answer carries."""
+
+    question_id: UUID
+    took_ms: float = 0.0
+    """From the question's arrival at the query consumer to the answer's departure."""
+
+
+class Hit(BaseModel):
+    """One memory that was found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    memory_id: str
+    text: str
+    score: float
+    """Cosine similarity, -1 to 1."""
+    occurred_at: AwareDatetime
+    speaker: str | None = None
+    agent_id: str | None = None
+    app_id: str | None = None
+    run_id: str | None = None
+    domain: Domain
+    topics: tuple[str, ...] = ()
+    metadata: Metadata = {}
+    version: int
+
+
+class SearchAnswered(Answer):
+    """The closest memories, best first; equal scores in the order of their ids."""
+
+    type: Literal["SearchAnswered"] = "SearchAnswered"
+    hits: tuple[Hit, ...]
+    embed_ms: float = 0.0
+    search_ms: float = 0.0
+
+
+class ReceiptState(BaseModel):
+    """How far each store is with one event."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event_id: UUID
+    record: bool
+    index: bool
+    set_aside: str | None = None
+    """Why the event went to the dead letters, if it did."""
+
+
+class ReceiptsAnswered(Answer):
+    """One state for each event asked about, in the order asked."""
+
+    type: Literal["ReceiptsAnswered"] = "ReceiptsAnswered"
+    states: tuple[ReceiptState, ...]
+
+
+class KnownMemory(BaseModel):
+    """A memory as the record holds it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    memory_id: str
+    text: str
+    occurred_at: datetime
+    version: int
+    speaker: str | None = None
+    agent_id: str | None = None
+    app_id: str | None = None
+    run_id: str | None = None
+    domain: Domain
+    topics: tuple[str, ...] = ()
+    metadata: dict[str, JsonValue] = {}
+
+
+class MemoryAnswered(Answer):
+    """The newest state of a memory, or None where there is none, or it was forgotten."""
+
+    type: Literal["MemoryAnswered"] = "MemoryAnswered"
+    memory: KnownMemory | None
+
+
+class Failed(Answer):
+    """No answer, and why. `retry` says whether the same question may fare better later."""
+
+    type: Literal["Failed"] = "Failed"
+    reason: str
+    retry: bool
+
+
+Asked = SearchAsked | ReceiptsAsked | MemoryAsked
+Answered = SearchAnswered | ReceiptsAnswered | MemoryAnswered | Failed
+
+ASKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator="type")])
+ANSWERED: TypeAdapter[Answered] = TypeAdapter(Annotated[Answered, Field(discriminator="type")])

@@ -1,0 +1,82 @@
+"""What a string may be, wherever one enters: bounded, and storable in every store.
+
+Postgres keeps no NUL and UTF-8 has no lone surrogates. Refusing both at the door is kinder than
+changing what somebody said, and safer than finding out three stages later.
+"""
+
+import math
+from typing import Annotated
+
+from pydantic import AfterValidator, JsonValue, StringConstraints
+
+MAX_TEXT_CHARS = 16_000
+MAX_ID_CHARS = 256
+MAX_METADATA_BYTES = 16_384
+MAX_METADATA_DEPTH = 6
+_I64 = 2**63
+
+
+def storable(text: str) -> str:
+    """Returns `text` unchanged; raises ValueError where a store could not keep it."""
+    if "\x00" in text:
+        raise ValueError("holds a NUL character, which cannot be stored: remove it")
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("holds a lone surrogate, which is not a character: remove it")
+    return text
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty: say what to remember")
+    return storable(text)
+
+
+def _named(identifier: str) -> str:
+    if not identifier.strip():
+        raise ValueError("is empty")
+    if identifier != identifier.strip():
+        raise ValueError("begins or ends with white space: two ids that look alike would differ")
+    return storable(identifier)
+
+
+def metadata_within_limits(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Returns `metadata` unchanged; raises ValueError where it is too large, too deep or not storable."""
+    if _weight(metadata, depth=1) > MAX_METADATA_BYTES:
+        raise ValueError(f"is larger than {MAX_METADATA_BYTES} bytes: keep large content elsewhere")
+    return metadata
+
+
+def _weight(value: JsonValue, depth: int) -> int:
+    """Bytes that `value` takes as JSON, roughly, and never too few by more than quotes and commas."""
+    if depth > MAX_METADATA_DEPTH + 1:
+        raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
+    match value:
+        case str():
+            return len(storable(value).encode())
+        case bool() | None:
+            return 4
+        case int():
+            if not -_I64 <= value < _I64:
+                raise ValueError("holds an integer beyond 64 bits")
+            return 8
+        case float():
+            if not math.isfinite(value):
+                raise ValueError("holds a number that is not finite")
+            return 8
+        case list():
+            return sum(_weight(item, depth + 1) + 1 for item in value)
+        case _:
+            return sum(
+                len(storable(key).encode()) + _weight(item, depth + 1) + 2
+                for key, item in value.items()
+            )
+
+
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS), AfterValidator(_said)]
+"""What somebody said: 1 to 16,000 characters of any script."""
+
+Id = Annotated[str, StringConstraints(max_length=MAX_ID_CHARS), AfterValidator(_named)]
+"""The name of a user, a memory, an agent, a run: 1 to 256 characters, compared exactly."""
+
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(metadata_within_limits)]
+"""What the publisher wants to find a memory by: JSON, at most 16 KB and six levels deep."""

@@ -1,0 +1,46 @@
+"""The topics: what each carries, how it is kept, and for how long.
+
+The memory topics have the same number of partitions, so that an event keeps its partition, and with it
+its order, from stage to stage.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic, named below a prefix (`memory` unless a cluster's rules want another)."""
+
+    name: str
+    about: str
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = 7 * DAY_MS
+    """Of a compacted topic: for how long a forgotten key is still told of."""
+    max_message_bytes: int = 2 * 1024 * 1024
+
+    def under(self, prefix: str) -> str:
+        """The topic's full name on the cluster."""
+        return f"{prefix}.{self.name}"
+
+
+EVENTS = Topic("events", "what was remembered, revised or forgotten")
+CLASSIFIED = Topic("classified", "the same, with what it is about")
+ENRICHED = Topic(
+    "enriched",
+    "the same, with its vectors; compacted, so that replaying it rebuilds the index",
+    cleanup="compact",
+)
+STORED = Topic("stored", "which store has done with which event", retention_ms=DAY_MS)
+ASKED = Topic("search.asked", "questions", retention_ms=HOUR_MS)
+ANSWERED = Topic(
+    "search.answered", "answers, on the partition their asker named", retention_ms=HOUR_MS
+)
+DEAD = Topic(
+    "dead", "what could not be used: its bytes, origin and reason", retention_ms=30 * DAY_MS
+)
+
+TOPICS = (EVENTS, CLASSIFIED, ENRICHED, STORED, ASKED, ANSWERED, DEAD)
