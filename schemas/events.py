@@ -12,8 +12,9 @@ readers ignore what they do not know.
 """
 
 import math
+from collections.abc import Mapping
 from datetime import UTC
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -96,6 +97,9 @@ class MemoryEvent(Event):
     memory_id: Id
 
 
+AnyState = TypeVar("AnyState", bound="MemoryState")
+
+
 class MemoryState(MemoryEvent):
     """The whole of a memory, so that no stage needs a state of its own to understand it."""
 
@@ -112,6 +116,14 @@ class MemoryState(MemoryEvent):
     """The texts said just before in the same conversation, the nearest last."""
     if_absent: bool = False
     """Published under an idempotency key: yields to any other state of the same memory."""
+
+    def becomes(self, kind: type[AnyState], more: Mapping[str, Any]) -> AnyState:
+        """The same state as another kind of event, with `more` fields.
+
+        Nothing is validated again: `self` was, and `more` is ours.
+        """
+        own = {name: getattr(self, name) for name in type(self).model_fields if name != "type"}
+        return kind.model_construct(_fields_set=None, **own, **more)
 
 
 class MemoryCaptured(MemoryState):

@@ -1,0 +1,1 @@
+"""Delivery lives here and nowhere else: batches, acks, retries, dead letters, keys."""

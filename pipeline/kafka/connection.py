@@ -1,0 +1,90 @@
+"""How to reach a cluster, and how everything that is published is published.
+
+Producers are idempotent and wait for all in-sync replicas: an acknowledged event survives a broker, and
+a retried one is not there twice nor out of order.
+"""
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from pipeline.errors import Unavailable
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+MAX_POLL_INTERVAL_MS = 300_000
+
+PUBLISHING: dict[str, Any] = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "linger_ms": 5,
+    "max_batch_size": 262_144,
+    "max_request_size": MAX_REQUEST_BYTES,
+    "compression_type": "lz4",
+}
+
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+@dataclass(frozen=True)
+class KafkaConnection:
+    """A cluster's address and how to sign in. The password stays out of `repr`."""
+
+    bootstrap_servers: str
+    """host:port, several separated by commas."""
+    security_protocol: SecurityProtocol = "PLAINTEXT"
+    sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        return self.security_protocol in ("SSL", "SASL_SSL")
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The system's authorities, or those of `ca_file`."""
+        return ssl.create_default_context(cafile=self.ca_file) if self.encrypted else None
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of any aiokafka client."""
+        signed_in: dict[str, Any] = {}
+        if self.security_protocol.startswith("SASL"):
+            signed_in = {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.username,
+                "sasl_plain_password": self.password,
+            }
+        return {
+            "bootstrap_servers": self.bootstrap_servers,
+            "security_protocol": self.security_protocol,
+            "ssl_context": self.ssl_context(),
+            **signed_in,
+        }
+
+    def unavailable(self, error: Exception) -> Unavailable:
+        """What to tell when the cluster does not answer."""
+        return Unavailable(
+            f"Kafka at {self.bootstrap_servers} does not answer ({error}). "
+            "Is it running? `hybrid-memory up` starts one here, "
+            "KAFKA_BOOTSTRAP_SERVERS points at another."
+        )
+
+
+async def started_producer(connection: KafkaConnection, **overrides: Any) -> AIOKafkaProducer:
+    """A producer that is ready to publish. Raises Unavailable."""
+    producer = AIOKafkaProducer(**connection.options(), **{**PUBLISHING, **overrides})
+    try:
+        await producer.start()
+    except (KafkaError, OSError) as error:
+        await producer.stop()
+        raise connection.unavailable(error) from error
+    return producer
+
+
+def transient(error: KafkaError) -> bool:
+    """Whether the same request may fare better later."""
+    return error.retriable or isinstance(error, KafkaTimeoutError)

@@ -1,0 +1,330 @@
+"""Feeds stages from Kafka: at least once, in order, one bad message costing nobody else anything.
+
+    fetch a batch -> decode each -> react -> publish, wait for every ack -> commit
+
+Commit comes last: a crash repeats work, never loses it. While a neighbour is down the batch is tried
+again with growing pauses, and nothing is set aside. What can never work is set aside with its bytes. A
+rebalance waits for the batch in flight, so that its new owner begins after it. An error we do not know
+ends the process with nothing committed.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_any,
+    wait_random_exponential,
+)
+
+from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
+from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, transient
+from pipeline.kafka.dead_letters import DeadLetterLimit, dead_headers, notice, utc_now
+from pipeline.kafka.records import Headers, Record, as_pairs, headers_of, key_of, value_of
+from pipeline.stage import Stage
+from schemas.events import Event, Message
+from schemas.topics import DEAD, STORED, Topic
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_S = 120.0
+"""How long one batch is tried before the group is shown a sign of life by polling again."""
+LONGEST_PAUSE_S = 20.0
+
+CONSUMING: dict[str, Any] = {
+    "auto_offset_reset": "earliest",
+    "session_timeout_ms": 15_000,
+    "heartbeat_interval_ms": 3_000,
+    "rebalance_timeout_ms": 60_000,
+    "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
+    "max_partition_fetch_bytes": 4 * 1024 * 1024,
+}
+
+
+ENVELOPE_BYTES = 4_096
+"""What a record's key and headers may take beside its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record on its way out."""
+
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Stopping(PipelineError):
+    """The process is asked to stop; the batch comes back to whoever is next."""
+
+
+class StageDelivery(ConsumerRebalanceListener):
+    """One stage's subscription: turns each batch into published events and a commit."""
+
+    def __init__(
+        self, stage: Stage, producer: AIOKafkaProducer, prefix: str, stopping: asyncio.Event
+    ) -> None:
+        self.stage = stage
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Set once, when the process has to end because of this stage."""
+        self._producer = producer
+        self._prefix = prefix
+        self._stopping = stopping
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._limit = DeadLetterLimit()
+        self._subscriber: Any = None
+        self._log = log.bind(stage=stage.name)
+        self.polled_at = time.monotonic()
+
+    def subscribe(self, broker: KafkaBroker) -> None:
+        """Joins the stage's consumer group when the broker starts."""
+        self._subscriber = broker.subscriber(
+            self.stage.reads.under(self._prefix),
+            batch=True,
+            group_id=f"{self._prefix}.{self.stage.name}",
+            ack_policy=AckPolicy.MANUAL,
+            max_records=self.stage.max_records,
+            # Not a linger: the first data ends it. Longer only makes an idle stage late.
+            batch_timeout_ms=20,
+            listener=self,
+            parser=_as_it_is,
+            decoder=_records,
+            **CONSUMING,
+        )
+        self._subscriber(self._take)
+
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        revoked: Sequence[TopicPartition],  # noqa: ARG002
+    ) -> None:
+        """Lets the batch in flight end and commit: the next owner then repeats nothing."""
+        await self._idle.wait()
+
+    async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, assigned: Sequence[TopicPartition]
+    ) -> None:
+        self._log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
+
+    async def _take(self, records: Sequence[Record]) -> None:
+        if self.failure.done():
+            return
+        self._idle.clear()
+        try:
+            await self._deliver(records)
+            await self._commit(records)
+        except (Unavailable, Stopping) as error:
+            self._rewind(records)
+            self._log.warning("batch comes back", records=len(records), reason=str(error))
+            with suppress(Stopping):
+                await self._pause(1.0)
+        except BaseException as error:
+            # Nothing may be committed past this batch, so nothing more is taken.
+            self._rewind(records)
+            self.failure.set_exception(error)
+            raise
+        finally:
+            self._idle.set()
+
+    async def _deliver(self, records: Sequence[Record]) -> None:
+        usable: list[tuple[Record, Any]] = []
+        dead: list[tuple[Record, Unusable]] = []
+        for record in records:
+            try:
+                usable.append((record, self.stage.decode(record.value or b"")))
+            except ValueError as error:
+                dead.append((record, Unusable(told(error))))
+        made: list[Outgoing] = []
+        results = await self._react([event for _, event in usable]) if usable else []
+        for (record, _), result in zip(usable, results, strict=True):
+            outgoing = self._outgoing(record, result)
+            if isinstance(outgoing, Unusable):
+                dead.append((record, outgoing))
+            else:
+                made.append(outgoing)
+        self._stop_if_most_fail(dead, used=len(made))
+        await self._publish(made, dead)
+
+    async def _react(self, events: Sequence[Any]) -> list[Message | Unusable]:
+        """One result for each event; halves the batch until what is unusable stands alone."""
+        try:
+            made = await self._patiently(events)
+        except Unusable as error:
+            if len(events) == 1:
+                return [error]
+            middle = len(events) // 2
+            return await self._react(events[:middle]) + await self._react(events[middle:])
+        if len(made) != len(events):
+            raise AssertionError(f"{self.stage.name} made {len(made)} of {len(events)} events")
+        return list(made)
+
+    async def _patiently(self, events: Sequence[Any]) -> Sequence[Message]:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Unavailable),
+            wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
+            stop=stop_any(stop_after_delay(PATIENCE_S), lambda _: self._stopping.is_set()),
+            sleep=self._pause,
+            before_sleep=self._say_it_waits,
+            reraise=True,
+        ):
+            with attempt:
+                return await self.stage.react(events)
+        raise AssertionError("tenacity returns or raises")
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), timeout=seconds)
+        except TimeoutError:
+            return
+        raise Stopping(f"{self.stage.name} was asked to stop while it waited for a neighbour")
+
+    def _say_it_waits(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        pause_s = round(state.next_action.sleep, 1) if state.next_action else 0.0
+        self._log.warning("waiting for a neighbour", reason=str(error), pause_s=pause_s)
+
+    def _stop_if_most_fail(self, dead: Sequence[tuple[Record, Unusable]], *, used: int) -> None:
+        if self._limit.exceeded_by(failed=len(dead), used=used):
+            record, error = dead[-1] if dead else (None, None)
+            where = f" at {record.topic}/{record.partition}/{record.offset}" if record else ""
+            raise Halted(
+                f"{self.stage.name} stopped: most of the latest messages could not be used, the last"
+                f"{where}: {error}. Nothing of this batch was set aside. Mend the cause and start it "
+                "again."
+            )
+
+    def _outgoing(self, record: Record, result: Message | Unusable) -> Outgoing | Unusable:
+        if isinstance(result, Unusable):
+            return result
+        if isinstance(result, Event):
+            hops = {**result.hops, self.stage.name: utc_now()}
+            result = result.model_copy(update={"hops": hops})
+        value = value_of(result)
+        if len(value) > self.stage.writes.max_message_bytes - ENVELOPE_BYTES:
+            return Unusable(f"{self.stage.name} made {len(value)} bytes of it, too large for Kafka")
+        # The same partition from topic to topic keeps the order of one memory's events.
+        return Outgoing(record.partition, key_of(result), value, as_pairs(headers_of(result)))
+
+    async def _publish(
+        self, made: Sequence[Outgoing], dead: Sequence[tuple[Record, Unusable]]
+    ) -> None:
+        """Publishes in order, then waits for every acknowledgement."""
+        now = utc_now()
+        try:
+            sent = [await self._send(self.stage.writes, outgoing) for outgoing in made]
+            for record, error in dead:
+                sent += await self._set_aside(record, str(error), now)
+            await asyncio.gather(*sent)
+        except KafkaError as error:
+            if not transient(error):
+                raise
+            raise Unavailable(f"Kafka did not take what {self.stage.name} made: {error}") from error
+
+    async def _send(self, topic: Topic, outgoing: Outgoing) -> asyncio.Future[Any]:
+        return await self._producer.send(
+            topic.under(self._prefix),
+            outgoing.value,
+            key=outgoing.key,
+            partition=outgoing.partition,
+            headers=outgoing.headers,
+        )
+
+    async def _set_aside(
+        self, record: Record, reason: str, now: datetime
+    ) -> list[asyncio.Future[Any]]:
+        self._log.error(
+            "set aside",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=reason[:200],
+        )
+        name = self.stage.name
+        headers = dead_headers(record, stage=name, reason=reason, now=now)
+        # A record may have neither key nor value, which no producer would publish.
+        value = b"" if record.key is None and record.value is None else record.value
+        sent = [await self._send(DEAD, Outgoing(None, record.key, value, headers))]
+        news = notice(record, stage=name, reason=reason, now=now)
+        if news is not None:
+            news_headers = as_pairs(headers_of(news))
+            sent.append(
+                await self._send(STORED, Outgoing(None, record.key, value_of(news), news_headers))
+            )
+        return sent
+
+    async def _commit(self, records: Sequence[Record]) -> None:
+        consumer: AIOKafkaConsumer = self._subscriber.consumer
+        ours = consumer.assignment()
+        offsets = {tp: after for tp, after in _offsets_after(records).items() if tp in ours}
+        try:
+            if offsets:
+                await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            # The partitions went to another consumer, which repeats this batch: that is safe.
+            self._log.warning("not committed, the group has moved on", reason=str(error))
+        except KafkaError as error:
+            if not transient(error):
+                raise
+            raise Unavailable(f"Kafka did not take the commit: {error}") from error
+
+    def _rewind(self, records: Sequence[Record]) -> None:
+        """The next poll returns this batch again."""
+        consumer: AIOKafkaConsumer | None = self._subscriber.consumer
+        if consumer is None:
+            return
+        assigned = consumer.assignment()
+        for tp, offset in _first_offsets(records).items():
+            if tp in assigned:
+                consumer.seek(tp, offset)
+
+
+def _offsets_after(records: Sequence[Record]) -> dict[TopicPartition, int]:
+    after: dict[TopicPartition, int] = {}
+    for record in records:
+        tp = TopicPartition(record.topic, record.partition)
+        after[tp] = max(after.get(tp, 0), record.offset + 1)
+    return after
+
+
+def _first_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:
+    first: dict[TopicPartition, int] = {}
+    for record in records:
+        first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+    return first
+
+
+def told(error: ValueError) -> str:
+    """A decoding error in one line, without the content that caused it."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return f"cannot be read: {error}"
+    told = "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
+        for problem in errors(include_url=False, include_input=False, include_context=False)[:5]
+    )
+    return f"cannot be read: {told}"
+
+
+async def _as_it_is(records: Any) -> KafkaMessage:
+    """Touches no header: one that is null or not UTF-8 would take its whole batch with it."""
+    return KafkaMessage(body=b"", raw_message=records, consumer=FAKE_CONSUMER)
+
+
+async def _records(message: KafkaMessage) -> Any:
+    """Leaves decoding to the delivery, which does it message by message."""
+    return message.raw_message

@@ -1,0 +1,130 @@
+"""Answers questions over Kafka: many at a time, each by its deadline, each with some answer.
+
+Questions are committed when they arrive: one that is lost with its process is asked again by its asker,
+who knows the deadline. Serial answering with a commit each would be twelve times slower.
+"""
+
+import time
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import PipelineError, Unavailable
+from pipeline.kafka.dead_letters import utc_now
+from pipeline.kafka.delivery import CONSUMING, told
+from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
+from pipeline.stage import Desk
+from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo
+from schemas.topics import ANSWERED
+
+log = structlog.get_logger(__name__)
+
+
+class _Sender(BaseModel):
+    """What is needed to answer a question that cannot be read otherwise."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    question_id: UUID
+    reply_to: ReplyTo
+
+
+class DeskDelivery:
+    """One desk's subscription: turns each question into one answer on its asker's partition."""
+
+    def __init__(self, desk: Desk, producer: AIOKafkaProducer, prefix: str) -> None:
+        self.desk = desk
+        self.polled_at = time.monotonic()
+        self._producer = producer
+        self._prefix = prefix
+        self._log = log.bind(stage=desk.name)
+
+    def subscribe(self, broker: KafkaBroker) -> None:
+        """Joins the desk's consumer group when the broker starts."""
+        subscriber = broker.subscriber(
+            self.desk.reads.under(self._prefix),
+            group_id=f"{self._prefix}.{self.desk.name}",
+            ack_policy=AckPolicy.ACK_FIRST,
+            max_workers=self.desk.max_workers,
+            parser=_as_it_is,
+            decoder=_record,
+            **CONSUMING,
+        )
+        subscriber(self._take)
+
+    async def _take(self, record: Record) -> None:
+        value = record.value or b""
+        try:
+            sender = _Sender.model_validate_json(value)
+        except ValidationError as error:
+            self._log.warning("nobody to answer", reason=told(error), offset=record.offset)
+            return
+        if not self._may_reply_to(sender.reply_to):
+            self._log.warning("not an answer topic", topic=sender.reply_to.topic)
+            return
+        await self._reply(sender, await self._answer(sender.question_id, value))
+
+    def _may_reply_to(self, reply_to: ReplyTo) -> bool:
+        """Answers go to answer topics: a question must not make us publish into the stream."""
+        own = ANSWERED.under(self._prefix)
+        return reply_to.topic == own or reply_to.topic.startswith(f"{own}.")
+
+    async def _answer(self, question_id: UUID, value: bytes) -> Answered | None:
+        began = time.perf_counter()
+        try:
+            asked = ASKED.validate_json(value)
+            if expired(asked, utc_now()):
+                return None
+            answered = await self.desk.answer(asked)
+        except ValidationError as error:
+            answered = Failed(question_id=question_id, reason=told(error), retry=False)
+        except PipelineError as error:
+            retry = isinstance(error, Unavailable)
+            answered = Failed(question_id=question_id, reason=str(error), retry=retry)
+        except Exception:
+            # A bug here must neither silence the asker nor end the desk for all others.
+            self._log.exception("question failed", question_id=str(question_id))
+            answered = Failed(
+                question_id=question_id,
+                reason="The query consumer failed on this question; its log says why.",
+                retry=False,
+            )
+        took_ms = (time.perf_counter() - began) * 1_000
+        return answered.model_copy(update={"took_ms": took_ms})
+
+    async def _reply(self, sender: _Sender, answered: Answered | None) -> None:
+        if answered is None:
+            return
+        try:
+            await self._producer.send_and_wait(
+                sender.reply_to.topic,
+                value_of(answered),
+                partition=sender.reply_to.partition,
+                headers=as_pairs(
+                    {**headers_of(answered), "correlation_id": str(sender.question_id)}
+                ),
+            )
+        except (KafkaError, AssertionError) as error:
+            # aiokafka asserts that the partition exists.
+            self._log.warning("answer not delivered", reason=str(error))
+
+
+def expired(asked: Asked, now: datetime) -> bool:
+    """Whether nobody waits for the answer any more."""
+    return now >= asked.deadline
+
+
+async def _as_it_is(record: Any) -> KafkaMessage:
+    return KafkaMessage(body=b"", raw_message=record, consumer=FAKE_CONSUMER)
+
+
+async def _record(message: KafkaMessage) -> Any:
+    return message.raw_message

@@ -1,0 +1,74 @@
+"""One process: some stages and desks, one connection, from start to a clean stop.
+
+On a stop the batch in flight is finished and committed, the groups are left, then the producers close.
+Whoever built the stages closes their stores and models after that.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from aiokafka.errors import KafkaError
+from faststream.kafka import KafkaBroker
+
+from pipeline.kafka.connection import KafkaConnection, started_producer
+from pipeline.kafka.delivery import StageDelivery
+from pipeline.kafka.desk import DeskDelivery
+from pipeline.kafka.security import faststream_security
+from pipeline.stage import Desk, Stage
+
+GRACE_S = 60.0
+"""How long a stop waits for the batches in flight."""
+
+
+async def serve(
+    connection: KafkaConnection,
+    prefix: str,
+    work: Sequence[Stage | Desk],
+    *,
+    until: asyncio.Event,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs the stages and desks until `until` is set. The topics must be there.
+
+    Raises Unavailable where Kafka does not answer at the start, Halted where most messages fail, and
+    whatever a stage raised that is not a PipelineError.
+    """
+    async with AsyncExitStack() as stack:
+        events = await started_producer(connection)
+        stack.push_async_callback(events.stop)
+        answers = await started_producer(connection, linger_ms=0)
+        stack.push_async_callback(answers.stop)
+        broker = _consuming(connection)
+        stages = [StageDelivery(w, events, prefix, until) for w in work if isinstance(w, Stage)]
+        desks = [DeskDelivery(w, answers, prefix) for w in work if isinstance(w, Desk)]
+        for delivery in (*stages, *desks):
+            delivery.subscribe(broker)
+        stack.push_async_callback(broker.stop)
+        try:
+            await broker.start()
+        except (KafkaError, OSError) as error:
+            raise connection.unavailable(error) from error
+        on_ready()
+        stopped = asyncio.ensure_future(until.wait())
+        failures = [stage.failure for stage in stages]
+        await asyncio.wait([stopped, *failures], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        until.set()
+    for failure in failures:
+        if failure.done():
+            failure.result()
+
+
+def _consuming(connection: KafkaConnection) -> KafkaBroker:
+    return KafkaBroker(
+        connection.bootstrap_servers.split(","),
+        consumer_only=True,
+        allow_auto_create_topics=False,
+        security=faststream_security(connection),
+        graceful_timeout=GRACE_S,
+        apply_types=False,
+        logger=logging.getLogger("faststream"),
+        log_level=logging.DEBUG,
+    )

@@ -1,0 +1,92 @@
+"""Topics are made beforehand, with their partitions, compaction and retention.
+
+A broker that makes them on first use would give each one partition and keep it a week. The memory
+topics must agree in their number of partitions: an event keeps its partition from stage to stage.
+"""
+
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from pipeline.errors import Refused
+from pipeline.kafka.connection import KafkaConnection
+from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, STORED, TOPICS, Topic
+
+ORDERED = (EVENTS, CLASSIFIED, ENRICHED, STORED)
+
+
+async def ensure_topics(
+    connection: KafkaConnection, prefix: str, *, partitions: int, replication_factor: int
+) -> dict[str, int]:
+    """Makes the topics that are missing; returns each one's partitions, by full name.
+
+    Raises Unavailable, and Refused where the memory topics differ in their number of partitions.
+    """
+    admin = AIOKafkaAdminClient(**connection.options())
+    try:
+        await admin.start()
+        existing = await _partitions(admin, prefix)
+        missing = [topic for topic in TOPICS if topic.under(prefix) not in existing]
+        # Beside topics that are there, a new one takes their number of partitions.
+        wanted = next((existing[t.under(prefix)] for t in ORDERED if t not in missing), partitions)
+        await _create(admin, prefix, missing, wanted, replication_factor)
+        counts = existing | {topic.under(prefix): wanted for topic in missing}
+    except (KafkaError, OSError) as error:
+        raise connection.unavailable(error) from error
+    finally:
+        await admin.close()
+    _agree({topic.under(prefix): counts[topic.under(prefix)] for topic in ORDERED})
+    return counts
+
+
+async def _partitions(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, int]:
+    names = set(await admin.list_topics()) & {topic.under(prefix) for topic in TOPICS}
+    if not names:
+        return {}
+    return {
+        about["topic"]: len(about["partitions"])
+        for about in await admin.describe_topics(sorted(names))
+    }
+
+
+async def _create(
+    admin: AIOKafkaAdminClient,
+    prefix: str,
+    topics: list[Topic],
+    partitions: int,
+    replication_factor: int,
+) -> None:
+    if not topics:
+        return
+    answer: Any = await admin.create_topics(
+        [_new(topic, prefix, partitions, replication_factor) for topic in topics]
+    )
+    for _, code, *_ in answer.topic_errors:
+        error = for_code(code)
+        # Several processes start at once: that another was faster is fine.
+        if code and error is not TopicAlreadyExistsError:
+            raise error(f"while topics were created below {prefix!r}")
+
+
+def _new(topic: Topic, prefix: str, partitions: int, replication_factor: int) -> NewTopic:
+    kept = "delete.retention.ms" if topic.cleanup == "compact" else "retention.ms"
+    return NewTopic(
+        topic.under(prefix),
+        partitions,
+        replication_factor,
+        topic_configs={
+            "cleanup.policy": topic.cleanup,
+            kept: str(topic.retention_ms),
+            "max.message.bytes": str(topic.max_message_bytes),
+        },
+    )
+
+
+def _agree(counts: dict[str, int]) -> None:
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise Refused(
+            f"The memory topics must have the same number of partitions, but {told}. "
+            "Give them the same number (kafka-topics --alter --partitions)."
+        )

@@ -1,0 +1,43 @@
+"""What a stage is: a topic to read, what to make of a batch, a topic to write.
+
+A stage file in consumers/ has one function `stage(...)` that names the ports it needs as its arguments
+and returns one of these. Delivery, retries and dead letters are not its concern.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.events import Message
+from schemas.search import Answered, Asked
+from schemas.topics import Topic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Turns batches of events into events, one for one."""
+
+    name: str
+    """Names the consumer group too."""
+    reads: Topic
+    writes: Topic
+    decode: Callable[[bytes], Any]
+    """Bytes to an event; a ValueError sets the message aside."""
+    react: Callable[[Sequence[Any]], Awaitable[Sequence[Message]]]
+    """One event out for each event in, in order. It may be called again with the same events.
+
+    Unavailable has the same batch tried again later. Unusable has it tried in halves, until the one
+    message that cannot be used is alone and set aside. Anything else ends the process.
+    """
+    max_records: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """Answers questions, many at a time."""
+
+    name: str
+    reads: Topic
+    answer: Callable[[Asked], Awaitable[Answered]]
+    """PipelineError becomes an answer that says what is wrong."""
+    max_workers: int = 16
