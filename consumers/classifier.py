@@ -5,6 +5,7 @@ Safe to repeat: the same text is about the same.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from pipeline.ports import Classifier
 from pipeline.stage import Stage
@@ -17,9 +18,9 @@ def stage(classifier: Classifier) -> Stage:
 
     async def classify(events: Sequence[Published]) -> Sequence[Classified]:
         states = [event for event in events if isinstance(event, MemoryState)]
-        about = iter(classifier.classify([state.text for state in states]))
+        found = iter(classifier.classify([state.text for state in states]))
         return [
-            event.becomes(MemoryClassified, vars(next(about)))
+            event.becomes(MemoryClassified, asdict(next(found)))
             if isinstance(event, MemoryState)
             else event
             for event in events

@@ -97,6 +97,16 @@ class MemoryEvent(Event):
     memory_id: Id
 
 
+class Said(BaseModel):
+    """Something said: by whom and when, where that is known."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: Text
+    speaker: Id | None = None
+    occurred_at: Utc | None = None
+
+
 AnyState = TypeVar("AnyState", bound="MemoryState")
 
 
@@ -112,8 +122,8 @@ class MemoryState(MemoryEvent):
     run_id: Id | None = None
     """The conversation, or the run of an agent, that the memory comes from."""
     metadata: Metadata = {}
-    preceding: Annotated[tuple[Text, ...], Field(max_length=2)] = ()
-    """The texts said just before in the same conversation, the nearest last."""
+    preceding: Annotated[tuple[Said, ...], Field(max_length=2)] = ()
+    """What was said just before in the same conversation, the nearest last."""
     if_absent: bool = False
     """Published under an idempotency key: yields to any other state of the same memory."""
 

@@ -170,6 +170,7 @@ class MemoryAnswered(Answer):
 
     type: Literal["MemoryAnswered"] = "MemoryAnswered"
     memory: KnownMemory | None
+    forgotten: bool = False
 
 
 class Failed(Answer):

@@ -11,8 +11,9 @@ before it, would pass for a long text's worth of matches.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain, pairwise
 from typing import Final, Protocol, cast
 from unicodedata import normalize
 
@@ -37,38 +38,38 @@ MAX_WORD_CHARS: Final = 64
 MEMO_WORDS: Final = 2**16
 
 # Months stay terms, `may` among them. Negations go: a memory and its denial answer the same question.
-_STOP_WORDS: Final = frozenset(
-    """
-    a an the this that these those some any each every either neither such same own other another
-    i me my mine myself you your yours yourself yourselves he him his himself she her hers herself
-    it its itself we us our ours ourselves they them their theirs themselves one ones
-    who whom whose which what when where why how
-    and or but nor so yet if then else than because as until while although though whether unless
-    of at by for with about against between into through during before after above below to from up
-    down in out on off over under again further once within without upon per via
-    am is are was were be been being have has had having do does did doing done
-    will would shall should can could might must ought
-    not no only very too also just even ever still there here now
-    s t d m ll re ve o y l
-    i'm i'd i'll i've you're you'd you'll you've he's he'd he'll she's she'd she'll it's it'd it'll
-    we're we'd we'll we've they're they'd they'll they've that's that'd that'll there's there'd here's
-    what's who's who'd who'll where's when's why's how's let's
-    isn't aren't wasn't weren't haven't hasn't hadn't don't doesn't didn't won't wouldn't shan't
-    shouldn't can't cannot couldn't mightn't mustn't needn't ain't
-    """.split()
-)
+_STOP_WORDS_IN_LINES: Final = """
+a an the this that these those some any each every either neither such same own other another
+i me my mine myself you your yours yourself yourselves he him his himself she her hers herself
+it its itself we us our ours ourselves they them their theirs themselves one ones
+who whom whose which what when where why how
+and or but nor so yet if then else than because as until while although though whether unless
+of at by for with about against between into through during before after above below to from up
+down in out on off over under again further once within without upon per via
+am is are was were be been being have has had having do does did doing done
+will would shall should can could might must ought
+not no only very too also just even ever still there here now
+s t d m ll re ve o y l
+i'm i'd i'll i've you're you'd you'll you've he's he'd he'll she's she'd she'll it's it'd it'll
+we're we'd we'll we've they're they'd they'll they've that's that'd that'll there's there'd here's
+what's who's who'd who'll where's when's why's how's let's
+isn't aren't wasn't weren't haven't hasn't hadn't don't doesn't didn't won't wouldn't shan't
+shouldn't can't cannot couldn't mightn't mustn't needn't ain't
+"""
+STOP_WORDS: Final = frozenset(_STOP_WORDS_IN_LINES.split())
+"""English words that say too little to be matched, lower case; contractions with a straight apostrophe."""
 
 # Scripts that put no spaces between words, and the signs that lengthen or repeat a character in them.
-_SPACELESS: Final = (
+_SPACELESS_CHARACTERS: Final = (
     r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー々"
 )
-_CHARACTER: Final = r"\p{L}\p{M}\p{N}"
+_SPACED_CHARACTERS: Final = rf"[\p{{L}}\p{{M}}\p{{N}}]--[{_SPACELESS_CHARACTERS}]"
 _ASCII_WORDS: Final = regex.compile(r"[a-z0-9]+(?:'[a-z0-9]+)*")
 _WORDS: Final = regex.compile(
-    rf"[{_SPACELESS}]+|[[{_CHARACTER}]--[{_SPACELESS}]]+(?:['’][[{_CHARACTER}]--[{_SPACELESS}]]+)*",
+    rf"[{_SPACELESS_CHARACTERS}]+|[{_SPACED_CHARACTERS}]+(?:['’][{_SPACED_CHARACTERS}]+)*",
     regex.VERSION1,
 )
-_IS_SPACELESS: Final = regex.compile(rf"[{_SPACELESS}]")
+_SPACELESS: Final = regex.compile(rf"[{_SPACELESS_CHARACTERS}]")
 _ORDINAL: Final = regex.compile(r"([0-9]{1,2})(?:st|nd|rd|th)")
 
 
@@ -81,19 +82,21 @@ class _Stemmers(threading.local):
 
     def __init__(self) -> None:
         # Its own memo is off: ours, below, holds the hashed stem and is shared.
-        self.english = cast(_Stems, Stemmer.Stemmer("english", 0))
+        self.english = cast("_Stems", Stemmer.Stemmer("english", 0))  # pyright: ignore[reportUnknownMemberType]
 
 
 _stemmers = _Stemmers()
 
 
-def memory_terms(state: MemoryState) -> SparseVector:
+def lexical_vector(state: MemoryState) -> SparseVector:
     """The terms of a memory, its speaker and its day, with BM25's weights but for the IDF.
 
     `indices` are sorted 32-bit hashes; `values` lie above 0 and below k1 + 1. Robertson and Zaragoza,
     The Probabilistic Relevance Framework: BM25 and Beyond (2009).
     """
-    texts = (worded_for_terms(state), *reversed(state.preceding))
+    # Without speaker and day: the memory's own are there, and others' only blur (measured).
+    before = (said.text for said in reversed(state.preceding))
+    texts = (worded_for_terms(state), *before)
     frequencies: dict[int, float] = {}
     for text, weight in zip(texts, (1.0, *PRECEDING_WEIGHTS), strict=False):
         for term in _terms(text):
@@ -113,37 +116,29 @@ def _sparse(weights: dict[int, float]) -> SparseVector:
     return SparseVector(indices=tuple(indices), values=tuple(weights[index] for index in indices))
 
 
-def _terms(text: str) -> Iterator[int]:
-    for word in _words(text):
-        yield from _terms_of(word)
+def _terms(text: str) -> Iterable[int]:
+    return chain.from_iterable(map(_terms_of, _words(text)))
 
 
-def _words(text: str) -> Iterator[str]:
+def _words(text: str) -> Iterable[str]:
     if text.isascii():
-        yield from _ASCII_WORDS.findall(text.lower())
-        return
-    for word in _WORDS.findall(normalize("NFKC", text).casefold()):
-        if _IS_SPACELESS.match(word):
-            yield from _bigrams(word)
-        else:
-            yield word
+        return _ASCII_WORDS.findall(text.lower())
+    runs = _WORDS.findall(normalize("NFKC", text).casefold())
+    return chain.from_iterable(_bigrams(run) if _SPACELESS.match(run) else (run,) for run in runs)
 
 
-def _bigrams(run: str) -> Iterator[str]:
+def _bigrams(run: str) -> Iterable[str]:
     """`東京都` as `東京` and `京都`; a character by itself as it is."""
-    if len(run) == 1:
-        yield run
-    for start in range(len(run) - 1):
-        yield run[start : start + 2]
+    return (run,) if len(run) == 1 else map("".join, pairwise(run))
 
 
 @lru_cache(maxsize=MEMO_WORDS)
 def _terms_of(word: str) -> tuple[int, ...]:
     """The hashed stems of one word: none of a stop word, two of `o'brien`, one of `15th` and `15`."""
     word = word.replace("’", "'")
-    if word in _STOP_WORDS:
+    if word in STOP_WORDS:
         return ()
     if ordinal := _ORDINAL.fullmatch(word):
         word = ordinal[1]
-    parts = [part[:MAX_WORD_CHARS] for part in word.split("'") if part not in _STOP_WORDS]
+    parts = [part[:MAX_WORD_CHARS] for part in word.split("'") if part not in STOP_WORDS]
     return tuple(mmh3.hash(_stemmers.english.stemWord(part), signed=False) for part in parts)

@@ -1,6 +1,6 @@
 """How the world learns that an event is stored: one notice from each store."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.domain.versions import Outcome
 from schemas.events import Enriched, MemoryStored, Stored, UserErased, UserForgotten
@@ -11,7 +11,7 @@ STORES: tuple[Store, ...] = ("record", "index")
 
 def done(change: Enriched, store: Store, outcome: Outcome) -> Stored:
     """The notice that `store` has done with `change`."""
-    told = {
+    told: dict[str, Any] = {
         "event_id": change.event_id,
         "user_id": change.user_id,
         "version": change.version,
@@ -20,6 +20,5 @@ def done(change: Enriched, store: Store, outcome: Outcome) -> Stored:
         "store": store,
     }
     if isinstance(change, UserForgotten):
-        copy = {"partition": change.partition, "partitions": change.partitions}
-        return UserErased.model_construct(**told, **copy)
-    return MemoryStored.model_construct(**told, memory_id=change.memory_id, outcome=outcome)
+        return UserErased(**told, partition=change.partition, partitions=change.partitions)
+    return MemoryStored(**told, memory_id=change.memory_id, outcome=outcome)

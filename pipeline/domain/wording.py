@@ -2,28 +2,40 @@
 
 A question names people and days as readily as things ("what did Ana plan in May?"), so both belong to what
 is embedded and to what is matched by words. Days are English words and never digits alone, because
-that is how people ask for them. The preceding texts stay out: whoever weighs them does so separately.
+that is how people ask for them. What was said before stays out: whoever weighs it words it by itself.
 """
 
 from datetime import datetime
 
-from schemas.events import MemoryState
+from schemas.events import MemoryState, Said
 
 _MONTHS = (
-    "January February March April May June July August September October November December".split()
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 )
-_WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def worded(state: MemoryState) -> str:
-    """What the embedder reads: `(8 May 2023) Caroline: I went to the lake`."""
-    return f"({day_in_words(state.occurred_at)}) {_said(state)}"
+def worded(said: MemoryState | Said) -> str:
+    """What the embedder reads: `(8 May 2023) Caroline: I went to the lake`, as far as it is known."""
+    told = _told(said)
+    return f"({day_in_words(said.occurred_at)}) {told}" if said.occurred_at else told
 
 
-def worded_for_terms(state: MemoryState) -> str:
+def worded_for_terms(said: MemoryState | Said) -> str:
     """What is matched word by word: as `worded`, with the weekday too."""
-    weekday = _WEEKDAYS[state.occurred_at.weekday()]
-    return f"({weekday} {day_in_words(state.occurred_at)}) {_said(state)}"
+    moment = said.occurred_at
+    return f"{_WEEKDAYS[moment.weekday()]} {worded(said)}" if moment else worded(said)
 
 
 def day_in_words(moment: datetime) -> str:
@@ -31,5 +43,5 @@ def day_in_words(moment: datetime) -> str:
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}"
 
 
-def _said(state: MemoryState) -> str:
-    return f"{state.speaker}: {state.text}" if state.speaker else state.text
+def _told(said: MemoryState | Said) -> str:
+    return f"{said.speaker}: {said.text}" if said.speaker else said.text

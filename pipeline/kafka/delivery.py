@@ -26,11 +26,10 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_delay,
-    stop_any,
     wait_random_exponential,
 )
 
+from pipeline.domain.telling import told
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
 from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, transient
 from pipeline.kafka.dead_letters import DeadLetterLimit, dead_headers, notice, utc_now
@@ -177,7 +176,7 @@ class StageDelivery(ConsumerRebalanceListener):
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
-            stop=stop_any(stop_after_delay(PATIENCE_S), lambda _: self._stopping.is_set()),
+            stop=self._patience_ends,
             sleep=self._pause,
             before_sleep=self._say_it_waits,
             reraise=True,
@@ -185,6 +184,9 @@ class StageDelivery(ConsumerRebalanceListener):
             with attempt:
                 return await self.stage.react(events)
         raise AssertionError("tenacity returns or raises")
+
+    def _patience_ends(self, state: RetryCallState) -> bool:
+        return self._stopping.is_set() or (state.seconds_since_start or 0) > PATIENCE_S
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -236,7 +238,8 @@ class StageDelivery(ConsumerRebalanceListener):
             raise Unavailable(f"Kafka did not take what {self.stage.name} made: {error}") from error
 
     async def _send(self, topic: Topic, outgoing: Outgoing) -> asyncio.Future[Any]:
-        return await self._producer.send(
+        producer: Any = self._producer
+        return await producer.send(
             topic.under(self._prefix),
             outgoing.value,
             key=outgoing.key,
@@ -306,18 +309,6 @@ def _first_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:
     for record in records:
         first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
     return first
-
-
-def told(error: ValueError) -> str:
-    """A decoding error in one line, without the content that caused it."""
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return f"cannot be read: {error}"
-    told = "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'}: {problem['msg']}"
-        for problem in errors(include_url=False, include_input=False, include_context=False)[:5]
-    )
-    return f"cannot be read: {told}"
 
 
 async def _as_it_is(records: Any) -> KafkaMessage:

@@ -17,9 +17,10 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.domain.telling import told
 from pipeline.errors import PipelineError, Unavailable
 from pipeline.kafka.dead_letters import utc_now
-from pipeline.kafka.delivery import CONSUMING, told
+from pipeline.kafka.delivery import CONSUMING
 from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
 from pipeline.stage import Desk
 from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo

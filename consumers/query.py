@@ -1,0 +1,73 @@
+"""memory.search.asked -> the asker's reply topic: answer what is asked about one user's memories.
+
+Thin: the index finds, the record knows. An unknown user has no memories, which is an answer.
+Safe to repeat: asking changes nothing.
+"""
+
+import time
+
+from pipeline.ports import Embedder, MemoryRecords, MemoryVectors
+from pipeline.stage import Desk
+from schemas.search import (
+    Answered,
+    Asked,
+    MemoryAnswered,
+    MemoryAsked,
+    ReceiptsAnswered,
+    ReceiptsAsked,
+    ReceiptState,
+    SearchAnswered,
+    SearchAsked,
+)
+from schemas.topics import ASKED
+
+
+def stage(embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors) -> Desk:
+    """The query desk."""
+
+    async def answer(asked: Asked) -> Answered:
+        match asked:
+            case SearchAsked():
+                return await search(asked, embedder, vectors)
+            case ReceiptsAsked():
+                return await receipts(asked, records, vectors)
+            case MemoryAsked():
+                memory = await records.get(asked.user_id, asked.memory_id)
+                return MemoryAnswered(question_id=asked.question_id, memory=memory)
+
+    return Desk(name="query", reads=ASKED, answer=answer)
+
+
+async def search(asked: SearchAsked, embedder: Embedder, vectors: MemoryVectors) -> SearchAnswered:
+    """The memories of the asker's user that are closest to the question."""
+    began = time.perf_counter()
+    (question,) = await embedder.embed([asked.text])
+    embedded = time.perf_counter()
+    hits = await vectors.search(
+        asked.user_id,
+        question,
+        filter=asked.filter,
+        limit=asked.limit,
+        min_score=asked.min_score,
+    )
+    return SearchAnswered(
+        question_id=asked.question_id,
+        hits=tuple(hits),
+        embed_ms=(embedded - began) * 1_000,
+        search_ms=(time.perf_counter() - embedded) * 1_000,
+    )
+
+
+async def receipts(
+    asked: ReceiptsAsked, records: MemoryRecords, vectors: MemoryVectors
+) -> ReceiptsAnswered:
+    """How far both stores are with the events asked about."""
+    in_record = await records.seen(asked.user_id, asked.events)
+    in_index = await vectors.seen(asked.user_id, asked.events)
+    return ReceiptsAnswered(
+        question_id=asked.question_id,
+        states=tuple(
+            ReceiptState(event_id=event.event_id, record=record, index=index)
+            for event, record, index in zip(asked.events, in_record, in_index, strict=True)
+        ),
+    )

@@ -1,0 +1,89 @@
+"""One frozen Settings: from the environment, a .env file, and hybrid-memory.yaml, in this order.
+
+Only `pipeline/app.py` and the command line read it; everything else asks for what it needs.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from pipeline.kafka.connection import KafkaConnection, SaslMechanism, SecurityProtocol
+
+
+class Settings(BaseSettings):
+    """Every setting has the name of its environment variable, in lower case.
+
+    An address that is not given is that of the stack that runs on this machine.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_file=".env", yaml_file="hybrid-memory.yaml", extra="ignore"
+    )
+
+    kafka_bootstrap_servers: str | None = None
+    """host:port of a Kafka cluster, several separated by commas."""
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
+    kafka_sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
+    kafka_username: str | None = None
+    kafka_password: SecretStr | None = None
+    kafka_ca_file: Path | None = None
+    kafka_partitions: int = Field(default=6, ge=1)
+    """Of topics that we make."""
+    kafka_replication_factor: int = Field(default=1, ge=1)
+    """Of topics that we make: 3 on a cluster."""
+    topic_prefix: str = Field(default="memory", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+
+    postgres_dsn: SecretStr | None = None
+    """postgresql://user:password@host:port/database"""
+    qdrant_url: str | None = None
+    """http://host:6333 of a Qdrant server; unless given, Qdrant Edge keeps the index here."""
+    qdrant_api_key: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    """redis://host:6379 of a Redis or Valkey."""
+
+    embedding_model: str = "all-MiniLM-L6-v2"
+    """A name on the hub, or a folder."""
+    embedding_backend: Literal[
+        "auto", "torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8"
+    ] = "auto"
+    """`auto` measures at the first start which is fastest on this machine."""
+    embedding_threads: int | None = Field(default=None, ge=1)
+    """Of the model; all cores unless given."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            env_settings,
+            dotenv_settings,
+            YamlConfigSettingsSource(settings_cls),
+            file_secret_settings,
+        )
+
+    def kafka(self, bootstrap_servers: str) -> KafkaConnection:
+        """How to reach Kafka at `bootstrap_servers`."""
+        return KafkaConnection(
+            bootstrap_servers=bootstrap_servers,
+            security_protocol=self.kafka_security_protocol,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_username,
+            password=self.kafka_password.get_secret_value() if self.kafka_password else None,
+            ca_file=str(self.kafka_ca_file) if self.kafka_ca_file else None,
+        )

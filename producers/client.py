@@ -1,0 +1,492 @@
+"""Applications -> memory.events: remember, revise, forget; and search by question and answer.
+
+This is what applications import. It needs neither a model nor a database driver: it speaks Kafka.
+
+    async with MemoryClient("localhost:9092") as memory:
+        receipt = await memory.remember("I love spicy Thai food", user_id="alice")
+        await receipt.stored(timeout_s=30)
+        answer = await memory.search("dinner ideas", user_id="alice")
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any, Literal, Self, TypeVar, overload
+from uuid import UUID, uuid4
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.domain.clock import VersionClock, moment_of
+from pipeline.domain.identity import event_id_of
+from pipeline.domain.telling import told
+from pipeline.errors import Refused
+from pipeline.kafka.asking import Asking, Envelope
+from pipeline.kafka.connection import KafkaConnection, started_producer
+from pipeline.kafka.following import following, records
+from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from producers.receipts import Receipt, Receipts
+from schemas.events import ENRICHED as ENRICHED_EVENTS
+from schemas.events import (
+    Enriched,
+    Event,
+    MemoryCaptured,
+    MemoryEnriched,
+    MemoryForgotten,
+    MemoryRevised,
+    Said,
+    UserForgotten,
+    Utc,
+)
+from schemas.search import (
+    Asked,
+    KnownMemory,
+    MemoryAnswered,
+    MemoryAsked,
+    SearchAnswered,
+    SearchAsked,
+    SearchFilter,
+)
+from schemas.text import Id, Metadata, Text
+from schemas.topics import ENRICHED, EVENTS
+
+MAX_EVENT_BYTES = 512 * 1024
+"""Of one event at the door; its vectors come on top, and Kafka's limit is 2 MB."""
+IN_FLIGHT = 1_000
+"""Events that are sent before their acknowledgements are awaited."""
+FIND_PAUSE_S = 0.2
+
+Built = TypeVar("Built", bound=BaseModel)
+
+
+class NewMemory(BaseModel):
+    """Something to remember, and whose it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: Text
+    user_id: Id
+    memory_id: Id | None = None
+    """Made up unless given. The same id of the same user is the same memory."""
+    occurred_at: Utc | None = None
+    """When what it tells happened; now unless given."""
+    speaker: Id | None = None
+    agent_id: Id | None = None
+    app_id: Id | None = None
+    run_id: Id | None = None
+    metadata: Metadata = {}
+    preceding: tuple[Said, ...] = Field(default=(), max_length=2)
+    """What was said just before in the same conversation, the nearest last."""
+    idempotency_key: Id | None = None
+    """Publishing again with the same key changes nothing, not even after a revision."""
+
+
+class MemoryClient:
+    """The memory of many users, over Kafka.
+
+    Every method may raise Unavailable (Kafka, or who should answer, is away: try again) and Refused (the
+    call cannot be right: the message says why). When a method that publishes returns, Kafka has the
+    event on all its in-sync replicas, and nothing accepted is lost.
+    """
+
+    def __init__(
+        self, kafka: str | KafkaConnection = "localhost:9092", *, prefix: str = "memory"
+    ) -> None:
+        self._connection = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
+        self._prefix = prefix
+        self._clock = VersionClock()
+        self._own: dict[tuple[str, str], MemoryCaptured | MemoryRevised] = {}
+        self._stack = AsyncExitStack()
+        self._producer: AIOKafkaProducer | None = None
+        self._asking = Asking(self._connection, prefix)
+        self._receipts = Receipts(self._connection, prefix, self._asking)
+
+    async def __aenter__(self) -> Self:
+        self._producer = await started_producer(self._connection)
+        self._stack.push_async_callback(self._producer.stop)
+        await self._check_topics()
+        self._stack.push_async_callback(self._asking.close)
+        self._stack.push_async_callback(self._receipts.close)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+        self._producer = None
+
+    # Publishing
+
+    async def remember(
+        self,
+        text: str,
+        *,
+        user_id: str,
+        memory_id: str | None = None,
+        occurred_at: datetime | None = None,
+        speaker: str | None = None,
+        agent_id: str | None = None,
+        app_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        preceding: Sequence[str | Said] = (),
+        idempotency_key: str | None = None,
+    ) -> Receipt:
+        """Remembers one text (1 to 16,000 characters) of one user.
+
+        `preceding` are up to two texts said just before in the same conversation, the nearest last.
+        With an `idempotency_key` the call may be repeated: only the first one counts.
+        """
+        said = [Said(text=p) if isinstance(p, str) else p for p in preceding]
+        memory = _built(
+            NewMemory,
+            text=text,
+            user_id=user_id,
+            memory_id=memory_id,
+            occurred_at=occurred_at,
+            speaker=speaker,
+            agent_id=agent_id,
+            app_id=app_id,
+            run_id=run_id,
+            metadata=dict(metadata or {}),
+            preceding=said,
+            idempotency_key=idempotency_key,
+        )
+        (receipt,) = await self.remember_many([memory])
+        return receipt
+
+    async def remember_many(
+        self, memories: Iterable[NewMemory | Mapping[str, Any]]
+    ) -> list[Receipt]:
+        """Remembers many texts, in order, without waiting for each.
+
+        All are checked before the first is published: Refused names the one that is wrong, and then
+        nothing was published. Give a few thousand at a time: it keeps one receipt for each.
+        """
+        checked = [_checked(index, memory) for index, memory in enumerate(memories)]
+        events = [self._captured(memory) for memory in checked]
+        for index, event in enumerate(events):
+            _fits(event, f"Memory {index}: " if len(events) > 1 else "")
+        await self._publish([(event, None) for event in events])
+        return [self._receipt(event) for event in events]
+
+    async def revise(
+        self,
+        memory_id: str,
+        text: str,
+        *,
+        user_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        occurred_at: datetime | None = None,
+        timeout_s: float = 10.0,
+    ) -> Receipt:
+        """Replaces the text of a memory; what is not given stays as it was.
+
+        The memory's newest state is asked for first, so a query consumer must be running. Waits up to
+        `timeout_s` for a memory that is still on its way. Raises Refused where there is none.
+        """
+        said = _built(NewMemory, text=text, user_id=user_id, memory_id=memory_id)
+        known = await self._newest(said.user_id, memory_id, timeout_s)
+        event = _built(
+            MemoryRevised,
+            **self._event(said.user_id, uuid4()),
+            memory_id=memory_id,
+            text=text,
+            occurred_at=occurred_at or known.occurred_at,
+            speaker=known.speaker,
+            agent_id=known.agent_id,
+            app_id=known.app_id,
+            run_id=known.run_id,
+            metadata=known.metadata if metadata is None else dict(metadata),
+        )
+        _fits(event, "")
+        await self._publish([(event, None)])
+        return self._receipt(event)
+
+    async def forget(self, memory_id: str, *, user_id: str) -> Receipt:
+        """Forgets one memory, for good: older events that arrive late do not bring it back."""
+        event = _built(MemoryForgotten, **self._event(user_id, uuid4()), memory_id=memory_id)
+        self._own.pop((event.user_id, event.memory_id), None)
+        await self._publish([(event, None)])
+        return self._receipt(event)
+
+    async def forget_user(self, user_id: str) -> Receipt:
+        """Forgets everything of one user up to now. What is remembered later stays."""
+        fields = self._event(user_id, uuid4())
+        partitions = len(await self._partitions())
+        events = [
+            _built(UserForgotten, **fields, partition=partition, partitions=partitions)
+            for partition in range(partitions)
+        ]
+        for key in [key for key in self._own if key[0] == user_id]:
+            del self._own[key]
+        # One copy on each partition: there it stands behind all that it must outlive.
+        await self._publish([(event, event.partition) for event in events])
+        return Receipt(
+            user_id=user_id,
+            memory_id=None,
+            event_id=events[0].event_id,
+            version=events[0].version,
+            partitions=partitions,
+        ).answered_by(self._receipts)
+
+    # Asking
+
+    async def search(
+        self,
+        text: str,
+        *,
+        user_id: str,
+        limit: int = 10,
+        min_score: float | None = None,
+        filter: SearchFilter | Mapping[str, Any] | None = None,
+        timeout_s: float = 10.0,
+    ) -> SearchAnswered:
+        """The user's memories that are closest to `text`, best first.
+
+        `limit` is 1 to 100, `min_score` a cosine similarity. A user nobody knows has no memories.
+        """
+        narrowed = SearchFilter() if filter is None else filter
+        answered = await self._ask(
+            lambda envelope: SearchAsked(
+                **envelope.fields(),
+                user_id=user_id,
+                text=text,
+                limit=limit,
+                min_score=min_score,
+                filter=SearchFilter.model_validate(narrowed),
+            ),
+            timeout_s,
+        )
+        assert isinstance(answered, SearchAnswered)
+        return answered
+
+    async def get(
+        self, memory_id: str, *, user_id: str, timeout_s: float = 10.0
+    ) -> KnownMemory | None:
+        """The newest state of a memory; None where there is none, or it was forgotten."""
+        return (await self._known(user_id, memory_id, timeout_s)).memory
+
+    def receipt(self, token: str) -> Receipt:
+        """A receipt from another process, by its token."""
+        try:
+            return Receipt.model_validate_json(token).answered_by(self._receipts)
+        except ValidationError as error:
+            raise Refused(f"This is no receipt: {told(error)}") from error
+
+    async def stored(
+        self,
+        receipts: Sequence[Receipt],
+        *,
+        timeout_s: float,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Waits for many receipts at once; tells how many are stored as they come.
+
+        Raises as `Receipt.stored` does.
+        """
+        await self._receipts.wait(receipts, timeout_s=timeout_s, on_progress=on_progress)
+
+    # Subscribing
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        group_id: str | None = None,
+        from_beginning: bool = False,
+        forgotten: Literal[False] = False,
+    ) -> AsyncGenerator[MemoryEnriched]: ...
+
+    @overload
+    def subscribe(
+        self,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        group_id: str | None = None,
+        from_beginning: bool = False,
+        forgotten: Literal[True],
+    ) -> AsyncGenerator[Enriched]: ...
+
+    async def subscribe(
+        self,
+        *,
+        user_id: str | None = None,
+        all_users: bool = False,
+        group_id: str | None = None,
+        from_beginning: bool = False,
+        forgotten: bool = False,
+    ) -> AsyncGenerator[Any]:
+        """Memories as they are learnt: of one user, or of all where that is said.
+
+        From now on, or `from_beginning`: then the newest state of each memory first. With a `group_id`
+        the place is kept, and readers of the same group share the work. With `forgotten`, what was
+        forgotten comes by too, as MemoryForgotten and UserForgotten.
+        """
+        if user_id is None and not all_users:
+            raise Refused("Whose memories? Give user_id=..., or all_users=True.")
+        topic = ENRICHED.under(self._prefix)
+        async with following(
+            self._connection, topic, group_id=group_id, from_beginning=from_beginning
+        ) as consumer:
+            async for record in records(consumer, commit=group_id is not None):
+                event = _enriched(record.value)
+                if event is None or (user_id is not None and event.user_id != user_id):
+                    continue
+                if forgotten or isinstance(event, MemoryEnriched):
+                    yield event
+
+    # Within
+
+    def _event(self, user_id: str, event_id: UUID) -> dict[str, Any]:
+        version = self._clock.next()
+        return {
+            "event_id": event_id,
+            "user_id": user_id,
+            "version": version,
+            "published_at": moment_of(version),
+        }
+
+    def _captured(self, memory: NewMemory) -> MemoryCaptured:
+        key = memory.idempotency_key
+        event_id = event_id_of(memory.user_id, key) if key else uuid4()
+        event = self._event(memory.user_id, event_id)
+        said = memory.model_dump(exclude={"idempotency_key", "memory_id", "occurred_at", "user_id"})
+        return MemoryCaptured(
+            **event,
+            **said,
+            memory_id=memory.memory_id or str(event_id),
+            occurred_at=memory.occurred_at or event["published_at"],
+            if_absent=key is not None,
+        )
+
+    def _receipt(self, event: MemoryCaptured | MemoryRevised | MemoryForgotten) -> Receipt:
+        if not isinstance(event, MemoryForgotten):
+            self._own[event.user_id, event.memory_id] = event
+            if len(self._own) > IN_FLIGHT:
+                del self._own[next(iter(self._own))]
+        return Receipt(
+            user_id=event.user_id,
+            memory_id=event.memory_id,
+            event_id=event.event_id,
+            version=event.version,
+        ).answered_by(self._receipts)
+
+    async def _publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
+        producer, topic = self._started(), EVENTS.under(self._prefix)
+        try:
+            for start in range(0, len(events), IN_FLIGHT):
+                sent = [
+                    await producer.send(
+                        topic,
+                        value_of(event),
+                        key=key_of(event),
+                        partition=partition,
+                        headers=as_pairs(headers_of(event)),
+                    )
+                    for event, partition in events[start : start + IN_FLIGHT]
+                ]
+                await asyncio.gather(*sent)
+        except (KafkaError, OSError) as error:
+            raise self._connection.unavailable(error) from error
+
+    async def _check_topics(self) -> None:
+        topic = EVENTS.under(self._prefix)
+        try:
+            cluster = await self._started().client.fetch_all_metadata()
+        except (KafkaError, OSError) as error:
+            await self._stack.aclose()
+            raise self._connection.unavailable(error) from error
+        if topic not in cluster.topics():
+            await self._stack.aclose()
+            raise Refused(
+                f"Kafka at {self._connection.bootstrap_servers} has no topic {topic}. "
+                "`hybrid-memory up` or any stage (`hybrid-memory run classifier`) makes the topics."
+            )
+
+    async def _partitions(self) -> set[int]:
+        try:
+            return await self._started().partitions_for(EVENTS.under(self._prefix))
+        except (KafkaError, OSError) as error:
+            raise self._connection.unavailable(error) from error
+
+    def _started(self) -> Any:
+        if self._producer is None:
+            raise Refused(
+                "The client is not connected: use `async with MemoryClient(...) as memory`."
+            )
+        return self._producer
+
+    async def _ask(self, make: Callable[[Envelope], Asked], timeout_s: float) -> Any:
+        self._started()
+        try:
+            return await self._asking.ask(make, timeout_s=timeout_s)
+        except ValidationError as error:
+            raise Refused(told(error)) from error
+
+    async def _known(self, user_id: str, memory_id: str, timeout_s: float) -> MemoryAnswered:
+        answered = await self._ask(
+            lambda envelope: MemoryAsked(**envelope.fields(), user_id=user_id, memory_id=memory_id),
+            timeout_s,
+        )
+        assert isinstance(answered, MemoryAnswered)
+        return answered
+
+    async def _newest(
+        self, user_id: str, memory_id: str, timeout_s: float
+    ) -> KnownMemory | MemoryCaptured | MemoryRevised:
+        """The newest state we can know of: the record's, or our own that is still on its way."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            answered = await self._known(user_id, memory_id, timeout_s)
+            own = self._own.get((user_id, memory_id))
+            if answered.memory is not None:
+                newer = own is not None and own.version > answered.memory.version
+                return own if newer and own is not None else answered.memory
+            if answered.forgotten:
+                raise Refused(f"Memory {memory_id} was forgotten: remember it anew.")
+            if own is not None:
+                return own
+            if asyncio.get_running_loop().time() > deadline:
+                raise Refused(
+                    f"There is no memory {memory_id} of this user to revise. If it was published a "
+                    "moment ago, wait for its receipt first."
+                )
+            await asyncio.sleep(FIND_PAUSE_S * (1 + random.random()))  # noqa: S311
+
+
+def _built(kind: type[Built], **fields: Any) -> Built:
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise Refused(told(error)) from error
+
+
+def _checked(index: int, memory: NewMemory | Mapping[str, Any]) -> NewMemory:
+    if isinstance(memory, NewMemory):
+        return memory
+    try:
+        return NewMemory.model_validate(memory)
+    except ValidationError as error:
+        raise Refused(f"Memory {index}: {told(error)}. Nothing was published.") from error
+
+
+def _fits(event: Event, which: str) -> None:
+    size = len(value_of(event))
+    if size > MAX_EVENT_BYTES:
+        raise Refused(
+            f"{which}it takes {size} bytes, more than the {MAX_EVENT_BYTES} that Kafka is given at "
+            "once. Keep large content elsewhere and remember where it is."
+        )
+
+
+def _enriched(value: bytes | None) -> Enriched | None:
+    """The event, or None for one that cannot be read: it is set aside where it belongs."""
+    try:
+        return ENRICHED_EVENTS.validate_json(value or b"")
+    except ValueError:
+        return None

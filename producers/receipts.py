@@ -1,0 +1,254 @@
+"""memory.stored -> whoever waits: is it searchable yet?
+
+A receipt names one event. Both stores say when they have done with it; a dead letter says that they
+never will. Notices are heard as they go by, and the stores themselves are asked now and then, so that a
+receipt from another day or another process has its answer too.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from pipeline.domain.receipts import STORES, Store
+from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
+from pipeline.kafka.asking import Asking
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.following import following, records
+from pipeline.kafka.records import Record, event_id_in
+from schemas.events import STORED as NOTICES
+from schemas.events import MemorySetAside, Stored, UserErased
+from schemas.search import MAX_RECEIPTS, EventRef, ReceiptsAnswered, ReceiptsAsked, ReceiptState
+from schemas.text import Id
+from schemas.topics import STORED
+
+ASK_EVERY_S = 2.0
+"""How long to trust the notices before the stores are asked again."""
+
+MANY = 100
+PAUSE_S = 0.1
+"""Who waits for many receipts looks at them ten times a second, not at each notice."""
+
+Part = tuple[Store, int]
+"""What has to be heard from: each store, for each partition that the event went to."""
+
+
+class Receipt(BaseModel):
+    """Kafka has the event. Whether it is searchable yet can be awaited, or asked about later."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user_id: Id
+    memory_id: Id | None
+    """None for the forgetting of the whole user."""
+    event_id: UUID
+    version: int
+    partitions: int = 1
+    """How many partitions the event went to."""
+    _receipts: "Receipts | None" = PrivateAttr(default=None)
+
+    @property
+    def token(self) -> str:
+        """The receipt as a string, for `MemoryClient.receipt` in another process."""
+        return self.model_dump_json(exclude_none=True)
+
+    def answered_by(self, receipts: "Receipts") -> Self:
+        """The same receipt, able to ask."""
+        self._receipts = receipts
+        return self
+
+    async def stored(self, *, timeout_s: float = 30.0) -> None:
+        """Returns once both stores answer from this state, or from a newer one.
+
+        Raises Unavailable when `timeout_s` have passed (it may still come: wait again), and Unusable
+        with the reason when the event went to the dead letters.
+        """
+        await self._asked.wait([self], timeout_s=timeout_s)
+
+    async def status(self, *, timeout_s: float = 10.0) -> ReceiptState:
+        """How far each store is, now. Raises Unavailable where nobody answers."""
+        (state,) = await self._asked.ask([self], timeout_s=timeout_s)
+        return state
+
+    @property
+    def _asked(self) -> "Receipts":
+        if self._receipts is None:
+            raise Refused("This receipt belongs to no client: use `client.receipt(token)`.")
+        return self._receipts
+
+
+class _Watch:
+    """One event that somebody waits for."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+        self.missing: set[Part] = {
+            (store, partition) for store in STORES for partition in range(receipt.partitions)
+        }
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def hear(self, notice: Stored) -> None:
+        if isinstance(notice, MemorySetAside):
+            reason = f"It went to the dead letters at {notice.stage}: {notice.reason}"
+            self._finish(Unusable(reason))
+            return
+        partition = notice.partition if isinstance(notice, UserErased) else 0
+        self._strike({(notice.store, partition)})
+
+    def learn(self, state: ReceiptState) -> None:
+        known = {"record": state.record, "index": state.index}
+        self._strike({part for part in self.missing if known[part[0]]})
+        if state.set_aside is not None:
+            self._finish(Unusable(f"It went to the dead letters: {state.set_aside}"))
+
+    def _strike(self, parts: set[Part]) -> None:
+        self.missing -= parts
+        if not self.missing:
+            self._finish(None)
+
+    def _finish(self, error: PipelineError | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+            # Whoever waits for many receipts may not look at each of them.
+            self.done.exception()
+
+
+class Receipts:
+    """Knows which events are stored, by listening and by asking."""
+
+    def __init__(self, connection: KafkaConnection, prefix: str, asking: Asking) -> None:
+        self._connection = connection
+        self._prefix = prefix
+        self._asking = asking
+        self._watched: dict[UUID, _Watch] = {}
+        self._starting = asyncio.Lock()
+        self._listening: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._stack = AsyncExitStack()
+
+    async def wait(
+        self,
+        receipts: Sequence[Receipt],
+        *,
+        timeout_s: float,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Waits until every event is stored; tells how many are, as they come.
+
+        Raises Unavailable when `timeout_s` have passed, Unusable at once when one is set aside.
+        """
+        await self._listen()
+        watches = {r.event_id: self._watched.setdefault(r.event_id, _Watch(r)) for r in receipts}
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._until_done(list(watches.values()), on_progress)
+        except TimeoutError as error:
+            pending = [watch for watch in watches.values() if not watch.done.done()]
+            raise Unavailable(_late(pending, len(watches), timeout_s)) from error
+        finally:
+            for event_id in watches:
+                self._watched.pop(event_id, None)
+
+    async def ask(self, receipts: Sequence[Receipt], *, timeout_s: float) -> list[ReceiptState]:
+        """How far each store is with each event, in order. Raises Unavailable."""
+        states: dict[UUID, ReceiptState] = {}
+        for user_id, batch in _batches(receipts):
+            events = tuple(
+                EventRef(event_id=r.event_id, memory_id=r.memory_id, version=r.version)
+                for r in batch
+            )
+            answered = await self._asking.ask(
+                lambda envelope, user_id=user_id, events=events: ReceiptsAsked(
+                    **envelope.fields(), user_id=user_id, events=events
+                ),
+                timeout_s=timeout_s,
+            )
+            assert isinstance(answered, ReceiptsAnswered)
+            states.update({state.event_id: state for state in answered.states})
+        return [states[receipt.event_id] for receipt in receipts]
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._listening
+        await self._stack.aclose()
+
+    async def _until_done(
+        self, watches: Sequence[_Watch], on_progress: Callable[[int], None]
+    ) -> None:
+        pending = [watch for watch in watches if not watch.done.done()]
+        # What was stored before anybody listened is never heard of: ask first.
+        await self._ask_about(pending)
+        while pending := _pending(watches):
+            on_progress(len(watches) - len(pending))
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), ASK_EVERY_S)
+            except TimeoutError:
+                await self._ask_about(pending)
+            if len(pending) > MANY:
+                await asyncio.sleep(PAUSE_S)
+        on_progress(len(watches))
+
+    async def _ask_about(self, watches: Sequence[_Watch]) -> None:
+        asked = watches[:MAX_RECEIPTS]
+        # Nobody answers: the notices may still tell.
+        with suppress(Unavailable):
+            states = await self.ask([watch.receipt for watch in asked], timeout_s=ASK_EVERY_S)
+            for watch, state in zip(asked, states, strict=True):
+                watch.learn(state)
+
+    async def _listen(self) -> None:
+        async with self._starting:
+            if self._listening is None:
+                consumer = await self._stack.enter_async_context(
+                    following(self._connection, STORED.under(self._prefix))
+                )
+                self._listening = asyncio.create_task(self._hear(records(consumer, commit=False)))
+
+    async def _hear(self, notices: AsyncGenerator[Record]) -> None:
+        async for record in notices:
+            event_id = event_id_in(record)
+            watch = self._watched.get(event_id) if event_id else None
+            if watch is not None:
+                with suppress(ValueError):
+                    watch.hear(NOTICES.validate_json(record.value or b""))
+                    self._news.set()
+
+
+def _pending(watches: Sequence[_Watch]) -> list[_Watch]:
+    """Who is still waited for. Raises what went wrong with the others, if anything did."""
+    pending: list[_Watch] = []
+    for watch in watches:
+        if watch.done.done():
+            watch.done.result()
+        else:
+            pending.append(watch)
+    return pending
+
+
+def _late(pending: Sequence[_Watch], of: int, timeout_s: float) -> str:
+    missing = sorted({store for watch in pending for store, _ in watch.missing})
+    return (
+        f"{len(pending)} of {of} not stored within {timeout_s:g} s; the {' and the '.join(missing)} "
+        "did not say so yet. Nothing is lost: wait again, or see `hybrid-memory status`."
+    )
+
+
+def _batches(receipts: Sequence[Receipt]) -> Iterable[tuple[str, Sequence[Receipt]]]:
+    by_user: dict[str, list[Receipt]] = defaultdict(list)
+    for receipt in receipts:
+        by_user[receipt.user_id].append(receipt)
+    for user_id, mine in by_user.items():
+        for start in range(0, len(mine), MAX_RECEIPTS):
+            yield user_id, mine[start : start + MAX_RECEIPTS]
