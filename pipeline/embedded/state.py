@@ -61,7 +61,7 @@ def default_data() -> Path:
 
 def discover(data: Path | None = None) -> Stack | None:
     """The stack that runs on `data`, or else the one this user started last; None if none runs."""
-    folders = [data.expanduser().resolve()] if data else [_last_started(), default_data().resolve()]
+    folders = [data.expanduser().resolve()] if data else [last_started(), default_data().resolve()]
     for folder in folders:
         stack = _read_stack(folder) if folder else None
         # The lock tells a live stack from a stale file whose pid was given to somebody else.
@@ -79,7 +79,7 @@ def announce(stack: Stack) -> None:
 def withdraw(data: Path) -> None:
     """The stack on `data` is gone."""
     (data / "stack.json").unlink(missing_ok=True)
-    if _last_started() == data:
+    if last_started() == data:
         _pointer().unlink(missing_ok=True)
 
 
@@ -103,7 +103,8 @@ def _pointer() -> Path:
     return state_dir() / "running.json"
 
 
-def _last_started() -> Path | None:
+def last_started() -> Path | None:
+    """The data folder of the stack that this user started last, if its pointer is still there."""
     named = _read_json(_pointer()).get("data")
     return Path(named) if named else None
 

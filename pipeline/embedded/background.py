@@ -1,0 +1,130 @@
+"""A stack in the background: `up --detach` starts a supervisor of its own, `down` ends it."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from pipeline.embedded.guard import end_leftovers
+from pipeline.embedded.process import tail
+from pipeline.embedded.state import DataLock, Stack, default_data, discover, last_started, withdraw
+from pipeline.errors import Unavailable
+
+_POLL_INTERVAL_S = 0.1
+
+
+def detach(
+    argv: Sequence[str],
+    data: Path,
+    *,
+    on_line: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 900.0,
+) -> Stack:
+    """Start `argv`, a foreground supervisor on `data`, in the background; its stack once ready.
+
+    What it writes goes to `<data>/logs/up.log`, and line by line to `on_line` until then. Raises
+    Unavailable with the end of the log when it ends or is not ready in time (the first start fetches
+    45 MB); then, as after a Ctrl-C, nothing is left running.
+    """
+    data = data.expanduser().resolve()
+    log = data / "logs" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    log.write_bytes(b"")
+    with log.open("ab") as output:
+        supervisor = subprocess.Popen(  # noqa: S603 - the caller's own command line
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+    try:
+        with log.open() as written:
+            return _until_ready(supervisor, data, _Relay(written, on_line), timeout_s)
+    except BaseException:
+        _end(supervisor)
+        raise
+
+
+def stop(data: Path | None = None, *, timeout_s: float = 90.0) -> bool:
+    """End the stack on `data`, or the one this user started last; whether there was one.
+
+    Returns when every process of it is gone. Ends what a killed supervisor left behind as well.
+    Raises Unavailable when it does not end in time.
+    """
+    folder = _folder_of(data)
+    if folder is None or not folder.is_dir():
+        return False
+    holder = DataLock.holder(folder) if DataLock.is_held(folder) else None
+    if holder:
+        os.kill(holder, signal.SIGTERM)
+    _until_released(folder, timeout_s)
+    ended = end_leftovers(folder)
+    stale = (folder / "stack.json").exists()
+    withdraw(folder)
+    return bool(holder or ended or stale)
+
+
+class _Relay:
+    """Passes on the whole lines that a growing file gained."""
+
+    def __init__(self, written: IO[str], on_line: Callable[[str], None]) -> None:
+        self._written = written
+        self._on_line = on_line
+        self._begun = ""
+
+    def pass_on(self) -> None:
+        *whole, self._begun = (self._begun + self._written.read()).split("\n")
+        for line in whole:
+            self._on_line(line)
+
+
+def _until_ready(
+    supervisor: subprocess.Popen[bytes], data: Path, relay: _Relay, timeout_s: float
+) -> Stack:
+    began = time.monotonic()
+    while time.monotonic() - began < timeout_s:
+        ended = supervisor.poll() is not None
+        stack = discover(data)
+        relay.pass_on()
+        if stack and stack.pid == supervisor.pid:
+            return stack
+        if ended:
+            raise Unavailable(f"The stack did not start. The end of its log:\n{_tail_of(data)}")
+        time.sleep(_POLL_INTERVAL_S)
+    raise Unavailable(f"The stack is not ready after {timeout_s:g} s:\n{_tail_of(data)}")
+
+
+def _tail_of(data: Path) -> str:
+    return tail(data / "logs" / "up.log")
+
+
+def _end(supervisor: subprocess.Popen[bytes]) -> None:
+    supervisor.terminate()
+    try:
+        supervisor.wait(60)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()  # its guard ends the rest
+        supervisor.wait()
+
+
+def _folder_of(data: Path | None) -> Path | None:
+    if data is not None:
+        return data.expanduser().resolve()
+    return last_started() or default_data().resolve()
+
+
+def _until_released(data: Path, timeout_s: float) -> None:
+    began = time.monotonic()
+    while DataLock.is_held(data):
+        if time.monotonic() - began > timeout_s:
+            raise Unavailable(
+                f"The stack on {data} does not end (process {DataLock.holder(data)}). "
+                f"Its logs are in {data / 'logs'}."
+            )
+        time.sleep(_POLL_INTERVAL_S)
