@@ -11,6 +11,8 @@ from pipeline.stage import Desk
 from schemas.search import (
     Answered,
     Asked,
+    CountsAnswered,
+    CountsAsked,
     MemoryAnswered,
     MemoryAsked,
     ReceiptsAnswered,
@@ -34,6 +36,12 @@ def stage(embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors) ->
             case MemoryAsked():
                 memory = await records.get(asked.user_id, asked.memory_id)
                 return MemoryAnswered(question_id=asked.question_id, memory=memory)
+            case CountsAsked():
+                return CountsAnswered(
+                    question_id=asked.question_id,
+                    record=await records.count(),
+                    index=await vectors.count(),
+                )
 
     return Desk(name="query", reads=ASKED, answer=answer)
 

@@ -9,12 +9,12 @@ import asyncio
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 import structlog
@@ -30,6 +30,8 @@ from pipeline.stage import Desk, Stage
 log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE_S = 10.0
+
+Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
@@ -186,24 +188,40 @@ async def run(
 ) -> None:
     """Runs stages in this process until `until` is set. Raises what `serve` raises, and Refused."""
     from pipeline.kafka.process import serve
-    from pipeline.kafka.topics import ensure_topics
 
     async with AsyncExitStack() as stack:
-        await ensure_topics(
+        work = await _unless(until, _prepared(names, settings, where, stack))
+        if work is not None:
+            await serve(where.kafka, settings.topic_prefix, work, until=until, on_ready=on_ready)
+
+
+async def _prepared(
+    names: Sequence[str], settings: Settings, where: Addresses, stack: AsyncExitStack
+) -> list[Stage | Desk]:
+    from pipeline.kafka.topics import ensure_topics
+
+    await _patiently(
+        lambda: ensure_topics(
             where.kafka,
             settings.topic_prefix,
             partitions=settings.kafka_partitions,
             replication_factor=settings.kafka_replication_factor,
         )
-        opening = asyncio.ensure_future(
-            build(names, settings, where, stack, lambda said: log.info(said))
-        )
-        stopped = asyncio.ensure_future(until.wait())
-        await asyncio.wait([opening, stopped], return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not opening.done():
-            opening.cancel()
-            return
-        await serve(
-            where.kafka, settings.topic_prefix, opening.result(), until=until, on_ready=on_ready
-        )
+    )
+    return await build(names, settings, where, stack, lambda said: log.info(said))
+
+
+async def _unless(
+    until: asyncio.Event, preparing: Coroutine[Any, Any, Prepared]
+) -> Prepared | None:
+    """The result, or None when the process is asked to stop before there is one."""
+    task = asyncio.create_task(preparing)
+    stopped = asyncio.create_task(until.wait())
+    await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    return None

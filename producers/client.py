@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.domain.identity import event_id_of
 from pipeline.domain.telling import told
-from pipeline.errors import Refused
+from pipeline.errors import Refused, Unusable
 from pipeline.kafka.asking import Asking, Envelope
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.following import following, records
@@ -43,6 +43,8 @@ from schemas.events import (
 )
 from schemas.search import (
     Asked,
+    CountsAnswered,
+    CountsAsked,
     KnownMemory,
     MemoryAnswered,
     MemoryAsked,
@@ -268,6 +270,12 @@ class MemoryClient:
         """The newest state of a memory; None where there is none, or it was forgotten."""
         return (await self._known(user_id, memory_id, timeout_s)).memory
 
+    async def counts(self, *, timeout_s: float = 10.0) -> CountsAnswered:
+        """How many memories each store holds, of all users: an operator's question."""
+        answered = await self._ask(lambda envelope: CountsAsked(**envelope.fields()), timeout_s)
+        assert isinstance(answered, CountsAnswered)
+        return answered
+
     def receipt(self, token: str) -> Receipt:
         """A receipt from another process, by its token."""
         try:
@@ -281,12 +289,17 @@ class MemoryClient:
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
+        on_set_aside: Callable[[Receipt, Unusable], None] | None = None,
     ) -> None:
-        """Waits for many receipts at once; tells how many are stored as they come.
+        """Waits for many receipts at once; tells how many are done with as they come.
 
-        Raises as `Receipt.stored` does.
+        Raises as `Receipt.stored` does. With `on_set_aside`, what went to the dead letters is told
+        there, and the others are still waited for.
         """
-        await self._receipts.wait(receipts, timeout_s=timeout_s, on_progress=on_progress)
+        set_aside = {} if on_set_aside is None else {"on_set_aside": on_set_aside}
+        await self._receipts.wait(
+            receipts, timeout_s=timeout_s, on_progress=on_progress, **set_aside
+        )
 
     # Subscribing
 

@@ -140,16 +140,18 @@ class Receipts:
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
+        on_set_aside: Callable[[Receipt, Unusable], None] = _raise,
     ) -> None:
-        """Waits until every event is stored; tells how many are, as they come.
+        """Waits until both stores have done with every event; tells with how many, as they come.
 
-        Raises Unavailable when `timeout_s` have passed, Unusable at once when one is set aside.
+        Raises Unavailable when `timeout_s` have passed, Unusable at once when one is set aside, unless
+        `on_set_aside` takes it: then the others are still waited for.
         """
         await self._listen()
         watches = {r.event_id: self._watched.setdefault(r.event_id, _Watch(r)) for r in receipts}
         try:
             async with asyncio.timeout(timeout_s):
-                await self._until_done(list(watches.values()), on_progress)
+                await self._until_done(list(watches.values()), on_progress, on_set_aside)
         except TimeoutError as error:
             pending = [watch for watch in watches.values() if not watch.done.done()]
             raise Unavailable(_late(pending, len(watches), timeout_s)) from error
@@ -184,12 +186,16 @@ class Receipts:
         await self._stack.aclose()
 
     async def _until_done(
-        self, watches: Sequence[_Watch], on_progress: Callable[[int], None]
+        self,
+        watches: Sequence[_Watch],
+        on_progress: Callable[[int], None],
+        on_set_aside: Callable[[Receipt, Unusable], None],
     ) -> None:
         pending = [watch for watch in watches if not watch.done.done()]
         # What was stored before anybody listened is never heard of: ask first.
         await self._ask_about(pending)
-        while pending := _pending(watches):
+        pending = list(watches)
+        while pending := _pending(pending, on_set_aside):
             on_progress(len(watches) - len(pending))
             self._news.clear()
             try:
@@ -226,14 +232,20 @@ class Receipts:
                     self._news.set()
 
 
-def _pending(watches: Sequence[_Watch]) -> list[_Watch]:
-    """Who is still waited for. Raises what went wrong with the others, if anything did."""
+def _raise(_: Receipt, error: Unusable) -> None:
+    raise error
+
+
+def _pending(
+    watches: Sequence[_Watch], on_set_aside: Callable[[Receipt, Unusable], None]
+) -> list[_Watch]:
+    """Who is still waited for. Tells what went wrong with the others, if anything did."""
     pending: list[_Watch] = []
     for watch in watches:
-        if watch.done.done():
-            watch.done.result()
-        else:
+        if not watch.done.done():
             pending.append(watch)
+        elif isinstance(error := watch.done.exception(), Unusable):
+            on_set_aside(watch.receipt, error)
     return pending
 
 

@@ -13,7 +13,7 @@ readers ignore what they do not know.
 
 import math
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     TypeAdapter,
     model_validator,
 )
@@ -33,7 +34,16 @@ MAX_VERSION = 2**53 - 1
 """Qdrant compares numbers as doubles: beyond this two versions would look equal."""
 
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
-Utc = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not within the years 1 to 9999 of UTC") from None
+
+
+Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Domain = Literal["coding", "business", "other"]
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
@@ -70,8 +80,8 @@ class SparseVector(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    indices: tuple[int, ...] = ()
-    values: tuple[float, ...] = ()
+    indices: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
+    values: tuple[FiniteFloat, ...] = ()
 
     @model_validator(mode="after")
     def _one_value_an_index(self) -> Self:
@@ -169,7 +179,7 @@ class UnderstoodState(MemoryState):
     """A memory's state, and what it is about."""
 
     domain: Domain
-    topics: tuple[str, ...] = ()
+    topics: tuple[Id, ...] = ()
     """Most telling first."""
     importance: Annotated[float, Field(ge=0, le=1)] = 0.5
 
@@ -184,7 +194,7 @@ class MemoryEnriched(UnderstoodState):
     """A memory, what it is about, and where it lies among the others."""
 
     type: Literal["MemoryEnriched"] = "MemoryEnriched"
-    model: str
+    model: Id
     """The embedding model that made the vectors."""
     text_vector: Vectors
     """1 x dimensions, normalised."""

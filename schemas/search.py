@@ -8,10 +8,18 @@ from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+)
 
 from schemas.events import Domain, Message, Utc, Version
-from schemas.text import Id, Metadata, Text
+from schemas.text import Id, Metadata, Text, metadata_within_limits
 
 MAX_LIMIT = 100
 MAX_RECEIPTS = 500
@@ -32,7 +40,7 @@ class SearchFilter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     domain: Domain | None = None
-    topics: Annotated[tuple[str, ...], Field(max_length=32)] = ()
+    topics: Annotated[tuple[Id, ...], Field(max_length=32)] = ()
     """Any of these."""
     occurred_from: Utc | None = None
     """Inclusive."""
@@ -42,7 +50,11 @@ class SearchFilter(BaseModel):
     agent_id: Id | None = None
     app_id: Id | None = None
     run_id: Id | None = None
-    metadata: Annotated[dict[str, str | int | bool], Field(max_length=16)] = {}
+    metadata: Annotated[
+        dict[str, str | int | bool],
+        Field(max_length=16),
+        AfterValidator(metadata_within_limits),
+    ] = {}
     """Each key must hold exactly this value, or a list with it."""
 
 
@@ -50,14 +62,19 @@ class Question(Message):
     """What every question carries."""
 
     question_id: UUID
-    user_id: Id
     asked_at: Utc
     deadline: Utc
     """After this nobody waits any more: do not begin."""
     reply_to: ReplyTo
 
 
-class SearchAsked(Question):
+class UserQuestion(Question):
+    """A question about the memories of one user; without a user it is refused."""
+
+    user_id: Id
+
+
+class SearchAsked(UserQuestion):
     """Which memories of this user are closest to `text`?"""
 
     type: Literal["SearchAsked"] = "SearchAsked"
@@ -77,18 +94,24 @@ class EventRef(BaseModel):
     version: Version
 
 
-class ReceiptsAsked(Question):
+class ReceiptsAsked(UserQuestion):
     """Have both stores done with these events of this user?"""
 
     type: Literal["ReceiptsAsked"] = "ReceiptsAsked"
     events: Annotated[tuple[EventRef, ...], Field(min_length=1, max_length=MAX_RECEIPTS)]
 
 
-class MemoryAsked(Question):
+class MemoryAsked(UserQuestion):
     """What is the newest state of this memory?"""
 
     type: Literal["MemoryAsked"] = "MemoryAsked"
     memory_id: Id
+
+
+class CountsAsked(Question):
+    """How many memories does each store hold? An operator's question: it names no user."""
+
+    type: Literal["CountsAsked"] = "CountsAsked"
 
 
 class Answer(Message):
@@ -173,6 +196,14 @@ class MemoryAnswered(Answer):
     forgotten: bool = False
 
 
+class CountsAnswered(Answer):
+    """Memories that are not forgotten, of all users, as each store counts them."""
+
+    type: Literal["CountsAnswered"] = "CountsAnswered"
+    record: int
+    index: int
+
+
 class Failed(Answer):
     """No answer, and why. `retry` says whether the same question may fare better later."""
 
@@ -181,8 +212,8 @@ class Failed(Answer):
     retry: bool
 
 
-Asked = SearchAsked | ReceiptsAsked | MemoryAsked
-Answered = SearchAnswered | ReceiptsAnswered | MemoryAnswered | Failed
+Asked = SearchAsked | ReceiptsAsked | MemoryAsked | CountsAsked
+Answered = SearchAnswered | ReceiptsAnswered | MemoryAnswered | CountsAnswered | Failed
 
 ASKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator="type")])
 ANSWERED: TypeAdapter[Answered] = TypeAdapter(Annotated[Answered, Field(discriminator="type")])

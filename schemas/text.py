@@ -7,7 +7,8 @@ changing what somebody said, and safer than finding out three stages later.
 import math
 from typing import Annotated
 
-from pydantic import AfterValidator, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
+from pydantic_core import to_json
 
 MAX_TEXT_CHARS = 16_000
 MAX_ID_CHARS = 256
@@ -41,41 +42,53 @@ def _named(identifier: str) -> str:
 
 def metadata_within_limits(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Returns `metadata` unchanged; raises ValueError where it is too large, too deep or not storable."""
-    if _weight(metadata, depth=1) > MAX_METADATA_BYTES:
+    _check(metadata, depth=1)
+    if len(to_json(metadata)) > MAX_METADATA_BYTES:
         raise ValueError(f"is larger than {MAX_METADATA_BYTES} bytes: keep large content elsewhere")
     return metadata
 
 
-def _weight(value: JsonValue, depth: int) -> int:
-    """Bytes that `value` takes as JSON, roughly, and never too few by more than quotes and commas."""
+def _check(value: JsonValue, depth: int) -> None:
     if depth > MAX_METADATA_DEPTH + 1:
         raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
     match value:
         case str():
-            return len(storable(value).encode())
-        case bool() | None:
-            return 4
+            storable(value)
         case int():
             if not -_I64 <= value < _I64:
                 raise ValueError("holds an integer beyond 64 bits")
-            return 8
         case float():
             if not math.isfinite(value):
                 raise ValueError("holds a number that is not finite")
-            return 8
         case list():
-            return sum(_weight(item, depth + 1) + 1 for item in value)
-        case _:
-            return sum(
-                len(storable(key).encode()) + _weight(item, depth + 1) + 2
-                for key, item in value.items()
-            )
+            for item in value:
+                _check(item, depth + 1)
+        case dict():
+            for key, item in value.items():
+                storable(key)
+                _check(item, depth + 1)
+        case None:
+            return
 
 
-Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS), AfterValidator(_said)]
+# As far as a pattern can say it: something to read, and no NUL in it.
+_SAID = {"minLength": 1, "pattern": r"^\s*[^\s\u0000][^\u0000]*$"}
+_NAMED = {"minLength": 1, "pattern": r"^[^\s\u0000]([^\u0000]*[^\s\u0000])?$"}
+
+Text = Annotated[
+    str,
+    StringConstraints(max_length=MAX_TEXT_CHARS),
+    AfterValidator(_said),
+    Field(json_schema_extra=_SAID),
+]
 """What somebody said: 1 to 16,000 characters of any script."""
 
-Id = Annotated[str, StringConstraints(max_length=MAX_ID_CHARS), AfterValidator(_named)]
+Id = Annotated[
+    str,
+    StringConstraints(max_length=MAX_ID_CHARS),
+    AfterValidator(_named),
+    Field(json_schema_extra=_NAMED),
+]
 """The name of a user, a memory, an agent, a run: 1 to 256 characters, compared exactly."""
 
 Metadata = Annotated[dict[str, JsonValue], AfterValidator(metadata_within_limits)]

@@ -7,8 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.embedded.state import Stack
-from pipeline.embedded.supervisor import Plan, Progress, serve
+from pipeline.embedded import Plan, Progress, Stack, serve
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.topics import ensure_topics
 

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 from typing import IO
 
 from pipeline.embedded.guard import end_leftovers
@@ -43,6 +44,8 @@ def detach(
             env={**os.environ, **(env or {})},
             start_new_session=True,
         )
+    # Whoever outlives the supervisor takes note of its end: no zombie is left.
+    Thread(target=supervisor.wait, name="supervisor", daemon=True).start()
     try:
         with log.open() as written:
             return _until_ready(supervisor, data, _Relay(written, on_line), timeout_s)

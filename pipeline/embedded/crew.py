@@ -4,15 +4,16 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.embedded.guard import LEAVE, end_leftovers, leftovers
+from pipeline.embedded.guard import LEAVE
 from pipeline.embedded.keeper import Keeper, Phase, Progress
 from pipeline.embedded.plan import Part, Plan, Process, parts_of, stack_of
 from pipeline.embedded.process import Command, marked
 from pipeline.embedded.state import DataLock, PartState, Stack, announce
+from pipeline.errors import Refused
 
 _GUARD = Path(__file__).with_name("guard.py")
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
@@ -41,16 +42,14 @@ class Crew:
             stdin=self._leash[0],
             pass_fds=(lock.fd,),
         )
-        self._guard = Keeper("guard", guard, tell=lambda *_: None)
+        self._guard = Keeper("guard", guard, tell=_in_silence)
 
     async def live(self, on_ready: Callable[[Stack], None]) -> None:
         """Start everything and keep it; returns never, raises when a part does not start."""
-        if await asyncio.to_thread(leftovers, self._plan.data):
-            await asyncio.to_thread(end_leftovers, self._plan.data)
         self._tasks.append(self._guard.start())
         await self._start_parts()
         self._stack = stack_of(self._plan, self._parts)
-        for stage in self._plan.stages(self._stack):
+        for stage in self._distinct(self._plan.stages(self._stack)):
             await self._start_stage(stage)
         self._announce()
         on_ready(self._told_stack())
@@ -79,7 +78,7 @@ class Crew:
     async def _start_parts(self) -> None:
         try:
             async with asyncio.TaskGroup() as starting:
-                for part in self._parts.values():
+                for part in self._parts.by_name().values():
                     starting.create_task(self._start_part(part))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None  # the others were told to stop because of it
@@ -96,6 +95,12 @@ class Crew:
         self._parts_kept[part.name] = keeper
         self._tasks.append(keeper.start())
         await keeper.first_ready()
+
+    def _distinct(self, stages: Sequence[Process]) -> Sequence[Process]:
+        names = [*self._parts_kept, *(stage.name for stage in stages)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise Refused(f"Two processes would have one name: {', '.join(sorted(twice))}.")
+        return stages
 
     async def _start_stage(self, stage: Process) -> None:
         def tell(phase: Phase, detail: str) -> None:
@@ -120,8 +125,9 @@ class Crew:
 
     def _told_stack(self) -> Stack:
         assert self._stack
+        addresses = {name: part.address for name, part in self._parts.by_name().items()}
         parts = {
-            name: PartState(keeper.pid, self._parts[name].address)
+            name: PartState(keeper.pid, addresses[name])
             for name, keeper in self._parts_kept.items()
         }
         stages = {name: PartState(keeper.pid) for name, keeper in self._stages_kept.items()}
@@ -140,3 +146,7 @@ def bound_logs(logs: Path, *, limit_bytes: int = _LOG_LIMIT_BYTES) -> None:
         if log.stat().st_size > limit_bytes:
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
+
+
+def _in_silence(_phase: Phase, _detail: str) -> None:
+    """The guard is no part that anybody asked for."""

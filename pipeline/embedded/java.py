@@ -82,7 +82,7 @@ async def fetched_jars(
     missing = await asyncio.to_thread(_missing, cache, jars)
     if not missing:
         return cache
-    cache.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(cache.mkdir, parents=True, exist_ok=True)
     addresses = repositories or await asyncio.to_thread(_repositories)
     pool = ThreadPoolExecutor(8, thread_name_prefix="jars")
     try:

@@ -9,7 +9,7 @@ import logging
 import secrets
 import shutil
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +197,7 @@ class KafkaNode:
 
 
 @contextmanager
-def _quiet(logger_name: str) -> Iterator[None]:
+def _quiet(logger_name: str) -> Generator[None]:
     """A probe that fails is no news."""
     logger = logging.getLogger(logger_name)
     before = logger.level

@@ -14,6 +14,7 @@ from pipeline.embedded.process import Command
 from pipeline.embedded.state import Stack
 from pipeline.embedded.valkey_node import ValkeyNode
 
+
 @dataclass(frozen=True)
 class Process:
     """A stage to keep running: its command line, and the environment it needs beside ours."""
@@ -54,34 +55,46 @@ class Part(Protocol):
     async def ready(self) -> bool: ...
 
 
-def parts_of(plan: Plan) -> dict[str, Part]:
-    names: list[str] = []
-    names += [] if plan.kafka_bootstrap_servers else ["kafka", "kafka-controller"]
+@dataclass(frozen=True)
+class Parts:
+    """The parts that are started here; None where an address was given."""
+
+    kafka: KafkaNode | None
+    postgres: PostgresNode | None
+    valkey: ValkeyNode | None
+
+    def by_name(self) -> dict[str, Part]:
+        all_parts: tuple[Part | None, ...] = (self.kafka, self.postgres, self.valkey)
+        return {part.name: part for part in all_parts if part}
+
+
+def parts_of(plan: Plan) -> Parts:
+    """The parts to start, each with its port; Refused where a given port cannot be had."""
+    names = [] if plan.kafka_bootstrap_servers else ["kafka", "kafka-controller"]
     names += [] if plan.postgres_dsn else ["postgres"]
     names += [] if plan.redis_url else ["valkey"]
     ports = keep_ports(plan.data / "ports.json", names, plan.ports)
-    parts: list[Part] = []
-    if "kafka" in ports:
-        node = NodePorts(ports["kafka"], ports["kafka-controller"])
-        parts.append(KafkaNode(plan.data, [node], plan.kafka_jars))
-    if "postgres" in ports:
-        parts.append(PostgresNode(plan.data, ports["postgres"]))
-    if "valkey" in ports:
-        parts.append(ValkeyNode(plan.data, ports["valkey"]))
-    return {part.name: part for part in parts}
+    return Parts(
+        kafka=_kafka(plan, ports) if "kafka" in ports else None,
+        postgres=PostgresNode(plan.data, ports["postgres"]) if "postgres" in ports else None,
+        valkey=ValkeyNode(plan.data, ports["valkey"]) if "valkey" in ports else None,
+    )
 
 
-def stack_of(plan: Plan, parts: Mapping[str, Part]) -> Stack:
-    kafka = plan.kafka_bootstrap_servers or parts["kafka"].address
-    postgres, valkey = parts.get("postgres"), parts.get("valkey")
+def _kafka(plan: Plan, ports: Mapping[str, int]) -> KafkaNode:
+    node = NodePorts(ports["kafka"], ports["kafka-controller"])
+    return KafkaNode(plan.data, [node], plan.kafka_jars)
+
+
+def stack_of(plan: Plan, parts: Parts) -> Stack:
+    """Every address, given or started here; the pids are told later."""
+    kafka, postgres, valkey = parts.kafka, parts.postgres, parts.valkey
     return Stack(
         data=plan.data,
         pid=os.getpid(),
         started_at=time.time(),
-        kafka_bootstrap_servers=kafka,
-        postgres_dsn=postgres.dsn
-        if isinstance(postgres, PostgresNode)
-        else plan.postgres_dsn or "",
-        redis_url=valkey.url if isinstance(valkey, ValkeyNode) else plan.redis_url or "",
+        kafka_bootstrap_servers=kafka.address if kafka else plan.kafka_bootstrap_servers or "",
+        postgres_dsn=postgres.dsn if postgres else plan.postgres_dsn or "",
+        redis_url=valkey.url if valkey else plan.redis_url or "",
         qdrant_path=plan.data / "qdrant",
     )

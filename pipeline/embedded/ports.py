@@ -18,30 +18,34 @@ _RANGE = range(20_000, 32_000)
 def keep_ports(file: Path, names: list[str], given: Mapping[str, int]) -> dict[str, int]:
     """A port for each name: the given one, else the one kept in `file`, else a free one.
 
-    Raises Refused where a given port is taken.
+    Raises Refused where a given port cannot be had.
     """
     kept = _kept(file)
     chosen: dict[str, int] = {}
     for name in names:
         taken = set(chosen.values())
-        chosen[name] = given[name] if name in given else _choose(kept.get(name), taken)
-        if not is_free(chosen[name]):
-            raise Refused(
-                f"Port {chosen[name]}, given for {name}, is taken. Give another, or none."
-            )
+        chosen[name] = (
+            _granted(name, given[name]) if name in given else _choose(kept.get(name), taken)
+        )
     write_private(file, json.dumps({**kept, **chosen}))
     return chosen
 
 
-def is_free(port: int) -> bool:
-    """Whether a server may listen here; connections that just ended do not matter."""
+def refusal(port: int) -> str:
+    """Why no server can listen here; "" if one can. Connections that just ended do not matter."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+        except (OSError, OverflowError) as error:
+            return str(error)
+    return ""
+
+
+def _granted(name: str, port: int) -> int:
+    if why := refusal(port):
+        raise Refused(f"{name} cannot have the given port {port}: {why}. Give another, or none.")
+    return port
 
 
 def is_open(port: int) -> bool:
@@ -56,7 +60,7 @@ def is_open(port: int) -> bool:
 def _choose(kept: int | None, taken: set[int]) -> int:
     guesses = random.sample(_RANGE, 100)
     for port in [kept, *guesses] if kept else guesses:
-        if port not in taken and is_free(port):
+        if port not in taken and not refusal(port):
             return port
     raise Unavailable(f"No free port between {_RANGE.start} and {_RANGE.stop}.")
 

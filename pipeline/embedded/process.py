@@ -15,6 +15,7 @@ from pipeline.errors import Unavailable
 
 _LEASH = Path(__file__).with_name("leash.py")
 
+
 @dataclass(frozen=True)
 class User:
     """Whom a process runs as when the supervisor is root."""

@@ -65,9 +65,17 @@ def discover(data: Path | None = None) -> Stack | None:
     for folder in folders:
         stack = _read_stack(folder) if folder else None
         # The lock tells a live stack from a stale file whose pid was given to somebody else.
-        if stack and psutil.pid_exists(stack.pid) and DataLock.is_held(stack.data):
+        if stack and is_alive(stack.pid) and DataLock.is_held(stack.data):
             return stack
     return None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that ended and was not waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def announce(stack: Stack) -> None:
@@ -112,9 +120,16 @@ def last_started() -> Path | None:
 def _read_stack(data: Path) -> Stack | None:
     told = _read_json(data / "stack.json")
     try:
-        parts = {name: PartState(**part) for name, part in told.pop("parts").items()}
-        paths = {name: Path(told.pop(name)) for name in ("data", "qdrant_path")}
-        return Stack(**told, **paths, parts=parts)
+        return Stack(
+            data=Path(told["data"]),
+            pid=told["pid"],
+            started_at=told["started_at"],
+            kafka_bootstrap_servers=told["kafka_bootstrap_servers"],
+            postgres_dsn=told["postgres_dsn"],
+            redis_url=told["redis_url"],
+            qdrant_path=Path(told["qdrant_path"]),
+            parts={name: PartState(**part) for name, part in told["parts"].items()},
+        )
     except (KeyError, TypeError):
         return None  # no file, or another version's
 
@@ -168,7 +183,7 @@ class DataLock:
             pid = int(_path_of_lock(data).read_text())
         except (OSError, ValueError):
             return None
-        return pid if psutil.pid_exists(pid) else None
+        return pid if is_alive(pid) else None
 
     @staticmethod
     def is_held(data: Path) -> bool:

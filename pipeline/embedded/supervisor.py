@@ -5,29 +5,21 @@ start when all answer. Stopping goes the other way: stages, Valkey, PostgreSQL, 
 """
 
 import asyncio
-import os
-import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from pipeline.embedded.guard import LEAVE, end_leftovers, leftovers
-from pipeline.embedded.kafka_node import KafkaNode, NodePorts
-from pipeline.embedded.ports import keep_ports
-from pipeline.embedded.postgres_node import PostgresNode
-from pipeline.embedded.process import Command, Keeper, Phase, Progress, marked
-from pipeline.embedded.state import DataLock, PartState, Stack, announce, withdraw
-from pipeline.embedded.valkey_node import ValkeyNode
+from pipeline.embedded.crew import Crew
+from pipeline.embedded.guard import end_leftovers, leftovers
+from pipeline.embedded.keeper import Progress
+from pipeline.embedded.plan import Plan
+from pipeline.embedded.state import DataLock, Stack, withdraw
 from pipeline.errors import Refused
 
-_GUARD = Path(__file__).with_name("guard.py")
-_LOG_LIMIT_BYTES = 16 * 1024 * 1024
-_LOG_CHECK_INTERVAL_S = 30.0
 # Two Ctrl-C closer than this are one: some launchers pass on what the terminal also sends.
 _ONE_KEYPRESS_S = 0.5
 
@@ -75,6 +67,9 @@ async def serve(
     lock = DataLock(plan.data)
     await lock.take()
     try:
+        # Where even the guard was killed, parts may live on and hold their ports.
+        if await asyncio.to_thread(leftovers, plan.data):
+            await asyncio.to_thread(end_leftovers, plan.data)
         crew = Crew(plan, on_progress, lock)
         living = asyncio.create_task(crew.live(on_ready))
         try:
@@ -114,5 +109,5 @@ def _made(data: Path) -> Path:
         (data / "qdrant").mkdir(parents=True, exist_ok=True, mode=0o700)
         data.chmod(0o700)
     except OSError as error:
-        raise Refused(f"The data folder {data} cannot be used: {error}. Give another with --data.")
+        raise Refused(f"The data folder {data} cannot be used: {error}. Give another.") from error
     return data

@@ -92,28 +92,30 @@ class Asking:
             await self._consumer.stop()
         if self._producer is not None:
             await self._producer.stop()
+        self._producer = self._reply_to = None
         self._fail_all(Unavailable("The client was closed before the answer came."))
 
     async def _ready(self) -> tuple[AIOKafkaProducer, ReplyTo]:
         async with self._starting:
             if self._producer is None or self._reply_to is None:
-                self._reply_to = await self._listen()
-                self._producer = await started_producer(
+                producer = await started_producer(
                     # A lost question is asked again; waiting for replicas would only make it late.
                     self._connection,
                     linger_ms=0,
                     acks=1,
                     enable_idempotence=False,
                 )
+                self._producer = producer
+                self._reply_to = await self._listen(producer)
             return self._producer, self._reply_to
 
-    async def _listen(self) -> ReplyTo:
+    async def _listen(self, producer: AIOKafkaProducer) -> ReplyTo:
         topic = ANSWERED.under(self._prefix)
         consumer = AIOKafkaConsumer(**self._connection.options(), auto_offset_reset="latest")
         try:
             await consumer.start()
-            await consumer.topics()
-            partitions = consumer.partitions_for_topic(topic)
+            cluster: Any = await producer.client.fetch_all_metadata()
+            partitions: set[int] | None = cluster.partitions_for_topic(topic)
             if not partitions:
                 raise Refused(
                     f"Topic {topic} is not there. Start a stage (`hybrid-memory up`, or "

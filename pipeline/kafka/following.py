@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import Refused
@@ -32,9 +32,13 @@ async def following(
         enable_auto_commit=False,
         auto_offset_reset="earliest" if from_beginning else "latest",
     )
+    consumer.subscribe([topic])
     try:
         await consumer.start()
-        await _place(consumer, topic, group_id, from_beginning=from_beginning)
+        if not consumer.partitions_for_topic(topic):
+            raise Refused(f"Topic {topic} is not there. `hybrid-memory up` or a stage makes it.")
+        if group_id is None:
+            await _place(consumer, from_beginning=from_beginning)
         yield consumer
     except (KafkaError, OSError) as error:
         raise connection.unavailable(error) from error
@@ -42,18 +46,8 @@ async def following(
         await consumer.stop()
 
 
-async def _place(
-    consumer: AIOKafkaConsumer, topic: str, group_id: str | None, *, from_beginning: bool
-) -> None:
-    await consumer.topics()
-    partitions = consumer.partitions_for_topic(topic)
-    if not partitions:
-        raise Refused(f"Topic {topic} is not there. `hybrid-memory up` or a stage makes it.")
-    if group_id is not None:
-        consumer.subscribe([topic])
-        return
-    assigned = [TopicPartition(topic, partition) for partition in sorted(partitions)]
-    consumer.assign(assigned)
+async def _place(consumer: AIOKafkaConsumer, *, from_beginning: bool) -> None:
+    assigned = sorted(consumer.assignment())
     if from_beginning:
         await consumer.seek_to_beginning(*assigned)
     else:

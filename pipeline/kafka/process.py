@@ -69,6 +69,12 @@ def _consuming(connection: KafkaConnection) -> KafkaBroker:
         security=faststream_security(connection),
         graceful_timeout=GRACE_S,
         apply_types=False,
-        logger=logging.getLogger("faststream"),
-        log_level=logging.DEBUG,
+        logger=_quiet_logger(),
     )
+
+
+def _quiet_logger() -> logging.Logger:
+    """FastStream's own log: its errors only, what matters of the rest is told in our words."""
+    logger = logging.getLogger("pipeline.kafka.faststream")
+    logger.setLevel(logging.ERROR)
+    return logger

@@ -7,7 +7,13 @@ topics must agree in their number of partitions: an event keeps its partition fr
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    LeaderNotAvailableError,
+    TopicAlreadyExistsError,
+    for_code,
+)
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
@@ -31,6 +37,7 @@ async def ensure_topics(
         # Beside topics that are there, a new one takes their number of partitions.
         wanted = next((existing[t.under(prefix)] for t in ORDERED if t not in missing), partitions)
         await _create(admin, prefix, missing, wanted, replication_factor)
+        await _led(admin, [topic.under(prefix) for topic in missing])
         counts = existing | {topic.under(prefix): wanted for topic in missing}
     except (KafkaError, OSError) as error:
         raise connection.unavailable(error) from error
@@ -67,6 +74,24 @@ async def _create(
         # Several processes start at once: that another was faster is fine.
         if code and error is not TopicAlreadyExistsError:
             raise error(f"while topics were created below {prefix!r}")
+
+
+async def _led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+    """Waits until every partition has a leader: a topic is announced before it can be used."""
+    if not names:
+        return
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(LeaderNotAvailableError),
+        wait=wait_fixed(0.05),
+        stop=stop_after_delay(30),
+        reraise=True,
+    ):
+        with attempt:
+            topics: list[dict[str, Any]] = await admin.describe_topics(names)
+            partitions = [partition for topic in topics for partition in topic["partitions"]]
+            unled = [topic["topic"] for topic in topics if not topic["partitions"]]
+            if unled or any(partition["leader"] < 0 for partition in partitions):
+                raise LeaderNotAvailableError(", ".join(unled))
 
 
 def _new(topic: Topic, prefix: str, partitions: int, replication_factor: int) -> NewTopic:

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from itertools import chain
 from math import prod
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
@@ -34,10 +35,11 @@ SMALL_TALK_WORDS: Final = 12
 """Longer texts say something, however politely they begin."""
 
 _WORD: Final = re.compile(r"[^\W_]+(?:\+\+|#)?")
-# What only code looks like: `quoted`, call(), snake_case, a::b, =>, --flag, module.py.
+# What only code looks like: `quoted`, call(), snake_case, maxPoolSize, a::b, =>, --flag, module.py.
 # Each begins with a sign that is rare in prose: the search skips from one to the next.
 _CODE: Final = re.compile(
-    r"`|(?<=\w)\(\)|(?<=[a-z0-9])_[a-z0-9]|(?<=\w)::\w|=>|(?<=\s)--[a-z]"
+    r"`|(?<=\w)\(\)|(?<=[A-Za-z0-9])_[A-Za-z0-9]|(?<=[a-z])[A-Z][a-z]+[A-Z][a-z]"
+    r"|(?<=\w)::\w|=>|(?<=\s)--[a-z]"
     r"|(?<=\w)\.(?:py|js|ts|tsx|go|rs|java|sql|ya?ml|json|toml|sh|cpp)\b"
 )
 # A time, a date or a year: 9:30, 8th, 10am, 2026, 2026-05-08.
@@ -56,11 +58,12 @@ class Words(BaseModel):
     words: str = ""
     hints: str = ""
 
-    def entries(self) -> Iterator[tuple[str, float]]:
-        """Each entry and its points."""
+    def phrases(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        """The words of each entry, and its points."""
         for entries, points in ((self.strong, STRONG), (self.words, PLAIN), (self.hints, HINT)):
             for entry in entries.split(","):
-                yield entry, points
+                if phrase := tuple(_WORD.findall(entry.casefold())):
+                    yield phrase, points
 
 
 class TopicWords(Words):
@@ -85,6 +88,7 @@ class Lexicon(BaseModel):
     domains: dict[Domain, Words]
     importance: dict[str, RaisingWords]
     small_talk: Words
+    misleading: Words
 
 
 class Sign(NamedTuple):
@@ -120,20 +124,22 @@ class HeuristicClassifier:
 
     def __init__(self, words: Lexicon | None = None) -> None:
         words = words or lexicon()
-        self._table = compiled(words)
+        self._subjects = compiled(_subjects(words), words.misleading)
+        self._manners = compiled(_manners(words))
         self._raises = {name: kind.raises for name, kind in words.importance.items()}
 
     def classify(self, texts: Sequence[str]) -> Sequence[Classification]:
         """One classification a text, in order. Texts of any length and script are taken."""
-        return [self._classify(text.casefold()) for text in texts]
+        return [self._classify(text) for text in texts]
 
     def _classify(self, text: str) -> Classification:
-        words = _WORD.findall(text)
-        heard = read(words, self._table)
+        folded = text.casefold()
+        words = _WORD.findall(folded)
+        heard = read(words, self._subjects, self._manners)
         return Classification(
             domain=likeliest(heard["domain"], looks_like_code(text)),
             topics=leading(heard["topic"]),
-            importance=self._importance(text, words, heard),
+            importance=self._importance(folded, words, heard),
         )
 
     def _importance(self, text: str, words: Sequence[str], heard: Heard) -> float:
@@ -147,13 +153,14 @@ class HeuristicClassifier:
         return round(1 - missing * prod(1 - self._raises[kind] for kind in sorted(kinds)), 2)
 
 
-def compiled(words: Lexicon) -> Table:
+def compiled(signs: Iterable[tuple[Sign, Words]], silent: Words | None = None) -> Table:
     """The table to read by. An entry's inflections stand in it unless the lists say something of them."""
     listed: dict[tuple[str, ...], dict[Sign, float]] = {}
-    for sign, entry, points in _entries(words):
-        if phrase := tuple(_WORD.findall(entry.casefold())):
+    for sign, entries in signs:
+        for phrase, points in entries.phrases():
             says = listed.setdefault(phrase, {})
             says[sign] = max(points, says.get(sign, 0.0))
+    listed |= {phrase: {} for phrase, _ in (silent or Words()).phrases()}
     everything: dict[tuple[str, ...], Says] = {
         phrase: tuple(says.items()) for phrase, says in listed.items()
     }
@@ -166,16 +173,19 @@ def compiled(words: Lexicon) -> Table:
     return table
 
 
-def _entries(words: Lexicon) -> Iterator[tuple[Sign, str, float]]:
-    listed: list[tuple[Sign, Words]] = [
-        *((Sign("topic", label), topic) for label, topic in words.topics.items()),
+def _subjects(words: Lexicon) -> Iterator[tuple[Sign, Words]]:
+    for label, topic in words.topics.items():
+        yield Sign("topic", label), topic
         # A word that speaks for two topics of one domain speaks for the domain once.
-        *((Sign("domain", topic.domain), topic) for topic in words.topics.values()),
-        *((Sign("domain", domain), signs) for domain, signs in words.domains.items()),
-        *((Sign("importance", kind), raising) for kind, raising in words.importance.items()),
-        (Sign("small talk", ""), words.small_talk),
-    ]
-    return ((sign, entry, points) for sign, lists in listed for entry, points in lists.entries())
+        yield Sign("domain", topic.domain), topic
+    for domain, signs in words.domains.items():
+        yield Sign("domain", domain), signs
+
+
+def _manners(words: Lexicon) -> Iterator[tuple[Sign, Words]]:
+    for kind, raising in words.importance.items():
+        yield Sign("importance", kind), raising
+    yield Sign("small talk", ""), words.small_talk
 
 
 def inflections(word: str) -> Iterable[str]:
@@ -192,18 +202,21 @@ def inflections(word: str) -> Iterable[str]:
     return (word + "s", word + "ed", word + "ing", doubled + "ed", doubled + "ing")
 
 
-def read(words: Sequence[str], table: Table) -> Heard:
-    """What a text's words say together; each entry counts once, however often it occurs."""
+def read(words: Sequence[str], *tables: Table) -> Heard:
+    """What a text's words say together; each entry counts once, however often it occurs.
+
+    A phrase hides its words from its own table only: "allergic to peanuts" is food, and important.
+    """
     heard: dict[Kind, dict[str, float]] = {
         "topic": {},
         "domain": {},
         "importance": {},
         "small talk": {},
     }
-    for says in _spoken(words, table):
-        for (kind, name), points in says:
-            of_kind = heard[kind]
-            of_kind[name] = of_kind.get(name, 0.0) + points
+    spoken = chain.from_iterable(_spoken(words, table) for table in tables)
+    for (kind, name), points in chain.from_iterable(spoken):
+        of_kind = heard[kind]
+        of_kind[name] = of_kind.get(name, 0.0) + points
     return heard
 
 

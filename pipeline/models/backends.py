@@ -1,0 +1,163 @@
+"""What runs a model: OpenVINO or torch, each in several precisions. None is the fastest everywhere.
+
+A batch of token ids goes in; the texts' vectors and the tokens' last hidden states come out, both of one
+forward pass through the model's own modules (its pooling, whatever that is, included).
+"""
+
+import os
+import queue
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
+
+import numpy as np
+
+from pipeline.models.prepared import Prepared
+from pipeline.models.tokens import Ints
+from pipeline.ports import Floats
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Backend = Literal["torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8"]
+BACKENDS: Final[Sequence[Backend]] = get_args(Backend)
+
+_MAX_STREAMS: Final = 8
+_OPENVINO: Final[dict[str, tuple[str, str]]] = {
+    "openvino-fp32": ("fp32", "f32"),
+    "openvino-bf16": ("fp32", "bf16"),
+    "openvino-int8": ("int8", "f32"),
+}
+"""Backend -> which converted model, and the precision of what is not quantized."""
+
+
+class Encoder(Protocol):
+    """One model on one backend."""
+
+    @property
+    def workers(self) -> int:
+        """How many threads may call `encode` at once."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int:
+        """The batch, padding included, from which on a larger one gains nothing."""
+        ...
+
+    def encode(self, ids: Ints, mask: Ints) -> tuple[Floats, Floats]:
+        """texts x tokens -> texts x dimensions, and texts x tokens x width. Blocks."""
+        ...
+
+
+def open_encoder(prepared: Prepared, backend: Backend, *, threads: int) -> Encoder:
+    """Loads what `prepared` holds for `backend`."""
+    match backend:
+        case "torch-fp32" | "torch-bf16":
+            return TorchEncoder(prepared.weights, half=backend == "torch-bf16", threads=threads)
+        case _:
+            artefact, precision = _OPENVINO[backend]
+            return OpenVinoEncoder(prepared.graph(artefact), precision, threads=threads)
+
+
+class OpenVinoEncoder:
+    """A converted model on OpenVINO's CPU runtime; neither torch nor transformers is imported.
+
+    As many batches run at once as there are cores, one thread each. A single request that spreads over
+    all cores waits at every layer for the core that something else is using.
+    """
+
+    batch_tokens = 1024
+
+    def __init__(self, graph: Path, precision: str, *, threads: int) -> None:
+        forbid_telemetry()
+        import openvino
+
+        self.workers = min(threads, _MAX_STREAMS)
+        compiled = openvino.Core().compile_model(
+            graph,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": self.workers,
+                "INFERENCE_PRECISION_HINT": precision,
+                # Several processes share the cores: let the scheduler place the threads.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._requests = queue.SimpleQueue[Any]()
+        for _ in range(self.workers):
+            self._requests.put(compiled.create_infer_request())
+
+    def encode(self, ids: Ints, mask: Ints) -> tuple[Floats, Floats]:
+        request = self._requests.get()
+        try:
+            outputs = request.infer([ids, mask], share_inputs=True)
+            return outputs[0], outputs[1]
+        finally:
+            self._requests.put(request)
+
+
+class TorchEncoder:
+    """The model as sentence-transformers runs it, on a GPU where torch finds one."""
+
+    workers = 1
+    batch_tokens = 4096
+
+    def __init__(self, weights: Path, *, half: bool, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._model = load(weights, dtype=torch.bfloat16 if half else torch.float32)
+
+    def encode(self, ids: Ints, mask: Ints) -> tuple[Floats, Floats]:
+        import torch
+
+        with torch.inference_mode():
+            features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            seen: dict[str, Any] = self._model(
+                {name: tensor.to(self._model.device) for name, tensor in features.items()}
+            )
+            texts, tokens = seen["sentence_embedding"], seen["token_embeddings"]
+            return texts.float().cpu().numpy(), tokens.float().cpu().numpy()
+
+
+def load(weights: Path, *, dtype: object, device: str | None = None) -> "SentenceTransformer":
+    """The model in `weights`, ready to infer. Never touches the network: the weights are here."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    disable_progress_bar()
+    set_verbosity_error()
+    model = SentenceTransformer(
+        str(weights), device=device, model_kwargs={"dtype": dtype}, local_files_only=True
+    )
+    return model.eval()
+
+
+def pad(windows: Sequence[Ints], *, pad_id: int) -> tuple[Ints, Ints]:
+    """Ids and mask of a batch. The length is a multiple of 16, which the kernels like: few shapes
+    to compile for, and no half-empty tiles."""
+    length = round_up(max(len(window) for window in windows))
+    ids = np.full((len(windows), length), pad_id, dtype=np.int64)
+    mask = np.zeros((len(windows), length), dtype=np.int64)
+    for row, window in enumerate(windows):
+        ids[row, : len(window)] = window
+        mask[row, : len(window)] = 1
+    return ids, mask
+
+
+def round_up(tokens: int) -> int:
+    """The length that a window of `tokens` is padded to at least."""
+    return -(-tokens // 16) * 16
+
+
+def forbid_telemetry() -> None:
+    """Makes OpenVINO and NNCF do without their telemetry package, as where it is not installed.
+
+    It would write a client id into the home folder and send what models are converted. Call it before
+    either is imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

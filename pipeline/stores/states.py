@@ -1,0 +1,111 @@
+"""A batch of events in, the states to write out: what the record and the index decide alike.
+
+`pipeline.domain.versions.settle` says which state wins. One thing it leaves to the stores is said here,
+once for all of them: a memory whose event arrives after its user was forgotten leaves a tombstone, just as
+if it had arrived in time. Without it a consumer that lost its partition could still write that memory,
+and the two stores would differ by whose copy of the forgetting came first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from pipeline.domain.identity import memory_key
+from pipeline.domain.versions import Known, Outcome, Stamp, erased, settle, stamp
+from pipeline.errors import Refused
+from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
+from schemas.search import EventRef
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Up to which version a user was forgotten, and by which event."""
+
+    version: int
+    event_id: UUID
+    published_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The state of a memory that went with its user."""
+
+    user_id: str
+    memory_id: str
+    by: Watermark
+
+    @property
+    def known(self) -> Known:
+        return erased(self.by.version)
+
+
+State = MemoryEnriched | MemoryForgotten | Erased
+"""What a store keeps of one memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a batch comes to: the states to write, by memory key, and what became of each event."""
+
+    writes: Mapping[UUID, State]
+    outcomes: Sequence[Outcome]
+
+
+def decide(
+    events: Sequence[Enriched], known: Mapping[UUID, Known], forgotten: Mapping[str, Watermark]
+) -> Decided:
+    """Decides what a run of memory events comes to, given what the store holds.
+
+    `known` is by memory key, `forgotten` by user. UserForgotten must not be among `events`.
+    """
+    now = dict(known)
+    writes: dict[UUID, State] = {}
+    outcomes: list[Outcome] = []
+    for event in events:
+        assert not isinstance(event, UserForgotten)
+        key = memory_key(event.user_id, event.memory_id)
+        mark = forgotten.get(event.user_id)
+        settled = settle([event], now, {event.user_id: mark.version} if mark else {})
+        outcomes.extend(settled.outcomes)
+        if settled.writes:
+            writes[key] = event
+            now[key] = known_of(event)
+        elif mark and event.version <= mark.version and _came_last(event, now.get(key)):
+            writes[key] = Erased(event.user_id, event.memory_id, mark)
+            now[key] = erased(mark.version)
+    return Decided(writes, outcomes)
+
+
+def _came_last(event: MemoryEnriched | MemoryForgotten, current: Known | None) -> bool:
+    return current is None or current.stamp <= stamp(event)
+
+
+def known_of(state: State) -> Known:
+    """What a store that holds `state` knows."""
+    if isinstance(state, Erased):
+        return state.known
+    return Known(stamp(state), forgotten=isinstance(state, MemoryForgotten))
+
+
+def is_done(
+    event: EventRef, held: Known | None, held_id: UUID | None, mark: Watermark | None
+) -> bool:
+    """Whether a store that holds `held`, brought by the event `held_id`, has done with `event`."""
+    if mark is not None and event.version <= mark.version:
+        return True
+    if held is None:
+        return False
+    return event.event_id == held_id or _stamp_of(event) <= held.stamp
+
+
+def _stamp_of(event: EventRef) -> Stamp:
+    named = MemoryForgotten.model_construct(event_id=event.event_id, version=event.version)
+    return stamp(named)
+
+
+def named_user(user_id: str) -> str:
+    """Returns `user_id`; raises Refused where it names nobody."""
+    if not user_id.strip():
+        raise Refused("No user: say whose memories are meant, they are never searched across users.")
+    return user_id
