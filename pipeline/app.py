@@ -24,6 +24,7 @@ import consumers
 from pipeline.embedded.state import Stack
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
+from pipeline.liveness import Liveness
 from pipeline.settings import Settings
 from pipeline.stage import Desk, Stage
 
@@ -184,6 +185,7 @@ async def run(
     where: Addresses,
     *,
     until: asyncio.Event,
+    liveness: Liveness | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs stages in this process until `until` is set. Raises what `serve` raises, and Refused."""
@@ -192,7 +194,14 @@ async def run(
     async with AsyncExitStack() as stack:
         work = await _unless(until, _prepared(names, settings, where, stack))
         if work is not None:
-            await serve(where.kafka, settings.topic_prefix, work, until=until, on_ready=on_ready)
+            await serve(
+                where.kafka,
+                settings.topic_prefix,
+                work,
+                until=until,
+                liveness=liveness,
+                on_ready=on_ready,
+            )
 
 
 async def _prepared(

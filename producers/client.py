@@ -28,7 +28,7 @@ from pipeline.kafka.asking import Asking, Envelope
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
-from producers.receipts import Receipt, Receipts
+from producers.receipts import Receipt, Receipts, raising
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import (
     Enriched,
@@ -289,16 +289,15 @@ class MemoryClient:
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
-        on_set_aside: Callable[[Receipt, Unusable], None] | None = None,
+        on_set_aside: Callable[[Receipt, Unusable], None] = raising,
     ) -> None:
         """Waits for many receipts at once; tells how many are done with as they come.
 
         Raises as `Receipt.stored` does. With `on_set_aside`, what went to the dead letters is told
         there, and the others are still waited for.
         """
-        set_aside = {} if on_set_aside is None else {"on_set_aside": on_set_aside}
         await self._receipts.wait(
-            receipts, timeout_s=timeout_s, on_progress=on_progress, **set_aside
+            receipts, timeout_s=timeout_s, on_progress=on_progress, on_set_aside=on_set_aside
         )
 
     # Subscribing

@@ -81,6 +81,11 @@ class Receipt(BaseModel):
         return self._receipts
 
 
+def raising(_: Receipt, error: Unusable) -> None:
+    """Who waits for several receipts and says nothing else is told of the first that is set aside."""
+    raise error
+
+
 class _Watch:
     """One event that somebody waits for."""
 
@@ -140,7 +145,7 @@ class Receipts:
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
-        on_set_aside: Callable[[Receipt, Unusable], None] = _raise,
+        on_set_aside: Callable[[Receipt, Unusable], None] = raising,
     ) -> None:
         """Waits until both stores have done with every event; tells with how many, as they come.
 
@@ -230,10 +235,6 @@ class Receipts:
                 with suppress(ValueError):
                     watch.hear(NOTICES.validate_json(record.value or b""))
                     self._news.set()
-
-
-def _raise(_: Receipt, error: Unusable) -> None:
-    raise error
 
 
 def _pending(

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.text import Id, Metadata, Text
+from schemas.text import Id, Metadata, Storable, Text
 
 MAX_VERSION = 2**53 - 1
 """Qdrant compares numbers as doubles: beyond this two versions would look equal."""
@@ -194,7 +194,7 @@ class MemoryEnriched(UnderstoodState):
     """A memory, what it is about, and where it lies among the others."""
 
     type: Literal["MemoryEnriched"] = "MemoryEnriched"
-    model: Id
+    model: Storable
     """The embedding model that made the vectors."""
     text_vector: Vectors
     """1 x dimensions, normalised."""

@@ -8,6 +8,7 @@ import math
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
+from pydantic.config import JsonDict
 from pydantic_core import to_json
 
 MAX_TEXT_CHARS = 16_000
@@ -52,28 +53,35 @@ def _check(value: JsonValue, depth: int) -> None:
     if depth > MAX_METADATA_DEPTH + 1:
         raise ValueError(f"is nested deeper than {MAX_METADATA_DEPTH} levels")
     match value:
-        case str():
-            storable(value)
-        case int():
-            if not -_I64 <= value < _I64:
-                raise ValueError("holds an integer beyond 64 bits")
-        case float():
-            if not math.isfinite(value):
-                raise ValueError("holds a number that is not finite")
-        case list():
-            for item in value:
-                _check(item, depth + 1)
         case dict():
             for key, item in value.items():
                 storable(key)
                 _check(item, depth + 1)
-        case None:
+        case list():
+            for item in value:
+                _check(item, depth + 1)
+        case _:
+            _check_scalar(value)
+
+
+def _check_scalar(value: str | float | None) -> None:
+    match value:
+        case str():
+            storable(value)
+        case int() if not -_I64 <= value < _I64:
+            raise ValueError("holds an integer beyond 64 bits")
+        case float() if not math.isfinite(value):
+            raise ValueError("holds a number that is not finite")
+        case _:
             return
 
 
 # As far as a pattern can say it: something to read, and no NUL in it.
-_SAID = {"minLength": 1, "pattern": r"^\s*[^\s\u0000][^\u0000]*$"}
-_NAMED = {"minLength": 1, "pattern": r"^[^\s\u0000]([^\u0000]*[^\s\u0000])?$"}
+_SAID: JsonDict = {"minLength": 1, "pattern": r"^\s*[^\s\u0000][^\u0000]*$"}
+_NAMED: JsonDict = {"minLength": 1, "pattern": r"^[^\s\u0000]([^\u0000]*[^\s\u0000])?$"}
+
+Storable = Annotated[str, AfterValidator(storable)]
+"""Any string that every store can keep."""
 
 Text = Annotated[
     str,

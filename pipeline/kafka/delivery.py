@@ -9,7 +9,6 @@ ends the process with nothing committed.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,6 +78,7 @@ class StageDelivery(ConsumerRebalanceListener):
         self, stage: Stage, producer: AIOKafkaProducer, prefix: str, stopping: asyncio.Event
     ) -> None:
         self.stage = stage
+        self.name = stage.name
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Set once, when the process has to end because of this stage."""
         self._producer = producer
@@ -89,7 +89,6 @@ class StageDelivery(ConsumerRebalanceListener):
         self._limit = DeadLetterLimit()
         self._subscriber: Any = None
         self._log = log.bind(stage=stage.name)
-        self.polled_at = time.monotonic()
 
     def subscribe(self, broker: KafkaBroker) -> None:
         """Joins the stage's consumer group when the broker starts."""
@@ -107,6 +106,11 @@ class StageDelivery(ConsumerRebalanceListener):
             **CONSUMING,
         )
         self._subscriber(self._take)
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """The consumer, once the broker has started."""
+        return self._subscriber.consumer
 
     async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -271,7 +275,7 @@ class StageDelivery(ConsumerRebalanceListener):
         return sent
 
     async def _commit(self, records: Sequence[Record]) -> None:
-        consumer: AIOKafkaConsumer = self._subscriber.consumer
+        consumer = self.consumer
         ours = consumer.assignment()
         offsets = {tp: after for tp, after in _offsets_after(records).items() if tp in ours}
         try:

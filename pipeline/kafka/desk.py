@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -43,14 +43,15 @@ class DeskDelivery:
 
     def __init__(self, desk: Desk, producer: AIOKafkaProducer, prefix: str) -> None:
         self.desk = desk
-        self.polled_at = time.monotonic()
+        self.name = desk.name
+        self._subscriber: Any = None
         self._producer = producer
         self._prefix = prefix
         self._log = log.bind(stage=desk.name)
 
     def subscribe(self, broker: KafkaBroker) -> None:
         """Joins the desk's consumer group when the broker starts."""
-        subscriber = broker.subscriber(
+        self._subscriber = broker.subscriber(
             self.desk.reads.under(self._prefix),
             group_id=f"{self._prefix}.{self.desk.name}",
             ack_policy=AckPolicy.ACK_FIRST,
@@ -59,7 +60,12 @@ class DeskDelivery:
             decoder=_record,
             **CONSUMING,
         )
-        subscriber(self._take)
+        self._subscriber(self._take)
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """The consumer, once the broker has started."""
+        return self._subscriber.consumer
 
     async def _take(self, record: Record) -> None:
         value = record.value or b""

@@ -6,8 +6,9 @@ Whoever built the stages closes their stores and models after that.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
@@ -16,6 +17,7 @@ from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.desk import DeskDelivery
 from pipeline.kafka.security import faststream_security
+from pipeline.liveness import Liveness
 from pipeline.stage import Desk, Stage
 
 GRACE_S = 60.0
@@ -28,6 +30,7 @@ async def serve(
     work: Sequence[Stage | Desk],
     *,
     until: asyncio.Event,
+    liveness: Liveness | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs the stages and desks until `until` is set. The topics must be there.
@@ -50,6 +53,8 @@ async def serve(
             await broker.start()
         except (KafkaError, OSError) as error:
             raise connection.unavailable(error) from error
+        for delivery in (*stages, *desks):
+            _watch(delivery.consumer, delivery.name, liveness or Liveness())
         on_ready()
         stopped = asyncio.ensure_future(until.wait())
         failures = [stage.failure for stage in stages]
@@ -59,6 +64,20 @@ async def serve(
     for failure in failures:
         if failure.done():
             failure.result()
+
+
+def _watch(consumer: Any, name: str, liveness: Liveness) -> None:
+    """Notes each poll: FastStream keeps its loop, and when it last asked for more, to itself."""
+    for poll in ("getmany", "getone"):
+        setattr(consumer, poll, _noting(getattr(consumer, poll), name, liveness))
+
+
+def _noting(poll: Callable[..., Awaitable[Any]], name: str, liveness: Liveness) -> Any:
+    async def noted(*args: Any, **kwargs: Any) -> Any:
+        liveness.polled(name)
+        return await poll(*args, **kwargs)
+
+    return noted
 
 
 def _consuming(connection: KafkaConnection) -> KafkaBroker:

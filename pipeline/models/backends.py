@@ -114,7 +114,10 @@ class TorchEncoder:
         import torch
 
         with torch.inference_mode():
-            features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            features = {
+                "input_ids": torch.from_numpy(ids),
+                "attention_mask": torch.from_numpy(mask),
+            }
             seen: dict[str, Any] = self._model(
                 {name: tensor.to(self._model.device) for name, tensor in features.items()}
             )
@@ -137,10 +140,9 @@ def load(weights: Path, *, dtype: object, device: str | None = None) -> "Sentenc
     return model.eval()
 
 
-def pad(windows: Sequence[Ints], *, pad_id: int) -> tuple[Ints, Ints]:
-    """Ids and mask of a batch. The length is a multiple of 16, which the kernels like: few shapes
-    to compile for, and no half-empty tiles."""
-    length = round_up(max(len(window) for window in windows))
+def pad(windows: Sequence[Ints], *, pad_id: int, max_tokens: int) -> tuple[Ints, Ints]:
+    """Ids and mask of a batch, as long as `padded` says of its longest window."""
+    length = padded(max(len(window) for window in windows), max_tokens=max_tokens)
     ids = np.full((len(windows), length), pad_id, dtype=np.int64)
     mask = np.zeros((len(windows), length), dtype=np.int64)
     for row, window in enumerate(windows):
@@ -149,9 +151,12 @@ def pad(windows: Sequence[Ints], *, pad_id: int) -> tuple[Ints, Ints]:
     return ids, mask
 
 
-def round_up(tokens: int) -> int:
-    """The length that a window of `tokens` is padded to at least."""
-    return -(-tokens // 16) * 16
+def padded(tokens: int, *, max_tokens: int) -> int:
+    """The length that a window of `tokens` is run at: a multiple of 16 where the model reads so many.
+
+    Few lengths are few kernels to compile, and they fill the tiles of the matrix units.
+    """
+    return min(-(-tokens // 16) * 16, max_tokens)
 
 
 def forbid_telemetry() -> None:

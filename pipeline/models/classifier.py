@@ -225,11 +225,13 @@ def _spoken(words: Sequence[str], table: Table) -> Iterable[Says]:
     found: dict[int, Says] = {}
     taken_until = 0
     for place, word in enumerate(words):
-        if word not in table or place < taken_until:
+        entries = table.get(word)
+        if entries is None or place < taken_until:
             continue
-        for rest, says in table[word]:
-            end = place + 1 + len(rest)
-            if not rest or words[place + 1 : end] == rest:
+        for rest, says in entries:
+            if not rest:
+                found[id(says)] = says
+            elif words[place + 1 : (end := place + 1 + len(rest))] == rest:
                 found[id(says)] = says
                 taken_until = end
                 break

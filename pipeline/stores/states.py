@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from pydantic import JsonValue
+
 from pipeline.domain.identity import memory_key
 from pipeline.domain.versions import Known, Outcome, Stamp, erased, settle, stamp
 from pipeline.errors import Refused
+from pipeline.ports import AuditEntry
 from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
 from schemas.search import EventRef
 
@@ -107,5 +110,46 @@ def _stamp_of(event: EventRef) -> Stamp:
 def named_user(user_id: str) -> str:
     """Returns `user_id`; raises Refused where it names nobody."""
     if not user_id.strip():
-        raise Refused("No user: say whose memories are meant, they are never searched across users.")
+        raise Refused(
+            "No user: say whose memories are meant, they are never searched across users."
+        )
     return user_id
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One state as the audit trail keeps it; without content where that was forgotten."""
+
+    version: int
+    event_id: UUID
+    published_at: datetime
+    forgotten: bool
+    text: str | None
+    metadata: Mapping[str, JsonValue]
+
+
+def history(states: Sequence[Recorded], mark: Watermark | None) -> Sequence[AuditEntry]:
+    """The life of one memory, oldest version first.
+
+    Events do not say whether they captured or revised: the first state, and the first after a
+    forgetting, is the captured one. A user's forgetting counts where there was something to forget.
+    """
+    told = list(states)
+    if mark and any(state.version <= mark.version for state in states):
+        told.append(Recorded(mark.version, mark.event_id, mark.published_at, True, None, {}))
+    entries: list[AuditEntry] = []
+    alive = False
+    for state in sorted(told, key=lambda state: (state.version, state.forgotten)):
+        change = "forgotten" if state.forgotten else "revised" if alive else "captured"
+        alive = not state.forgotten
+        entries.append(
+            AuditEntry(
+                change,
+                state.version,
+                state.event_id,
+                state.published_at,
+                state.text,
+                dict(state.metadata),
+            )
+        )
+    return entries

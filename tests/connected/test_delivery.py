@@ -1,7 +1,7 @@
 """The promises of delivery, on Apache Kafka."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipeline.errors import Halted, Unavailable, Unusable
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.process import serve
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from pipeline.liveness import Liveness
 from pipeline.stage import Stage
 from schemas.events import PUBLISHED, Message
 from schemas.topics import CLASSIFIED, DEAD, EVENTS, STORED, Topic
@@ -40,7 +41,7 @@ def stage(react: React = passed_on, *, max_records: int = 100) -> Stage:
 
 
 @asynccontextmanager
-async def serving(kafka: KafkaConnection, prefix: str, *work: Stage) -> AsyncIterator[None]:
+async def serving(kafka: KafkaConnection, prefix: str, *work: Stage) -> AsyncGenerator[None]:
     """A process with these stages, as far as Kafka can tell."""
     until, ready = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(serve(kafka, prefix, work, until=until, on_ready=ready.set))
@@ -269,3 +270,15 @@ async def test_an_event_keeps_its_key_and_its_partition(world: World) -> None:
         (out,) = await world.arrived(CLASSIFIED, 1)
     assert (out.partition, out.key) == (1, key_of(event))
     assert "classifier" in PUBLISHED.validate_json(out.value).hops
+
+
+async def test_an_idle_stage_shows_that_it_polls(kafka: KafkaConnection, prefix: str) -> None:
+    until, liveness = asyncio.Event(), Liveness(limit_s=5)
+    task = asyncio.create_task(serve(kafka, prefix, [stage()], until=until, liveness=liveness))
+    async with asyncio.timeout(20):
+        while not liveness.ready:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    assert liveness.poll_age_s()["classifier"] < 0.5
+    until.set()
+    await task

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -41,7 +41,7 @@ async def echo(asked: Asked) -> Answered:
 
 
 @asynccontextmanager
-async def answering(kafka: KafkaConnection, prefix: str) -> AsyncIterator[None]:
+async def answering(kafka: KafkaConnection, prefix: str) -> AsyncGenerator[None]:
     until, ready = asyncio.Event(), asyncio.Event()
     desk = Desk(name="query", reads=ASKED, answer=echo)
     task = asyncio.create_task(serve(kafka, prefix, [desk], until=until, on_ready=ready.set))

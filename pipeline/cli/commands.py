@@ -1,0 +1,75 @@
+"""All commands, and what becomes of their errors: one line that says what to do, and an exit code.
+
+The codes are those of sysexits.h: a shell or a supervisor reads from them whether to try again.
+"""
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline.cli import dead, demo, docs, import_file, memories, search, stack, stages, status, tail
+from pipeline.cli.printing import complain
+from pipeline.errors import Halted, PipelineError, Refused, Unavailable, Unusable
+
+EXIT_CODES: dict[type[PipelineError], int] = {
+    Refused: 2,
+    Unusable: 65,  # EX_DATAERR
+    Unavailable: 75,  # EX_TEMPFAIL
+    Halted: 78,  # EX_CONFIG
+}
+
+
+class Telling(TyperGroup):
+    """Tells errors we know how to answer in one line; anything else is a bug and shows its trace."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            return super().invoke(ctx)
+        except PipelineError as error:
+            complain(str(error))
+            raise typer.Exit(exit_code(error)) from error
+        except ModuleNotFoundError as error:
+            if _is_ours(error):
+                raise
+            complain(missing(error))
+            raise typer.Exit(EXIT_CODES[Halted]) from error
+
+
+def exit_code(error: PipelineError) -> int:
+    """By its remedy; 1 for one that has none."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+
+
+def _is_ours(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").split(".")[0] in ("pipeline", "consumers", "producers", "schemas")
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """What to install for a command that needs more than the client."""
+    return (
+        f"This needs the package {error.name}, which is not installed. The stages come with "
+        "`pip install 'hybrid-memory[stages]'`, the whole stack with "
+        "`pip install 'hybrid-memory[embedded]'`."
+    )
+
+
+app = typer.Typer(
+    name="hybrid-memory",
+    cls=Telling,
+    help=(
+        "A memory for AI agents that is a stream: publish, subscribe and search over Kafka.\n\n"
+        "Start with `hybrid-memory demo`, or `hybrid-memory up` in one terminal and "
+        '`hybrid-memory add "I love spicy Thai food" --user alice` in another.'
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for group in (stack, demo, memories, search, tail, import_file, status, stages, dead, docs):
+    group.register(app)
+
+
+def main() -> None:
+    """The entry point of the `hybrid-memory` script."""
+    app()

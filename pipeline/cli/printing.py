@@ -1,0 +1,100 @@
+"""What people see: results on standard output, everything else on standard error.
+
+Texts of memories are strangers' texts: nothing in them is taken for markup, and no control character
+of theirs reaches the terminal.
+"""
+
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+PIPED_WIDTH = 120
+"""Columns of a table that no terminal limits."""
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def interactive() -> bool:
+    """Whether a person watches standard error in a terminal."""
+    return _err.is_terminal
+
+
+def errors() -> Console:
+    """The console of standard error, for live displays."""
+    return _err
+
+
+def output() -> Console:
+    """The console of standard output, for live displays."""
+    return _out
+
+
+def show(what: RenderableType = "", *, style: str | None = None) -> None:
+    """A result. A string is printed as it is, on one line however long."""
+    if isinstance(what, str | Text):
+        _out.print(Text(what) if isinstance(what, str) else what, style=style, soft_wrap=True)
+    else:
+        _out.print(what, style=style, width=None if _out.is_terminal else PIPED_WIDTH)
+
+
+def tell(what: str | Text, *, style: str | None = None) -> None:
+    """Something about the result: where it comes from, what goes on."""
+    _err.print(Text(what) if isinstance(what, str) else what, style=style, soft_wrap=True)
+
+
+def complain(what: str) -> None:
+    """Why it did not work, and what to do."""
+    tell(what, style="red")
+
+
+def show_json(what: Mapping[str, Any] | str) -> None:
+    """One object on one line, given as a mapping or as JSON already."""
+    line = what if isinstance(what, str) else json.dumps(what, ensure_ascii=False, default=str)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def on_one_line(text: str, most_chars: int | None = None) -> str:
+    """The text without line breaks and control characters, cut where it is too long."""
+    line = " ".join(_visible(text).split())
+    if most_chars is not None and len(line) > most_chars:
+        return line[: most_chars - 1].rstrip() + "…"
+    return line
+
+
+def _visible(text: str) -> str:
+    """Format characters (Cf) stay: scripts need them; those that turn the line around do not."""
+    return "".join(
+        char if char in "\n\t\r" or not _commands(char) else "\N{REPLACEMENT CHARACTER}"
+        for char in text
+    )
+
+
+def _commands(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cs") or char in _BIDI
+
+
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def moment(at: datetime) -> str:
+    """A moment in this machine's time zone, to the minute."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"
+
+
+def duration(seconds: float) -> str:
+    """Short, with a unit a person would choose."""
+    if seconds < 1:
+        return f"{seconds * 1_000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -1,0 +1,89 @@
+"""Where everything is, as a command sees it: the settings first, then the stack that runs here."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.errors import Refused
+
+if TYPE_CHECKING:
+    from pipeline.app import Addresses
+    from pipeline.embedded.state import Stack
+    from pipeline.kafka.connection import KafkaConnection
+    from pipeline.settings import Settings
+    from producers.client import MemoryClient
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Located:
+    """What a command works with. `stack` is None where none runs here."""
+
+    settings: "Settings"
+    stack: "Stack | None"
+    addresses: "Addresses"
+
+    @property
+    def kafka(self) -> "KafkaConnection":
+        return self.addresses.kafka
+
+    @property
+    def prefix(self) -> str:
+        return self.settings.topic_prefix
+
+
+def read_settings() -> "Settings":
+    """The settings. Raises Refused where one cannot be right, by the name of its variable."""
+    from pydantic import ValidationError
+
+    from pipeline.domain.telling import told
+    from pipeline.settings import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise Refused(f"A setting (environment, .env or hybrid-memory.yaml): {told(error)}") from error
+
+
+def located(data: Path | None) -> Located:
+    """The addresses of all parts. Raises Refused where there is no Kafka to go to."""
+    from pipeline.app import addresses
+    from pipeline.embedded.state import discover
+
+    settings = read_settings()
+    stack = discover(data)
+    if data is not None and stack is None:
+        raise Refused(f"No stack runs on {data}. `hybrid-memory up --data {data}` starts one.")
+    return Located(settings, stack, addresses(settings, stack))
+
+
+@asynccontextmanager
+async def connected(data: Path | None) -> "AsyncGenerator[MemoryClient]":
+    """A client of the stack that runs here, or of the Kafka that the settings name."""
+    here = located(data)
+    quiet()
+    async with client_of(here.kafka, here.prefix) as client:
+        yield client
+
+
+def client_of(kafka: "KafkaConnection", prefix: str) -> "MemoryClient":
+    """A client, not yet connected."""
+    from producers.client import MemoryClient
+
+    return MemoryClient(kafka, prefix=prefix)
+
+
+def quiet() -> None:
+    """A command tells its errors itself: what the libraries say about them would be said twice."""
+    from pipeline.cli import logs
+
+    logs.configure("error", libraries="critical")
+
+
+def running(command: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a command to its end. Ctrl-C closes what it opened, then ends it."""
+    return asyncio.run(command)

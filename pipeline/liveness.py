@@ -1,0 +1,37 @@
+"""Whether a process still drinks: the age of the last poll of each of its subscriptions.
+
+A broker that answers a ping says nothing about a consumer whose loop has died. A poll does.
+"""
+
+import time
+from collections.abc import Callable
+
+
+class Liveness:
+    """When each subscription last asked for more."""
+
+    def __init__(
+        self, *, limit_s: float = 300.0, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit_s = limit_s
+        self._now = now
+        self._polled_at: dict[str, float] = {}
+
+    def polled(self, name: str) -> None:
+        """The subscription `name` has just asked for more."""
+        self._polled_at[name] = self._now()
+
+    def poll_age_s(self) -> dict[str, float]:
+        """Seconds since the last poll, by subscription; empty before the first."""
+        now = self._now()
+        return {name: now - at for name, at in self._polled_at.items()}
+
+    @property
+    def alive(self) -> bool:
+        """Whether no subscription is longer without a poll than a batch may take."""
+        return all(age <= self._limit_s for age in self.poll_age_s().values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether every subscription drinks."""
+        return bool(self._polled_at) and self.alive

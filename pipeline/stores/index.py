@@ -1,0 +1,190 @@
+"""The index behind its port, whichever engine keeps the points: Qdrant, Qdrant Edge, or a dict.
+
+A batch is read, decided and written: what the engine holds of the memories in it, `decide`, one guarded
+write. Nothing is written before every vector in the batch was found to fit.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from pipeline.domain.identity import memory_key, user_key
+from pipeline.domain.versions import Outcome, erased, runs
+from pipeline.ports import Embedding, Fingerprint, Floats
+from pipeline.stores.points import (
+    ANY_STATE,
+    PAGE,
+    Condition,
+    Every,
+    Found,
+    IndexShape,
+    Payload,
+    Point,
+    counted,
+    erased_by,
+    fingerprint,
+    fitting_question,
+    fitting_vectors,
+    held,
+    hit,
+    point,
+    rounded,
+    searched,
+    watermark,
+    watermark_point,
+)
+from pipeline.stores.states import Erased, Watermark, decide, is_done, named_user
+from schemas.events import Enriched, MemoryEnriched, UserForgotten
+from schemas.search import EventRef, Hit, SearchFilter
+
+_SPARE = 8
+"""Points read beyond the limit, to see whether a tie goes on there."""
+
+
+class Points(Protocol):
+    """What an engine must do. It may raise `Unavailable` anywhere."""
+
+    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        """The STATE_FIELDS of those of `ids` that there are."""
+        ...
+
+    async def put(self, points: Sequence[Point]) -> None:
+        """Writes each point unless a newer one is there: `replaceable` is the guard."""
+        ...
+
+    async def settle(self) -> None:
+        """Returns when all that was put would outlive a power cut."""
+        ...
+
+    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
+        """At most `limit` points that meet `where`, closest first."""
+        ...
+
+    async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
+        """The STATE_FIELDS of up to PAGE points beyond `after`, in an order that does not change."""
+        ...
+
+    async def count(self, where: Condition) -> int: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """MemoryVectors over any engine."""
+
+    points: Points
+    shape: IndexShape
+
+    async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
+        for change in changes:
+            if isinstance(change, MemoryEnriched):
+                fitting_vectors(change, self.shape)
+        outcomes: list[Outcome] = []
+        for run in runs(changes):
+            match run[0]:
+                case UserForgotten() as forgetting:
+                    outcomes.append(await self._forget_user(forgetting))
+                case _:
+                    outcomes.extend(await self._write_memories(run))
+        await self.points.settle()
+        return outcomes
+
+    async def _write_memories(self, run: Sequence[Enriched]) -> Sequence[Outcome]:
+        keys = {
+            memory_key(event.user_id, event.memory_id)
+            for event in run
+            if not isinstance(event, UserForgotten)
+        }
+        users = {user_key(event.user_id): event.user_id for event in run}
+        there = await self.points.fetch([*keys, *users])
+        decided = decide(
+            run,
+            known={key: held(there[key]) for key in keys & there.keys()},
+            forgotten={users[key]: watermark(there[key]) for key in users.keys() & there.keys()},
+        )
+        if decided.writes:
+            await self.points.put([point(state, self.shape) for state in decided.writes.values()])
+        return decided.outcomes
+
+    async def _forget_user(self, forgetting: UserForgotten) -> Outcome:
+        where, mark = erased_by(forgetting), watermark_point(forgetting)
+        if await self._forgotten_beyond(forgetting):
+            return "superseded"
+        after: UUID | None = None
+        while page := await self.points.page(where, after):
+            after = page[-1][0]
+            going = [
+                point(
+                    Erased(payload["user_id"], payload["memory_id"], watermark(mark.payload)),
+                    self.shape,
+                )
+                for _, payload in page
+                if held(payload) != erased(forgetting.version)
+            ]
+            if going:
+                await self.points.put(going)
+        # The watermark last: who sees it may rely on everything being gone.
+        await self.points.put([mark])
+        return "stored"
+
+    async def _forgotten_beyond(self, forgetting: UserForgotten) -> bool:
+        mark = await self._watermark(forgetting.user_id)
+        return mark is not None and mark.version > forgetting.version
+
+    async def _watermark(self, user_id: str) -> Watermark | None:
+        key = user_key(user_id)
+        there = await self.points.fetch([key])
+        return watermark(there[key]) if key in there else None
+
+    async def search(
+        self,
+        user_id: str,
+        question: Embedding,
+        *,
+        filter: SearchFilter,
+        limit: int,
+        min_score: float | None,
+    ) -> Sequence[Hit]:
+        where = searched(user_id, filter)
+        text = fitting_question(question.text, self.shape)
+        wanted = limit + _SPARE
+        found = await self.points.nearest(text, where, wanted)
+        # Many texts of a user may be the same: which of them are told must not be left to chance.
+        while len(found) == wanted and rounded(found[limit - 1].score) == rounded(found[-1].score):
+            wanted *= 4
+            found = await self.points.nearest(text, where, wanted)
+        hits = sorted(map(hit, found), key=lambda hit: (-hit.score, hit.memory_id))
+        return [hit for hit in hits[:limit] if min_score is None or hit.score >= min_score]
+
+    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+        mark_key = user_key(named_user(user_id))
+        keys = [
+            memory_key(user_id, event.memory_id) if event.memory_id is not None else mark_key
+            for event in events
+        ]
+        there = await self.points.fetch(list({*keys, mark_key}))
+        mark = watermark(there[mark_key]) if mark_key in there else None
+        return [
+            _is_done(event, there.get(key), mark) for event, key in zip(events, keys, strict=True)
+        ]
+
+    async def count(self, user_id: str | None = None) -> int:
+        return await self.points.count(counted(user_id))
+
+    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
+        after: UUID | None = None
+        while page := await self.points.page(ANY_STATE, after):
+            after = page[-1][0]
+            for id, payload in page:
+                yield fingerprint(id, payload)
+
+    async def close(self) -> None:
+        await self.points.close()
+
+
+def _is_done(event: EventRef, payload: Payload | None, mark: Watermark | None) -> bool:
+    if payload is None or event.memory_id is None:
+        return is_done(event, None, None, mark)
+    return is_done(event, held(payload), UUID(payload["event_id"]), mark)

@@ -1,0 +1,247 @@
+"""The stores as dicts, for tests of what stands above them: the same rules, the same answers.
+
+Each passes the contract suite of its port. Nothing here outlives the process.
+"""
+
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+import numpy as np
+
+from pipeline.domain.identity import content_hash, memory_key
+from pipeline.domain.versions import Outcome, runs, stamp
+from pipeline.ports import AuditEntry, Fingerprint, Floats
+from pipeline.stores.index import VectorIndex
+from pipeline.stores.points import (
+    PAGE,
+    AnyOf,
+    AtMost,
+    Below,
+    Condition,
+    Every,
+    Found,
+    HasId,
+    IndexShape,
+    Is,
+    Payload,
+    Point,
+    Some,
+    Within,
+    replaceable,
+)
+from pipeline.stores.states import (
+    Erased,
+    Recorded,
+    State,
+    Watermark,
+    decide,
+    history,
+    is_done,
+    known_of,
+    named_user,
+)
+from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
+from schemas.search import EventRef, KnownMemory
+
+MemoryChange = MemoryEnriched | MemoryForgotten
+
+
+def vectors_in_memory(model: str, dimensions: int) -> VectorIndex:
+    """An index of its own, empty."""
+    return VectorIndex(PointsInMemory(), IndexShape(model, dimensions))
+
+
+@dataclass
+class PointsInMemory:
+    """Points in a dict, searched one by one."""
+
+    _points: dict[UUID, Point] = field(default_factory=dict[UUID, Point])
+
+    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        return {id: self._points[id].payload for id in ids if id in self._points}
+
+    async def put(self, points: Sequence[Point]) -> None:
+        for point in points:
+            there = self._points.get(point.id)
+            if there is None or holds(replaceable([point]), there):
+                self._points[point.id] = point
+
+    async def settle(self) -> None:
+        pass
+
+    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
+        met = [point for point in self._points.values() if holds(where, point)]
+        found = [
+            Found(point.payload, _cosine(text, point.vectors.text))
+            for point in met
+            if point.vectors
+        ]
+        return sorted(found, key=lambda found: -found.score)[:limit]
+
+    async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
+        met = [point for point in self._points.values() if holds(where, point)]
+        beyond = sorted((point.id, point.payload) for point in met if not after or point.id > after)
+        return beyond[:PAGE]
+
+    async def count(self, where: Condition) -> int:
+        return sum(holds(where, point) for point in self._points.values())
+
+    async def close(self) -> None:
+        pass
+
+
+def holds(condition: Condition, point: Point) -> bool:
+    """Whether a condition holds of a point."""
+    match condition:
+        case Every(conditions):
+            return all(holds(each, point) for each in conditions)
+        case Some(conditions):
+            return any(holds(each, point) for each in conditions)
+        case HasId(id):
+            return point.id == id
+        case _:
+            value = point.payload.get(condition.field)
+            values = cast("list[str | int]", value) if isinstance(value, list) else [value]
+            return any(item is not None and _meets(condition, item) for item in values)
+
+
+def _meets(condition: Is | AnyOf | Within | AtMost | Below, value: str | int) -> bool:
+    match condition:
+        case Is():
+            return value == condition.value
+        case AnyOf():
+            return value in condition.values
+        case AtMost():
+            return int(value) <= condition.number
+        case Below():
+            return int(value) < condition.number
+        case Within():
+            moment = datetime.fromisoformat(str(value))
+            begun = condition.since is None or condition.since <= moment
+            return begun and (condition.until is None or moment < condition.until)
+
+
+def _cosine(one: Floats, other: Floats) -> float:
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths else 0.0
+
+
+@dataclass
+class RecordsInMemory:
+    """MemoryRecords in dicts."""
+
+    _states: dict[UUID, State] = field(default_factory=dict[UUID, State])
+    _marks: dict[str, Watermark] = field(default_factory=dict[str, Watermark])
+    _audit: dict[UUID, dict[UUID, MemoryChange]] = field(
+        default_factory=dict[UUID, dict[UUID, MemoryChange]]
+    )
+
+    async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
+        for run in runs(changes):
+            match run[0]:
+                case UserForgotten() as forgetting:
+                    outcomes.append(self._forget_user(forgetting))
+                case _:
+                    outcomes.extend(self._write_memories(run))
+        return outcomes
+
+    def _write_memories(self, run: Sequence[Enriched]) -> Sequence[Outcome]:
+        known = {key: known_of(state) for key, state in self._states.items()}
+        decided = decide(run, known, self._marks)
+        self._states.update(decided.writes)
+        for event in run:
+            assert not isinstance(event, UserForgotten)
+            key = memory_key(event.user_id, event.memory_id)
+            self._audit.setdefault(key, {}).setdefault(event.event_id, event)
+        return decided.outcomes
+
+    def _forget_user(self, forgetting: UserForgotten) -> Outcome:
+        user_id, version = forgetting.user_id, forgetting.version
+        before = self._marks.get(user_id)
+        if before and before.version > version:
+            return "superseded"
+        mark = Watermark(version, forgetting.event_id, forgetting.published_at)
+        self._marks[user_id] = mark
+        for key, state in self._states.items():
+            if state.user_id == user_id and known_of(state).stamp.version <= version:
+                self._states[key] = Erased(user_id, state.memory_id, mark)
+        return "stored"
+
+    async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
+        state = self._states.get(memory_key(named_user(user_id), memory_id))
+        if not isinstance(state, MemoryEnriched):
+            return None
+        return KnownMemory.model_validate(state.model_dump(include=set(KnownMemory.model_fields)))
+
+    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+        mark = self._marks.get(named_user(user_id))
+        return [self._has_seen(user_id, event, mark) for event in events]
+
+    def _has_seen(self, user_id: str, event: EventRef, mark: Watermark | None) -> bool:
+        if event.memory_id is None:
+            return is_done(event, None, None, mark)
+        key = memory_key(user_id, event.memory_id)
+        state = self._states.get(key)
+        if event.event_id in self._audit.get(key, {}):
+            return True
+        return is_done(event, known_of(state) if state else None, None, mark)
+
+    async def history(self, user_id: str, memory_id: str) -> Sequence[AuditEntry]:
+        mark = self._marks.get(named_user(user_id))
+        audit = self._audit.get(memory_key(user_id, memory_id), {}).values()
+        return history([_recorded(event, audit, mark) for event in audit], mark)
+
+    async def count(self, user_id: str | None = None) -> int:
+        if user_id is not None:
+            named_user(user_id)
+        return sum(
+            isinstance(state, MemoryEnriched) and user_id in {None, state.user_id}
+            for state in self._states.values()
+        )
+
+    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
+        for key, state in sorted(self._states.items()):
+            said = content_hash(state) if isinstance(state, MemoryEnriched) else ""
+            yield Fingerprint(key, known_of(state), said)
+
+    async def close(self) -> None:
+        pass
+
+
+def _recorded(
+    event: MemoryChange, audit: Collection[MemoryChange], mark: Watermark | None
+) -> Recorded:
+    gone = (mark is not None and event.version <= mark.version) or any(
+        isinstance(other, MemoryForgotten) and stamp(event) <= stamp(other) for other in audit
+    )
+    text, metadata = (
+        (event.text, event.metadata)
+        if isinstance(event, MemoryEnriched) and not gone
+        else (None, {})
+    )
+    forgotten = isinstance(event, MemoryForgotten)
+    return Recorded(event.version, event.event_id, event.published_at, forgotten, text, metadata)
+
+
+@dataclass
+class CacheInMemory:
+    """Cache in a dict."""
+
+    _entries: dict[str, tuple[float, bytes]] = field(default_factory=dict[str, tuple[float, bytes]])
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        now = time.monotonic()
+        there = [self._entries.get(key, (0.0, b"")) for key in keys]
+        return [value if until > now else None for until, value in there]
+
+    async def put_many(self, entries: Mapping[str, bytes], *, ttl_s: int) -> None:
+        until = time.monotonic() + ttl_s
+        self._entries.update({key: (until, value) for key, value in entries.items()})
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,410 @@
+"""Events in, points out; a question in, conditions out; what was found in, hits out. All of it pure.
+
+Every index engine is written to and asked in these words, so that no two can drift apart. An engine only
+translates: conditions to its own filters, arrays to its own vectors. What decides who may see which
+memory is said once, in `of_user`: no condition for a search can be built without it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Literal
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.versions import Known, Stamp
+from pipeline.errors import Unusable
+from pipeline.ports import Fingerprint, Floats, Halves
+from pipeline.stores.states import Erased, State, Watermark, known_of, named_user
+from schemas.events import MemoryEnriched, SparseVector, UserForgotten, Vectors
+from schemas.search import Hit, SearchFilter
+
+TOKEN_DIMENSIONS = 64
+PAGE = 512
+"""Points read at once."""
+
+Payload = dict[str, Any]
+
+MEMORY, FORGOTTEN, USER_FORGOTTEN = "memory", "forgotten", "user_forgotten"
+"""What a point is: a memory, its tombstone, or the watermark of a user. Words, because Qdrant Edge reads a
+match with a boolean as a match with an integer."""
+
+STATE_FIELDS = [
+    "kind",
+    "user_id",
+    "memory_id",
+    "event_id",
+    "precedence",
+    "tie",
+    "version",
+    "published_at",
+    "content_hash",
+]
+"""What a writer must know of a point: everything small."""
+
+INDEXED: Mapping[str, Literal["tenant", "keyword", "integer", "datetime"]] = {
+    "user_id": "tenant",
+    "kind": "keyword",
+    "domain": "keyword",
+    "topics": "keyword",
+    "occurred_at": "datetime",
+    "speaker": "keyword",
+    "agent_id": "keyword",
+    "app_id": "keyword",
+    "run_id": "keyword",
+    "metadata_terms": "keyword",
+    "version": "integer",
+    "precedence": "integer",
+    "tie": "integer",
+}
+"""Payload indexes: everything a filter may name, so that a server in strict mode answers too."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexShape:
+    """What one index holds. Vectors of another model do not belong there, whatever their length."""
+
+    model: str
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class PointVectors:
+    """The vectors of one memory; a matrix may have no rows."""
+
+    text: Floats
+    """dimensions, cosine."""
+    tokens: Halves
+    """tokens x 64, dot product, the best match of each."""
+    topics: Floats
+    """topics x dimensions, cosine, the best match of each."""
+    bm25: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point as every engine keeps it; a tombstone has no vectors."""
+
+    id: UUID
+    payload: Payload
+    vectors: PointVectors | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A point near the question."""
+
+    payload: Payload
+    score: float
+    """Cosine similarity."""
+
+
+# Conditions, as small as every engine has them.
+
+
+@dataclass(frozen=True, slots=True)
+class Is:
+    """The field holds this value, or is a list with it."""
+
+    field: str
+    value: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """The field holds one of these values, or is a list with one of them."""
+
+    field: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The moment in the field is not before `since` and before `until`, where given."""
+
+    field: str
+    since: datetime | None
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """The number in the field is not greater."""
+
+    field: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """The number in the field is smaller."""
+
+    field: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class HasId:
+    """The point is this one."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All of these hold."""
+
+    conditions: tuple["Condition", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """At least one of these holds."""
+
+    conditions: tuple["Condition", ...]
+
+
+Condition = Is | AnyOf | Within | AtMost | Below | HasId | Every | Some
+
+
+def of_user(user_id: str) -> Every:
+    """The memories of one user. Raises Refused where `user_id` names nobody."""
+    return Every((Is("user_id", named_user(user_id)), Is("kind", MEMORY)))
+
+
+def searched(user_id: str, filter: SearchFilter) -> Every:
+    """The memories of one user that `filter` leaves. Raises Refused where `user_id` names nobody."""
+    return Every((of_user(user_id), *_narrowed(filter)))
+
+
+def _narrowed(filter: SearchFilter) -> Iterator[Condition]:
+    for name in ("domain", "speaker", "agent_id", "app_id", "run_id"):
+        value = getattr(filter, name)
+        if value is not None:
+            yield Is(name, value)
+    if filter.topics:
+        yield AnyOf("topics", filter.topics)
+    if filter.occurred_from is not None or filter.occurred_until is not None:
+        yield Within("occurred_at", filter.occurred_from, filter.occurred_until)
+    for key, value in filter.metadata.items():
+        yield Is("metadata_terms", _metadata_term(key, value))
+
+
+def erased_by(forgetting: UserForgotten) -> Every:
+    """What goes with a user, memories and tombstones. Raises Refused where it names nobody."""
+    return Every(
+        (
+            Is("user_id", named_user(forgetting.user_id)),
+            AnyOf("kind", (MEMORY, FORGOTTEN)),
+            AtMost("version", forgetting.version),
+        )
+    )
+
+
+def counted(user_id: str | None) -> Condition:
+    """The memories of one user, or of all. Raises Refused where `user_id` names nobody."""
+    return Is("kind", MEMORY) if user_id is None else of_user(user_id)
+
+
+ANY_STATE = AnyOf("kind", (MEMORY, FORGOTTEN))
+"""Every memory of everybody, and every tombstone: for comparing stores, never for a search."""
+
+
+def replaceable(points: Sequence[Point]) -> Some:
+    """The guard of a write: points that are not newer than what is about to replace them.
+
+    A consumer that lost its partition may still be writing what it read before.
+    """
+    return Some(tuple(_not_newer(point) for point in points))
+
+
+def _not_newer(point: Point) -> Condition:
+    precedence, tie = point.payload["precedence"], point.payload["tie"]
+    same = Every((HasId(point.id), Is("precedence", precedence), AtMost("tie", tie)))
+    return Some((Every((HasId(point.id), Below("precedence", precedence))), same))
+
+
+def metadata_terms(metadata: Mapping[str, JsonValue]) -> list[str]:
+    """One word for each scalar in `metadata` and each in its lists, to be found by.
+
+    Not the metadata itself: an engine reads dots, brackets and quotes in a key as a path.
+    """
+    words = [
+        _metadata_term(key, item)
+        for key, value in metadata.items()
+        for item in (value if isinstance(value, list) else [value])
+        if isinstance(item, str | int | float)
+    ]
+    return list(dict.fromkeys(words))
+
+
+def _metadata_term(key: str, value: str | int | float) -> str:
+    # JSON knows one kind of number: 1.0 is found as 1.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return sha256(json.dumps([key, value]).encode()).hexdigest()[:32]
+
+
+def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
+    """The point of a memory. Raises Unusable where its vectors do not fit the index."""
+    said = {
+        "speaker": event.speaker,
+        "agent_id": event.agent_id,
+        "app_id": event.app_id,
+        "run_id": event.run_id,
+    }
+    payload = _state(event) | {
+        "kind": MEMORY,
+        "text": event.text,
+        "content_hash": content_hash(event),
+        "occurred_at": event.occurred_at.isoformat(timespec="microseconds"),
+        "domain": event.domain,
+        "topics": list(event.topics),
+        "importance": event.importance,
+        "metadata": event.metadata,
+        "metadata_terms": metadata_terms(event.metadata),
+        "model": event.model,
+        **{name: value for name, value in said.items() if value is not None},
+    }
+    key = memory_key(event.user_id, event.memory_id)
+    return Point(key, payload, fitting_vectors(event, shape))
+
+
+def point(state: State, shape: IndexShape) -> Point:
+    """The point of any state. Raises Unusable where vectors do not fit the index."""
+    if isinstance(state, MemoryEnriched):
+        return memory_point(state, shape)
+    key = memory_key(state.user_id, state.memory_id)
+    return Point(key, _state(state) | {"kind": FORGOTTEN}, None)
+
+
+def _state(state: State) -> Payload:
+    known = known_of(state)
+    event = state.by if isinstance(state, Erased) else state
+    return {
+        "user_id": state.user_id,
+        "memory_id": state.memory_id,
+        "event_id": str(event.event_id),
+        "precedence": known.stamp.precedence,
+        "tie": known.stamp.tie,
+        "version": known.stamp.version,
+        "published_at": event.published_at.isoformat(timespec="microseconds"),
+    }
+
+
+def watermark_point(forgetting: UserForgotten) -> Point:
+    """The point that tells of a user's forgetting."""
+    return Point(
+        user_key(forgetting.user_id),
+        {
+            "kind": USER_FORGOTTEN,
+            "user_id": forgetting.user_id,
+            "event_id": str(forgetting.event_id),
+            "precedence": forgetting.version,
+            "tie": 0,
+            "version": forgetting.version,
+            "published_at": forgetting.published_at.isoformat(timespec="microseconds"),
+        },
+        None,
+    )
+
+
+def held(payload: Payload) -> Known:
+    """What a point of a memory says of it."""
+    return Known(Stamp(payload["precedence"], payload["tie"]), payload["kind"] != MEMORY)
+
+
+def watermark(payload: Payload) -> Watermark:
+    """What the point of a user's forgetting says."""
+    return Watermark(
+        payload["version"],
+        UUID(payload["event_id"]),
+        datetime.fromisoformat(payload["published_at"]),
+    )
+
+
+def fingerprint(id: UUID, payload: Payload) -> Fingerprint:
+    """What `verify` compares."""
+    return Fingerprint(id, held(payload), payload.get("content_hash", ""))
+
+
+def hit(found: Found) -> Hit:
+    """What the asker is told."""
+    payload = found.payload
+    return Hit(
+        memory_id=payload["memory_id"],
+        text=payload["text"],
+        score=rounded(found.score),
+        occurred_at=datetime.fromisoformat(payload["occurred_at"]),
+        speaker=payload.get("speaker"),
+        agent_id=payload.get("agent_id"),
+        app_id=payload.get("app_id"),
+        run_id=payload.get("run_id"),
+        domain=payload["domain"],
+        topics=tuple(payload["topics"]),
+        metadata=payload["metadata"],
+        version=payload["version"],
+    )
+
+
+def rounded(score: float) -> float:
+    """A cosine as far as float32 arithmetic agrees on it across engines: six decimals."""
+    return max(-1.0, min(1.0, round(score, 6)))
+
+
+def fitting_vectors(event: MemoryEnriched, shape: IndexShape) -> PointVectors:
+    """The event's vectors, checked. Raises Unusable.
+
+    Checked before any engine sees them: Qdrant Edge takes NaN for good, and keeps a point that it
+    refused in its log, where it comes back.
+    """
+    if event.model != shape.model:
+        raise Unusable(
+            f"The vectors are by the model {event.model!r}, this index holds those of "
+            f"{shape.model!r}: embed the memory again."
+        )
+    text = matrix(event.text_vector, shape.dimensions, "text_vector").astype(np.float32)
+    if len(text) != 1:
+        raise Unusable(f"text_vector has {len(text)} rows, not 1.")
+    tokens = matrix(event.token_vectors, TOKEN_DIMENSIONS, "token_vectors")
+    topics = matrix(event.topic_vectors, shape.dimensions, "topic_vectors")
+    _check_terms(event.lexical_vector)
+    return PointVectors(
+        text[0], tokens.astype(np.float16), topics.astype(np.float32), event.lexical_vector
+    )
+
+
+def matrix(vectors: Vectors, width: int, name: str) -> NDArray[np.floating]:
+    """`vectors` as rows of `width` finite numbers. Raises Unusable."""
+    rows = np.frombuffer(vectors.data, "<f4" if vectors.dtype == "float32" else "<f2")
+    rows = rows.reshape(vectors.shape)
+    if len(rows) and vectors.shape[1] != width:
+        raise Unusable(f"{name} has {vectors.shape[1]} dimensions, this index has {width}.")
+    # Beyond what half floats can hold they would turn infinite in the index.
+    if not (np.abs(rows) <= np.finfo(np.float16).max).all():
+        raise Unusable(f"{name} holds a number that is not finite, or beyond 65504.")
+    return rows
+
+
+def _check_terms(terms: SparseVector) -> None:
+    if len(set(terms.indices)) != len(terms.indices):
+        raise Unusable("lexical_vector names a term twice.")
+    if not all(0 <= index < 2**32 for index in terms.indices):
+        raise Unusable("lexical_vector has an index beyond 32 bits.")
+    if not all(abs(value) <= np.finfo(np.float32).max for value in terms.values):
+        raise Unusable("lexical_vector holds a number that is not finite.")
+
+
+def fitting_question(text: Floats, shape: IndexShape) -> Floats:
+    """A question's vector, checked. Raises Unusable."""
+    if text.shape != (shape.dimensions,):
+        raise Unusable(f"The question has shape {text.shape}, this index ({shape.dimensions},).")
+    if not np.isfinite(text).all():
+        raise Unusable("The question's vector holds a number that is not finite.")
+    return text
