@@ -9,24 +9,38 @@ import asyncio
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+import sys
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import platformdirs
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 import consumers
+from pipeline.embedded.plan import Process
 from pipeline.embedded.state import Stack
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
 from pipeline.settings import Settings
 from pipeline.stage import Desk, Stage
+
+if TYPE_CHECKING:
+    # They speak in arrays; the command line starts without numpy.
+    from pipeline.ports import Cache, Classifier, Embedder, MemoryRecords, MemoryVectors
 
 log = structlog.get_logger(__name__)
 
@@ -77,29 +91,54 @@ def _place(name: str) -> tuple[int, str]:
     return (known.index(name) if name in known else len(known), name)
 
 
-async def build(
-    names: Sequence[str],
+def stage_processes(settings: Settings, stack: Stack) -> Sequence[Process]:
+    """The processes that `up` keeps: one a stage, but one for all that own the Edge directory."""
+    together = ("vector_writer", "query")
+    names = list(stage_modules())
+    groups = [[name] for name in names if settings.qdrant_url or name not in together]
+    if not settings.qdrant_url:
+        groups.append([name for name in names if name in together])
+    run = [sys.executable, "-m", "pipeline.cli", "run", "--data", str(stack.data)]
+    return [Process("+".join(group), [*run, *group]) for group in groups]
+
+
+@asynccontextmanager
+async def open_ports(
     settings: Settings,
     where: Addresses,
-    stack: AsyncExitStack,
-    say: Callable[[str], None],
-) -> list[Stage | Desk]:
-    """The stages of one process, with their ports open; `stack` closes them. Raises Refused."""
+    wanted: Iterable[str],
+    say: Callable[[str], None] = log.info,
+) -> AsyncGenerator[Mapping[str, Any]]:
+    """The ports of these names, open for the time of the block. Raises Refused, Unavailable."""
+    openers = _openers(settings, where, say)
+    ports: dict[str, Any] = {}
+    async with AsyncExitStack() as stack:
+        # In this order the embedder comes before the index, which asks it for its dimensions.
+        for name in sorted(set(wanted)):
+            ports[name] = await openers[name](ports)
+            stack.push_async_callback(_close, ports[name])
+        yield ports
+
+
+def _wanted(names: Sequence[str]) -> list[str]:
+    """The ports that these stages name. Raises Refused for a stage that is not there."""
     modules = stage_modules()
     unknown = [name for name in names if name not in modules]
     if unknown:
         raise Refused(f"No such stage: {', '.join(unknown)}. There are {', '.join(modules)}.")
-    openers = _openers(settings, where, say)
-    ports: dict[str, Any] = {}
-    work: list[Stage | Desk] = []
-    for name in names:
-        wanted = inspect.signature(modules[name].stage).parameters
-        for port in wanted:
-            if port not in ports:
-                ports[port] = await openers[port]()
-                stack.push_async_callback(_close, ports[port])
-        work.append(modules[name].stage(**{port: ports[port] for port in wanted}))
-    return work
+    return [port for name in names for port in _ports_of(modules[name])]
+
+
+def _ports_of(module: ModuleType) -> list[str]:
+    return list(inspect.signature(module.stage).parameters)
+
+
+def _built(names: Sequence[str], ports: Mapping[str, Any]) -> list[Stage | Desk]:
+    modules = stage_modules()
+    return [
+        modules[name].stage(**{port: ports[port] for port in _ports_of(modules[name])})
+        for name in names
+    ]
 
 
 async def _close(port: Any) -> None:
@@ -110,8 +149,10 @@ async def _close(port: Any) -> None:
 
 def _openers(
     settings: Settings, where: Addresses, say: Callable[[str], None]
-) -> Mapping[str, Callable[[], Awaitable[Any]]]:
-    async def embedder() -> Any:
+) -> Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Any]]]:
+    """How to open each port; an opener is given those that are open already."""
+
+    async def embedder(_: Mapping[str, Any]) -> "Embedder":
         from pipeline.models.embedder import open_embedder
 
         return await open_embedder(
@@ -122,35 +163,59 @@ def _openers(
             on_progress=say,
         )
 
-    async def classifier() -> Any:
+    async def classifier(_: Mapping[str, Any]) -> "Classifier":
         from pipeline.models.classifier import HeuristicClassifier
 
         return HeuristicClassifier()
 
-    async def records() -> Any:
+    async def records(_: Mapping[str, Any]) -> "MemoryRecords":
         from pipeline.stores.postgres import open_records
 
-        return await open_records(_given(where.postgres_dsn, "Postgres", "POSTGRES_DSN"))
+        dsn = _given(where.postgres_dsn, "Postgres", "POSTGRES_DSN")
+        return await _patiently(lambda: open_records(dsn))
 
-    async def cache() -> Any:
+    async def cache(_: Mapping[str, Any]) -> "Cache":
         from pipeline.stores.redis import RedisCache
 
         return RedisCache(_given(where.redis_url, "Redis or Valkey", "REDIS_URL"))
 
-    async def vectors() -> Any:
-        return await _open_vectors(settings, where)
+    async def vectors(ports: Mapping[str, Any]) -> "MemoryVectors":
+        model: Embedder = ports.get("embedder") or await embedder(ports)
+        shape = (model.model, model.dimensions)
+        if "embedder" not in ports:
+            await model.close()
+        return await _patiently(lambda: _open_index(settings, where, *shape))
 
     return {
         "embedder": embedder,
         "classifier": classifier,
-        "records": lambda: _patiently(records),
-        "vectors": lambda: _patiently(vectors),
+        "records": records,
+        "vectors": vectors,
         "cache": cache,
     }
 
 
-async def _open_vectors(settings: Settings, where: Addresses) -> Any:
-    raise NotImplementedError
+async def _open_index(
+    settings: Settings, where: Addresses, model: str, dimensions: int
+) -> "MemoryVectors":
+    if where.qdrant_url:
+        from pipeline.stores.qdrant import open_qdrant
+
+        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+        return await open_qdrant(
+            where.qdrant_url,
+            collection=settings.qdrant_collection,
+            model=model,
+            dimensions=dimensions,
+            api_key=key,
+            grpc_port=settings.qdrant_grpc_port,
+            replication_factor=settings.qdrant_replication_factor,
+        )
+    if where.qdrant_path is None:
+        raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
+    from pipeline.stores.qdrant_edge import open_edge
+
+    return await open_edge(where.qdrant_path, model=model, dimensions=dimensions)
 
 
 def _given(address: str | None, what: str, variable: str) -> str:
@@ -191,25 +256,27 @@ async def run(
     """Runs stages in this process until `until` is set. Raises what `serve` raises, and Refused."""
     from pipeline.kafka.process import serve
 
+    wanted = _wanted(names)
     async with AsyncExitStack() as stack:
-        work = await _unless(until, _prepared(names, settings, where, stack))
-        if work is not None:
-            await serve(
-                where.kafka,
-                settings.topic_prefix,
-                work,
-                until=until,
-                liveness=liveness,
-                on_ready=on_ready,
-            )
+        if await _unless(until, _topics(settings, where)) is None:
+            return
+        ports = await _unless(until, stack.enter_async_context(open_ports(settings, where, wanted)))
+        if ports is None:
+            return
+        await serve(
+            where.kafka,
+            settings.topic_prefix,
+            _built(names, ports),
+            until=until,
+            liveness=liveness,
+            on_ready=on_ready,
+        )
 
 
-async def _prepared(
-    names: Sequence[str], settings: Settings, where: Addresses, stack: AsyncExitStack
-) -> list[Stage | Desk]:
+async def _topics(settings: Settings, where: Addresses) -> Mapping[str, int]:
     from pipeline.kafka.topics import ensure_topics
 
-    await _patiently(
+    return await _patiently(
         lambda: ensure_topics(
             where.kafka,
             settings.topic_prefix,
@@ -217,7 +284,6 @@ async def _prepared(
             replication_factor=settings.kafka_replication_factor,
         )
     )
-    return await build(names, settings, where, stack, lambda said: log.info(said))
 
 
 async def _unless(

@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     qdrant_url: str | None = None
     """http://host:6333 of a Qdrant server; unless given, Qdrant Edge keeps the index here."""
     qdrant_api_key: SecretStr | None = None
+    qdrant_grpc_port: int | None = None
+    """6334, usually: vectors then travel as bytes instead of JSON."""
+    qdrant_collection: str = "memories"
+    qdrant_replication_factor: int = Field(default=1, ge=1)
+    """Of a collection that we make: 2 or more on a cluster."""
     redis_url: SecretStr | None = None
     """redis://host:6379 of a Redis or Valkey."""
 

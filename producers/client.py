@@ -60,6 +60,7 @@ MAX_EVENT_BYTES = 512 * 1024
 IN_FLIGHT = 1_000
 """Events that are sent before their acknowledgements are awaited."""
 FIND_PAUSE_S = 0.2
+TOPICS_PATIENCE_S = 15.0
 
 Built = TypeVar("Built", bound=BaseModel)
 
@@ -109,7 +110,11 @@ class MemoryClient:
     async def __aenter__(self) -> Self:
         self._producer = await started_producer(self._connection)
         self._stack.push_async_callback(self._producer.stop)
-        await self._check_topics()
+        try:
+            await self._check_topics()
+        except BaseException:
+            await self._stack.aclose()
+            raise
         self._stack.push_async_callback(self._asking.close)
         self._stack.push_async_callback(self._receipts.close)
         return self
@@ -407,18 +412,19 @@ class MemoryClient:
             raise self._connection.unavailable(error) from error
 
     async def _check_topics(self) -> None:
+        """Waits a little for the topics: the first stage to start is making them, perhaps."""
         topic = EVENTS.under(self._prefix)
+        deadline = asyncio.get_running_loop().time() + TOPICS_PATIENCE_S
         try:
-            cluster = await self._started().client.fetch_all_metadata()
+            while topic not in (await self._started().client.fetch_all_metadata()).topics():
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Refused(
+                        f"Kafka at {self._connection.bootstrap_servers} has no topic {topic}. Any "
+                        "stage makes the topics: `hybrid-memory up`, or `hybrid-memory run classifier`."
+                    )
+                await asyncio.sleep(0.2)
         except (KafkaError, OSError) as error:
-            await self._stack.aclose()
             raise self._connection.unavailable(error) from error
-        if topic not in cluster.topics():
-            await self._stack.aclose()
-            raise Refused(
-                f"Kafka at {self._connection.bootstrap_servers} has no topic {topic}. "
-                "`hybrid-memory up` or any stage (`hybrid-memory run classifier`) makes the topics."
-            )
 
     async def _partitions(self) -> set[int]:
         try:

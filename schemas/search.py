@@ -14,7 +14,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
+    FiniteFloat,
     TypeAdapter,
 )
 
@@ -90,7 +90,7 @@ class EventRef(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     event_id: UUID
-    memory_id: Id | None
+    memory_id: Id | None = None
     version: Version
 
 
@@ -118,7 +118,7 @@ class Answer(Message):
     """What every answer carries."""
 
     question_id: UUID
-    took_ms: float = 0.0
+    took_ms: FiniteFloat = 0.0
     """From the question's arrival at the query consumer to the answer's departure."""
 
 
@@ -129,7 +129,7 @@ class Hit(BaseModel):
 
     memory_id: str
     text: str
-    score: float
+    score: FiniteFloat
     """Cosine similarity, -1 to 1."""
     occurred_at: AwareDatetime
     speaker: str | None = None
@@ -147,8 +147,8 @@ class SearchAnswered(Answer):
 
     type: Literal["SearchAnswered"] = "SearchAnswered"
     hits: tuple[Hit, ...]
-    embed_ms: float = 0.0
-    search_ms: float = 0.0
+    embed_ms: FiniteFloat = 0.0
+    search_ms: FiniteFloat = 0.0
 
 
 class ReceiptState(BaseModel):
@@ -185,14 +185,14 @@ class KnownMemory(BaseModel):
     run_id: str | None = None
     domain: Domain
     topics: tuple[str, ...] = ()
-    metadata: dict[str, JsonValue] = {}
+    metadata: Metadata = {}
 
 
 class MemoryAnswered(Answer):
     """The newest state of a memory, or None where there is none, or it was forgotten."""
 
     type: Literal["MemoryAnswered"] = "MemoryAnswered"
-    memory: KnownMemory | None
+    memory: KnownMemory | None = None
     forgotten: bool = False
 
 

@@ -6,7 +6,18 @@ The codes are those of sysexits.h: a shell or a supervisor reads from them wheth
 import typer
 from typer.core import TyperGroup
 
-from pipeline.cli import dead, demo, docs, import_file, memories, search, stack, stages, status, tail
+from pipeline.cli import (
+    dead,
+    demo,
+    docs,
+    import_file,
+    memories,
+    search,
+    stack,
+    stages,
+    status,
+    tail,
+)
 from pipeline.cli.printing import complain
 from pipeline.errors import Halted, PipelineError, Refused, Unavailable, Unusable
 

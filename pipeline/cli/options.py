@@ -21,9 +21,7 @@ Data = Annotated[
     ),
 ]
 User = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="Whose memory it is.")]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print JSON for a program, and nothing else.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program, and nothing else.")]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait until both stores have done with it.")
 ]
@@ -48,7 +46,9 @@ def pairs(given: Sequence[str] | None) -> dict[str, Any]:
     for pair in given or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise Refused(f"--metadata takes KEY=VALUE, as in --metadata source=chat; not {pair!r}.")
+            raise Refused(
+                f"--metadata takes KEY=VALUE, as in --metadata source=chat; not {pair!r}."
+            )
         if key in found:
             raise Refused(f"--metadata {key}=... is given twice.")
         found[key] = _value(value)

@@ -46,7 +46,9 @@ def read_settings() -> "Settings":
     try:
         return Settings()
     except ValidationError as error:
-        raise Refused(f"A setting (environment, .env or hybrid-memory.yaml): {told(error)}") from error
+        raise Refused(
+            f"A setting (environment, .env or hybrid-memory.yaml): {told(error)}"
+        ) from error
 
 
 def located(data: Path | None) -> Located:

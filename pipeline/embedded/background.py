@@ -11,8 +11,16 @@ from typing import IO
 
 from pipeline.embedded.guard import end_leftovers
 from pipeline.embedded.process import tail
-from pipeline.embedded.state import DataLock, Stack, default_data, discover, last_started, withdraw
-from pipeline.errors import Unavailable
+from pipeline.embedded.state import (
+    DataLock,
+    Stack,
+    default_data,
+    discover,
+    in_use,
+    last_started,
+    withdraw,
+)
+from pipeline.errors import Refused, Unavailable
 
 _POLL_INTERVAL_S = 0.1
 
@@ -28,10 +36,12 @@ def detach(
     """Start `argv`, a foreground supervisor on `data`, in the background; its stack once ready.
 
     What it writes goes to `<data>/logs/up.log`, and line by line to `on_line` until then. Raises
-    Unavailable with the end of the log when it ends or is not ready in time (the first start fetches
+    Refused where the data are in use, Unavailable with the end of the log when it ends or is not ready in time (the first start fetches
     45 MB); then, as after a Ctrl-C, nothing is left running.
     """
     data = data.expanduser().resolve()
+    if (holder := DataLock.holder(data)) and DataLock.is_held(data):
+        raise Refused(in_use(data, holder))
     log = data / "logs" / "up.log"
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     log.write_bytes(b"")

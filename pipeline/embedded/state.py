@@ -161,7 +161,7 @@ class DataLock:
             # A second also for a live holder: somebody may just be looking (`is_held`).
             if waited_s > (1.0 if holder else patience_s):
                 self.release()
-                raise Refused(_held(self._path.parent, holder))
+                raise Refused(in_use(self._path.parent, holder))
             await asyncio.sleep(0.1)
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, str(os.getpid()).encode(), 0)
@@ -205,7 +205,8 @@ def _path_of_lock(data: Path) -> Path:
     return data / "lock"
 
 
-def _held(data: Path, holder: int | None) -> str:
+def in_use(data: Path, holder: int | None) -> str:
+    """What to tell whoever wants data that another stack holds."""
     who = f"by process {holder}" if holder else "by what a killed stack left behind"
     return (
         f"The data in {data} are in use {who}. Stop that stack with `hybrid-memory down --data "

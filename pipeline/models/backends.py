@@ -9,22 +9,19 @@ import queue
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from pipeline.models.prepared import Prepared
+from pipeline.models.prepared import Backend, Graph, Prepared
 from pipeline.models.tokens import Ints
 from pipeline.ports import Floats
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Backend = Literal["torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8"]
-BACKENDS: Final[Sequence[Backend]] = get_args(Backend)
-
 _MAX_STREAMS: Final = 8
-_OPENVINO: Final[dict[str, tuple[str, str]]] = {
+_OPENVINO: Final[dict[Backend, tuple[Graph, str]]] = {
     "openvino-fp32": ("fp32", "f32"),
     "openvino-bf16": ("fp32", "bf16"),
     "openvino-int8": ("int8", "f32"),
@@ -52,12 +49,15 @@ class Encoder(Protocol):
 
 def open_encoder(prepared: Prepared, backend: Backend, *, threads: int) -> Encoder:
     """Loads what `prepared` holds for `backend`."""
-    match backend:
-        case "torch-fp32" | "torch-bf16":
-            return TorchEncoder(prepared.weights, half=backend == "torch-bf16", threads=threads)
-        case _:
-            artefact, precision = _OPENVINO[backend]
-            return OpenVinoEncoder(prepared.graph(artefact), precision, threads=threads)
+    if backend in _OPENVINO:
+        graph, precision = _OPENVINO[backend]
+        return OpenVinoEncoder(prepared.graph(graph), precision, threads=threads)
+    return TorchEncoder(prepared.weights, half=backend == "torch-bf16", threads=threads)
+
+
+def graph_of(backend: Backend) -> Graph | None:
+    """The converted model that a backend runs; None for torch, which runs the weights themselves."""
+    return _OPENVINO[backend][0] if backend in _OPENVINO else None
 
 
 class OpenVinoEncoder:

@@ -26,8 +26,8 @@ ENOUGH: Final = 1.0
 """Points from which a text is about a topic, or belongs to a domain."""
 SHARE_OF_BEST: Final = 0.4
 """A topic this far below the best one is only mentioned in passing."""
-STRONG, PLAIN, HINT = 2.0, 1.0, 0.5
-"""Points of an entry, by the list it stands in."""
+STRONG, PLAIN, HINT = 2.0, 1.0, 0.4
+"""Points of an entry, by the list it stands in. Two hints alone are not enough for anything."""
 USUAL_IMPORTANCE: Final = 0.3
 QUESTION_IMPORTANCE: Final = 0.2
 SMALL_TALK_IMPORTANCE: Final = 0.1

@@ -15,15 +15,21 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from pipeline.models.weights import Source
+
+Backend = Literal["torch-fp32", "torch-bf16", "openvino-fp32", "openvino-bf16", "openvino-int8"]
+"""What runs a model."""
+BACKENDS: Final[Sequence[Backend]] = get_args(Backend)
+Graph = Literal["fp32", "int8"]
+"""A model as converted for OpenVINO."""
 
 _RECIPE: Final = 1
 """Counts up when we convert or quantize differently."""
@@ -61,9 +67,9 @@ class Figures:
 class Choice:
     """Which backend to use on this machine, and why."""
 
-    backend: str
-    figures: Mapping[str, Figures]
-    left_out: Mapping[str, str]
+    backend: Backend
+    figures: Mapping[Backend, Figures]
+    left_out: Mapping[Backend, str]
     """Backends that do not run this model here, and the reason."""
     machine: Mapping[str, Any]
 
@@ -103,8 +109,8 @@ class Prepared:
     def tokenizer(self) -> str:
         return (self.folder / "tokenizer.json").read_text("utf-8")
 
-    def graph(self, name: str) -> Path:
-        """fp32 or int8, as OpenVINO reads it."""
+    def graph(self, name: Graph) -> Path:
+        """The model as OpenVINO reads it."""
         return self.folder / name / "model.xml"
 
     def keep_description(self, description: Description, tokenizer: str) -> None:
@@ -112,7 +118,7 @@ class Prepared:
         _write(self.folder / "model.json", json.dumps(asdict(description), indent=2))
 
     @contextmanager
-    def keeping_graph(self, name: str) -> Iterator[Path]:
+    def keeping_graph(self, name: Graph) -> Generator[Path]:
         """A path to write the graph to; it becomes the graph when the block ends well."""
         beside = self.folder / f".{name}.partial"
         shutil.rmtree(beside, ignore_errors=True)
@@ -162,7 +168,8 @@ def _processor() -> tuple[str, str]:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine(), platform.machine()
-    told = dict(map(str.strip, line.split(":", 1)) for line in lines if ":" in line)
+    pairs = [line.partition(":") for line in lines]
+    told = {key.strip(): value.strip() for key, _, value in pairs}
     abilities = told.get("flags") or told.get("Features", "")
     digest = blake2b(" ".join(sorted(abilities.split())).encode(), digest_size=4).hexdigest()
     return told.get("model name", platform.machine()), digest

@@ -14,7 +14,6 @@ from pipeline.domain.versions import Outcome, erased, runs
 from pipeline.ports import Embedding, Fingerprint, Floats
 from pipeline.stores.points import (
     ANY_STATE,
-    PAGE,
     Condition,
     Every,
     Found,
@@ -177,8 +176,8 @@ class VectorIndex:
         after: UUID | None = None
         while page := await self.points.page(ANY_STATE, after):
             after = page[-1][0]
-            for id, payload in page:
-                yield fingerprint(id, payload)
+            for key, payload in page:
+                yield fingerprint(key, payload)
 
     async def close(self) -> None:
         await self.points.close()

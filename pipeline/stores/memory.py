@@ -35,6 +35,7 @@ from pipeline.stores.points import (
 )
 from pipeline.stores.states import (
     Erased,
+    MemoryChange,
     Recorded,
     State,
     Watermark,
@@ -46,8 +47,6 @@ from pipeline.stores.states import (
 )
 from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
 from schemas.search import EventRef, KnownMemory
-
-MemoryChange = MemoryEnriched | MemoryForgotten
 
 
 def vectors_in_memory(model: str, dimensions: int) -> VectorIndex:
@@ -62,7 +61,7 @@ class PointsInMemory:
     _points: dict[UUID, Point] = field(default_factory=dict[UUID, Point])
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
-        return {id: self._points[id].payload for id in ids if id in self._points}
+        return {key: self._points[key].payload for key in ids if key in self._points}
 
     async def put(self, points: Sequence[Point]) -> None:
         for point in points:

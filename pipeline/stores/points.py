@@ -221,13 +221,15 @@ def replaceable(points: Sequence[Point]) -> Some:
 
     A consumer that lost its partition may still be writing what it read before.
     """
-    return Some(tuple(_not_newer(point) for point in points))
+    return Some(tuple(condition for point in points for condition in _not_newer(point)))
 
 
-def _not_newer(point: Point) -> Condition:
+def _not_newer(point: Point) -> tuple[Every, Every]:
     precedence, tie = point.payload["precedence"], point.payload["tie"]
-    same = Every((HasId(point.id), Is("precedence", precedence), AtMost("tie", tie)))
-    return Some((Every((HasId(point.id), Below("precedence", precedence))), same))
+    return (
+        Every((HasId(point.id), Below("precedence", precedence))),
+        Every((HasId(point.id), Is("precedence", precedence), AtMost("tie", tie))),
+    )
 
 
 def metadata_terms(metadata: Mapping[str, JsonValue]) -> list[str]:
@@ -395,10 +397,8 @@ def matrix(vectors: Vectors, width: int, name: str) -> NDArray[np.floating]:
 def _check_terms(terms: SparseVector) -> None:
     if len(set(terms.indices)) != len(terms.indices):
         raise Unusable("lexical_vector names a term twice.")
-    if not all(0 <= index < 2**32 for index in terms.indices):
-        raise Unusable("lexical_vector has an index beyond 32 bits.")
     if not all(abs(value) <= np.finfo(np.float32).max for value in terms.values):
-        raise Unusable("lexical_vector holds a number that is not finite.")
+        raise Unusable("lexical_vector holds a weight that is infinite as a float32.")
 
 
 def fitting_question(text: Floats, shape: IndexShape) -> Floats:

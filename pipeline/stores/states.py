@@ -43,7 +43,8 @@ class Erased:
         return erased(self.by.version)
 
 
-State = MemoryEnriched | MemoryForgotten | Erased
+MemoryChange = MemoryEnriched | MemoryForgotten
+State = MemoryChange | Erased
 """What a store keeps of one memory."""
 
 
@@ -80,7 +81,7 @@ def decide(
     return Decided(writes, outcomes)
 
 
-def _came_last(event: MemoryEnriched | MemoryForgotten, current: Known | None) -> bool:
+def _came_last(event: MemoryChange, current: Known | None) -> bool:
     return current is None or current.stamp <= stamp(event)
 
 

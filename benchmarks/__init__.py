@@ -1,0 +1,1 @@
+"""What is measured, and against whom: ratios within one run, for machines are noisy."""

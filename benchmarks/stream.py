@@ -1,0 +1,190 @@
+"""How much of the bare model's speed is left when memories go through the whole stream?
+
+Publishes N memories to a stack of its own, waits for the last receipt, and encodes the same texts with
+the same model in one process beside it. Then asks questions over Kafka, and asks the same ones of the
+model and the index directly. Everything runs on the same cores, one after the other; only the ratios
+mean something.
+
+    python -m benchmarks.stream [--memories 4000] [--questions 200] [--data FILE.jsonl] [--json]
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.app import Addresses, open_ports, stage_processes
+from pipeline.domain.wording import worded
+from pipeline.embedded import Plan, Stack, serve
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.settings import Settings
+from producers.client import MemoryClient, NewMemory
+from schemas.search import SearchFilter
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+USER = "benchmark"
+
+
+def texts(data: Path | None, wanted: int) -> list[str]:
+    """`wanted` different texts: of a file of memories, or of the sample, told apart by a number."""
+    path = data or EXAMPLES / "memories.jsonl"
+    rows = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    if len(rows) >= wanted:
+        return rows[:wanted]
+    numbered = (f"{row} ({round_})" for round_ in count(1) for row in rows)
+    return list(islice(numbered, wanted))
+
+
+def questions(wanted: int) -> list[str]:
+    rows = [json.loads(line) for line in (EXAMPLES / "questions.jsonl").read_text().splitlines()]
+    numbered = (f"{row['text']} {n}" for n in count(1) for row in rows)
+    return list(islice(numbered, wanted))
+
+
+async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[str, Any]:
+    said, questions_ = texts(data, wanted), questions(asked)
+    results: dict[str, Any] = {"memories": len(said), "questions": len(questions_)}
+    async with _Stack(folder) as stack:
+        tell("publishing")
+        async with MemoryClient(stack.kafka_bootstrap_servers) as memory:
+            await _warm(memory)
+            results["stream_s"] = await _publish(memory, said)
+            tell("asking over Kafka")
+            over_kafka = await timed(
+                questions_, lambda text: memory.search(text, user_id=USER, timeout_s=30)
+            )
+    tell("encoding without the stream")
+    where = Addresses(KafkaConnection(""), None, None, None, folder / "qdrant")
+    async with open_ports(Settings(), where, ["embedder", "vectors"]) as ports:
+        embedder, vectors = ports["embedder"], ports["vectors"]
+
+        async def direct(text: str) -> None:
+            (question,) = await embedder.embed([text])
+            await vectors.search(USER, question, filter=SearchFilter(), limit=10, min_score=None)
+
+        results["bare_s"] = await _encode(embedder, said)
+        tell("asking without Kafka")
+        directly = await timed(questions_, direct)
+    return results | _ratios(results, over_kafka, directly)
+
+
+async def timed(asked: Sequence[str], ask: Callable[[str], Awaitable[Any]]) -> list[float]:
+    """Milliseconds of each question, one after the other, the first ten left out."""
+    took: list[float] = []
+    for text in asked:
+        began = time.perf_counter()
+        await ask(text)
+        took.append((time.perf_counter() - began) * 1_000)
+    return took[10:]
+
+
+async def _warm(memory: MemoryClient) -> None:
+    receipt = await memory.remember("Every process has seen one memory", user_id="warm up")
+    await receipt.stored(timeout_s=300)
+    await memory.search("warm up", user_id="warm up", timeout_s=60)
+
+
+async def _publish(memory: MemoryClient, said: Sequence[str]) -> float:
+    """Seconds from the first publish to the last receipt."""
+    began = time.perf_counter()
+    receipts = await memory.remember_many([NewMemory(text=text, user_id=USER) for text in said])
+    await memory.stored(receipts, timeout_s=3_600)
+    return time.perf_counter() - began
+
+
+async def _encode(embedder: Any, said: Sequence[str]) -> float:
+    """Seconds for the same texts, worded as the embedder words them, in batches like its own."""
+    now = NewMemory(text="-", user_id=USER)
+    spoken = [worded(_stated(now, text)) for text in said]
+    await embedder.embed(spoken[:64])
+    began = time.perf_counter()
+    for start in range(0, len(spoken), 256):
+        await embedder.embed(spoken[start : start + 256])
+    return time.perf_counter() - began
+
+
+def _stated(memory: NewMemory, text: str) -> Any:
+    from datetime import UTC, datetime
+
+    return memory.model_copy(update={"text": text, "occurred_at": datetime.now(UTC)})
+
+
+def _ratios(
+    results: dict[str, Any], over_kafka: list[float], directly: list[float]
+) -> dict[str, Any]:
+    def percentile(took: list[float], share: int) -> float:
+        return statistics.quantiles(took, n=100)[share - 1]
+
+    p50, p95 = percentile(over_kafka, 50), percentile(over_kafka, 95)
+    direct_p50, direct_p95 = percentile(directly, 50), percentile(directly, 95)
+    return {
+        "stream_per_s": results["memories"] / results["stream_s"],
+        "bare_per_s": results["memories"] / results["bare_s"],
+        "throughput_ratio": results["bare_s"] / results["stream_s"],
+        "search_p50_ms": p50,
+        "search_p95_ms": p95,
+        "direct_p50_ms": direct_p50,
+        "direct_p95_ms": direct_p95,
+        "search_p50_ratio": p50 / direct_p50,
+        "search_p95_ratio": p95 / direct_p95,
+    }
+
+
+class _Stack:
+    """The whole stream on this machine, for the time of a block."""
+
+    def __init__(self, folder: Path) -> None:
+        self._plan = Plan(data=folder, stages=lambda stack: stage_processes(Settings(), stack))
+        self._until = asyncio.Event()
+
+    async def __aenter__(self) -> Stack:
+        ready: asyncio.Future[Stack] = asyncio.get_running_loop().create_future()
+        self._serving = asyncio.create_task(
+            serve(
+                self._plan,
+                on_progress=lambda said: tell(f"{said.part} {said.phase} {said.detail}"),
+                on_ready=ready.set_result,
+                until=self._until,
+            )
+        )
+        await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
+        if self._serving.done():
+            self._serving.result()
+        return ready.result()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._until.set()
+        await self._serving
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--memories", type=int, default=4_000)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--data", type=Path, help="rows with a text each, instead of the sample")
+    parser.add_argument("--json", action="store_true", help="one object instead of lines")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hybrid-memory-") as folder:
+        results = asyncio.run(run(given.memories, given.questions, given.data, Path(folder)))
+    if given.json:
+        print(json.dumps({name: round(value, 3) for name, value in results.items()}))
+        return
+    for name, value in results.items():
+        print(f"{name:>18}  {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Import a file of memories: a row each, as JSON Lines.
+
+Read in batches and in constant memory; what is wrong with a row is told, and costs the others nothing.
+A place is kept after each accepted batch, so that an import that was ended goes on where it stopped.
+"""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.options import AsJson, Data
+from pipeline.cli.printing import duration, on_one_line, show, show_json, tell
+from pipeline.cli.reaching import Located, client_of, located, quiet, running
+from pipeline.errors import Refused
+
+if TYPE_CHECKING:
+    from pipeline.cli.lines import Line
+    from pipeline.cli.loading import Count
+    from pipeline.cli.places import Place
+
+TOLD_REJECTS = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `import`."""
+    app.command("import", rich_help_panel="Memories")(import_file)
+
+
+def import_file(
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="- reads standard input.")],
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            "-u",
+            metavar="USER",
+            help="Whose the rows are that name nobody.",
+            show_default=False,
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until all are stored.")
+    ] = True,
+    batch: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5_000, help="Rows published at a time.")
+    ] = 500,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew, whatever an earlier import left.")
+    ] = False,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the rows that cannot be used there, with the reason.",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="S", min=1, help="Give up when nothing was stored for so long.")
+    ] = 120.0,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Import a file: a memory on each line.
+
+    A row is a JSON object with "user" (or "user_id") and "text", and perhaps "id", "date", "speaker",
+    "run_id" (or "session"), "agent_id" and "app_id"; everything else is kept as metadata. Dates are
+    ISO 8601, "2025-01-31 08:20:15" or "1:56 pm on 8 May, 2023", in UTC unless they have an offset. A
+    row without an id gets one made of its content: importing a file again doubles nothing. In the rows
+    of one run, each memory is understood with the two before it.
+
+    Ctrl-C loses nothing: the same command goes on where it stopped.
+
+    \b
+    [dim]$[/dim] hybrid-memory import memories.jsonl
+    [dim]$[/dim] jq -c '{text: .note}' notes.jsonl | hybrid-memory import - --user alice
+
+    Ends with 1 if a row could not be used.
+    """
+    here = located(data)
+    quiet()
+    patience_s = timeout if wait else None
+    place, count = running(
+        _import(here, file, user, rejects, batch, restart=restart, patience_s=patience_s)
+    )
+    _report(place, count, wait=wait, json=json)
+    if count.rejected or count.set_aside:
+        raise typer.Exit(1)
+
+
+async def _import(
+    here: Located,
+    file: str,
+    user: str | None,
+    rejects: Path | None,
+    batch: int,
+    *,
+    restart: bool,
+    patience_s: float | None,
+) -> "tuple[Place | None, Count]":
+    from pipeline.cli import places
+    from pipeline.cli.lines import count_lines, lines_of
+    from pipeline.cli.loading import Count, Watching, load
+    from pipeline.cli.meter import Meter
+    from pipeline.cli.rows import Conversations
+
+    place = await _begun(file, here, user, restart=restart)
+    count = Count()
+    conversations = Conversations.from_kept(place.conversations) if place else Conversations()
+    rejected = Rejects(rejects, append=place is not None and place.line > 0)
+
+    def accepted(last: "Line") -> None:
+        if place is not None:
+            places.keep(
+                places.Place(
+                    source=place.source,
+                    line=last.number,
+                    offset=last.after,
+                    accepted=place.accepted + count.accepted,
+                    rejected=place.rejected + count.rejected,
+                    conversations=conversations.as_kept(),
+                )
+            )
+
+    line, offset = (place.line, place.offset) if place else (0, 0)
+    total = count_lines(Path(file)) if place else None
+    watching = Watching(
+        on_accepted=accepted,
+        on_rejected=rejected.add,
+        on_set_aside=lambda receipt, why: tell(f"{receipt.memory_id}: {why}", style="yellow"),
+    )
+    async with client_of(here.kafka, here.prefix) as client:
+        with (
+            _opened(file, offset) as fd,
+            Meter(total, done=line, stored=patience_s is not None) as meter,
+        ):
+            await load(
+                client,
+                lines_of(fd, number=line, offset=offset),
+                user=user,
+                batch=batch,
+                conversations=conversations,
+                count=count,
+                meter=meter,
+                watching=watching,
+                patience_s=patience_s,
+            )
+    rejected.tell_rest()
+    if place is not None:
+        places.drop(place.source)
+    return place, count
+
+
+async def _begun(file: str, here: Located, user: str | None, *, restart: bool) -> "Place | None":
+    """Where to begin; None for a pipe, of which no place can be kept."""
+    from pipeline.cli import places
+    from pipeline.kafka.cluster import cluster_id
+
+    if file == "-":
+        return None
+    target = f"{await cluster_id(here.kafka)} {here.prefix}"
+    with _readable(file):
+        source = places.source_of(Path(file), target=target, user=user)
+    if restart:
+        places.drop(source)
+    place = places.kept(source)
+    if place is None:
+        return places.Place(source=source)
+    tell(
+        f"Goes on after line {place.line:,}, where an earlier import stopped; --restart begins anew.",
+        style="bold",
+    )
+    return place
+
+
+@contextmanager
+def _opened(file: str, offset: int) -> Generator[int]:
+    """A file descriptor at `offset`."""
+    if file == "-":
+        yield sys.stdin.fileno()
+        return
+    with _readable(file):
+        opened = Path(file).open("rb", buffering=0)  # noqa: SIM115 - closed below
+    with opened:
+        opened.seek(offset)
+        yield opened.fileno()
+
+
+@contextmanager
+def _readable(file: str) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror or error}.") from error
+
+
+class Rejects:
+    """Tells the first rows that cannot be used; keeps all of them where that is wanted."""
+
+    def __init__(self, path: Path | None, *, append: bool) -> None:
+        self._told = 0
+        self._path = path
+        self._mode = "a" if append else "w"
+
+    def add(self, line: "Line", reason: str) -> None:
+        """One row that cannot be used."""
+        if self._told < TOLD_REJECTS:
+            tell(f"line {line.number}: {on_one_line(reason, 300)}", style="yellow")
+        self._told += 1
+        if self._path is not None:
+            row = (line.content or b"").decode("utf-8", "backslashreplace")
+            with self._path.open(self._mode, encoding="utf-8") as file:
+                file.write(dumps({"line": line.number, "reason": reason, "row": row}) + "\n")
+            self._mode = "a"
+
+    def tell_rest(self) -> None:
+        """How many were not told one by one."""
+        if self._told > TOLD_REJECTS:
+            where = f"All are in {self._path}." if self._path else "--rejects FILE keeps all."
+            tell(f"and {self._told - TOLD_REJECTS:,} more. {where}", style="yellow")
+
+
+def _report(place: "Place | None", count: "Count", *, wait: bool, json: bool) -> None:
+    before = place.accepted if place else 0
+    rejected_before = place.rejected if place else 0
+    rate = count.accepted / count.took_s if count.took_s else 0.0
+    if json:
+        show_json(
+            {
+                "accepted": count.accepted,
+                "accepted_before": before,
+                "rejected": count.rejected,
+                "rejected_before": rejected_before,
+                "stored": count.stored if wait else None,
+                "set_aside": count.set_aside if wait else None,
+                "took_s": round(count.took_s, 3),
+                "accepted_per_s": round(rate, 1),
+            }
+        )
+        return
+    read = count.accepted + count.rejected
+    stored = f"{count.stored:,} stored" if wait else "the stores follow"
+    aside = f", {count.set_aside:,} in the dead letters" if count.set_aside else ""
+    show(
+        f"Read {read:,} rows: {count.accepted:,} accepted, {count.rejected:,} rejected, {stored}"
+        f"{aside}; took {duration(count.took_s)}, {rate:,.0f}/s."
+    )
+    if before or rejected_before:
+        show(f"An earlier run had accepted {before:,} and rejected {rejected_before:,}.")

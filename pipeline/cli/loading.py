@@ -1,0 +1,109 @@
+"""Lines -> memory.events -> both stores: the loop of an import.
+
+A batch is parsed, published and acknowledged before the next one is read. What cannot be used is told
+and left out.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from pipeline.cli.confirming import Confirming
+from pipeline.cli.lines import MAX_LINE_BYTES, Line, Lines, batch_of
+from pipeline.cli.meter import Meter
+from pipeline.cli.rows import Conversations, memory_of
+from pipeline.errors import Refused, Unusable
+
+if TYPE_CHECKING:
+    from producers.client import MemoryClient, NewMemory
+    from producers.receipts import Receipt
+
+
+@dataclass
+class Count:
+    """What became of the rows of this run."""
+
+    accepted: int = 0
+    rejected: int = 0
+    stored: int = 0
+    set_aside: int = 0
+    began: float = field(default_factory=monotonic)
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """Who is told of what."""
+
+    on_accepted: Callable[[Line], None]
+    """The last line of a batch that was accepted."""
+    on_rejected: Callable[[Line, str], None]
+    on_set_aside: Callable[["Receipt", Unusable], None]
+
+
+async def load(
+    client: "MemoryClient",
+    lines: Lines,
+    *,
+    user: str | None,
+    batch: int,
+    conversations: Conversations,
+    count: Count,
+    meter: Meter,
+    watching: Watching,
+    patience_s: float | None,
+) -> None:
+    """Publishes all lines, and waits until they are stored; with None for `patience_s` it does not.
+
+    Raises Unavailable, with all that `count` counts accepted and nothing lost.
+    """
+
+    def stored(memories: int, set_aside: int) -> None:
+        count.stored, count.set_aside = memories, set_aside
+        meter.stored(memories)
+
+    confirming = Confirming(
+        client,
+        patience_s=patience_s or 0.0,
+        on_progress=stored,
+        on_set_aside=watching.on_set_aside,
+    )
+    async with confirming:
+        while (some := await asyncio.to_thread(batch_of, lines, batch)) is not None:
+            if not some:
+                continue
+            memories = _memories(some, user, conversations, count, watching)
+            receipts = await client.remember_many(memories)
+            count.accepted += len(receipts)
+            watching.on_accepted(some[-1])
+            meter.accepted(some[-1].number)
+            if patience_s is not None:
+                await confirming.add(receipts)
+        await confirming.rest()
+    count.took_s = monotonic() - count.began
+
+
+def _memories(
+    lines: list[Line],
+    user: str | None,
+    conversations: Conversations,
+    count: Count,
+    watching: Watching,
+) -> "list[NewMemory]":
+    memories: list[NewMemory] = []
+    for line in lines:
+        try:
+            if line.content is None or line.content.strip():
+                memories.append(conversations.follow(memory_of(_whole(line), user=user)))
+        except Refused as error:
+            count.rejected += 1
+            watching.on_rejected(line, str(error))
+    return memories
+
+
+def _whole(line: Line) -> bytes:
+    if line.content is None:
+        raise Refused(f"longer than {MAX_LINE_BYTES:,} bytes")
+    return line.content

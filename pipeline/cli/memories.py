@@ -1,0 +1,243 @@
+"""One memory at a time: remember, revise, forget, look at."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.dates import optional
+from pipeline.cli.options import AsJson, Data, MetadataPairs, Timeout, User, Wait, pairs
+from pipeline.cli.printing import complain, duration, moment, show, show_json, tell
+from pipeline.cli.reaching import connected, running
+
+if TYPE_CHECKING:
+    from producers.receipts import Receipt
+    from schemas.search import KnownMemory
+
+Words = Annotated[str, typer.Argument(help="The text; - reads it from standard input.")]
+MemoryId = Annotated[str, typer.Argument(metavar="ID", help="Id of the memory.")]
+OccurredAt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="When what it tells happened: ISO 8601, UTC unless it has an offset; now unless given.",
+        show_default=False,
+    ),
+]
+Named = Annotated[str | None, typer.Option(metavar="NAME", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for command in (add, revise, forget, forget_user, get):
+        app.command(rich_help_panel="Memories")(command)
+
+
+def add(
+    text: Words,
+    user: User,
+    memory_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Made up unless given.", show_default=False),
+    ] = None,
+    speaker: Named = None,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The conversation it is from.", show_default=False),
+    ] = None,
+    agent: Named = None,
+    app: Named = None,
+    occurred_at: OccurredAt = None,
+    metadata: MetadataPairs = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Adding again with it changes nothing.", show_default=False
+        ),
+    ] = None,
+    wait: Wait = True,
+    timeout: Timeout = 30.0,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Remember one text, and wait until it can be found.
+
+    \b
+    [dim]$[/dim] hybrid-memory add "I love spicy Thai food" --user alice
+    [dim]$[/dim] hybrid-memory add - --user alice --metadata source=notes < note.txt
+    """
+    fields: dict[str, Any] = {
+        "memory_id": memory_id,
+        "speaker": speaker,
+        "run_id": run,
+        "agent_id": agent,
+        "app_id": app,
+        "occurred_at": optional(occurred_at),
+        "metadata": pairs(metadata),
+        "idempotency_key": idempotency_key,
+    }
+
+    async def remember() -> None:
+        async with connected(data) as client:
+            began = time.perf_counter()
+            receipt = await client.remember(_read(text), user_id=user, **fields)
+            await _settle(receipt, "Remembered", began, wait=wait, timeout_s=timeout, json=json)
+
+    running(remember())
+
+
+def revise(
+    memory_id: MemoryId,
+    text: Words,
+    user: User,
+    occurred_at: OccurredAt = None,
+    metadata: MetadataPairs = None,
+    wait: Wait = True,
+    timeout: Timeout = 30.0,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Replace the text of a memory; what is not given stays as it was.
+
+    \b
+    [dim]$[/dim] hybrid-memory revise ID "I gave up spicy food" --user alice
+    """
+
+    async def replace() -> None:
+        async with connected(data) as client:
+            began = time.perf_counter()
+            receipt = await client.revise(
+                memory_id,
+                _read(text),
+                user_id=user,
+                metadata=pairs(metadata) if metadata else None,
+                occurred_at=optional(occurred_at),
+                timeout_s=timeout,
+            )
+            await _settle(receipt, "Revised", began, wait=wait, timeout_s=timeout, json=json)
+
+    running(replace())
+
+
+def forget(
+    memory_id: MemoryId,
+    user: User,
+    wait: Wait = True,
+    timeout: Timeout = 30.0,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Forget one memory, for good.
+
+    \b
+    [dim]$[/dim] hybrid-memory forget ID --user alice
+    """
+
+    async def leave() -> None:
+        async with connected(data) as client:
+            began = time.perf_counter()
+            receipt = await client.forget(memory_id, user_id=user)
+            await _settle(receipt, "Forgotten", began, wait=wait, timeout_s=timeout, json=json)
+
+    running(leave())
+
+
+def forget_user(
+    user: Annotated[str, typer.Argument(metavar="USER", help="Whose memories.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Wait = True,
+    timeout: Timeout = 60.0,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Forget everything of one user, up to now and for good.
+
+    \b
+    [dim]$[/dim] hybrid-memory forget-user alice
+    """
+    if not yes:
+        typer.confirm(f"Forget everything of {user!r}, for good?", abort=True, err=True)
+
+    async def leave() -> None:
+        async with connected(data) as client:
+            began = time.perf_counter()
+            receipt = await client.forget_user(user)
+            await _settle(receipt, "Forgotten", began, wait=wait, timeout_s=timeout, json=json)
+
+    running(leave())
+
+
+def get(
+    memory_id: MemoryId,
+    user: User,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Show the newest state of a memory, as the record holds it.
+
+    \b
+    [dim]$[/dim] hybrid-memory get ID --user alice
+    """
+    memory = running(_known(memory_id, user, data))
+    if memory is None:
+        complain(f"{user} has no memory {memory_id}: it never was there, or it was forgotten.")
+        raise typer.Exit(1)
+    if json:
+        show_json(memory.model_dump_json(exclude_none=True))
+    else:
+        _show(memory)
+
+
+async def _known(memory_id: str, user: str, data: Path | None) -> "KnownMemory | None":
+    async with connected(data) as client:
+        return await client.get(memory_id, user_id=user)
+
+
+def _show(memory: "KnownMemory") -> None:
+    show(memory.text)
+    told = {
+        "when": moment(memory.occurred_at),
+        "speaker": memory.speaker,
+        "run": memory.run_id,
+        "agent": memory.agent_id,
+        "app": memory.app_id,
+        "domain": memory.domain,
+        "topics": ", ".join(memory.topics),
+        **memory.metadata,
+    }
+    for name, value in told.items():
+        if value not in (None, ""):
+            show(f"  {name}: {value}", style="dim")
+
+
+async def _settle(
+    receipt: "Receipt", done: str, began: float, *, wait: bool, timeout_s: float, json: bool
+) -> None:
+    """Waits for both stores if asked to, and tells what became of it."""
+    accepted_s = time.perf_counter() - began
+    if wait:
+        await receipt.stored(timeout_s=timeout_s)
+    took_s = time.perf_counter() - began
+    if json:
+        show_json(
+            {
+                "memory_id": receipt.memory_id,
+                "event_id": str(receipt.event_id),
+                "version": receipt.version,
+                "receipt": receipt.token,
+                "stored": wait,
+                "accepted_ms": round(accepted_s * 1_000, 1),
+                "took_ms": round(took_s * 1_000, 1),
+            }
+        )
+        return
+    if receipt.memory_id is not None:
+        show(receipt.memory_id)
+    stored = f"in both stores after {duration(took_s)}" if wait else "the stores follow"
+    tell(f"{done}: accepted in {duration(accepted_s)}, {stored}.", style="dim")
+
+
+def _read(text: str) -> str:
+    return sys.stdin.read().rstrip("\n") if text == "-" else text

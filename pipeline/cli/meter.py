@@ -1,0 +1,86 @@
+"""How far a load is: two bars in a terminal, elsewhere a plain line now and then."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from pipeline.cli.printing import duration, errors, interactive, tell
+
+SAY_EVERY_S = 5.0
+
+
+class Meter:
+    """Counts what was accepted and what was stored. `total` is None where nobody knows it."""
+
+    def __init__(self, total: int | None, *, done: int = 0, stored: bool = True) -> None:
+        self._total = total
+        self._done_before = done
+        self._accepted = done
+        self._stored = 0
+        self._shows_stored = stored
+        self._began = time.monotonic()
+        self._told_at = self._began
+        self._bars: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if interactive():
+            self._bars = Progress(
+                TextColumn("{task.description:<9}"),
+                BarColumn(bar_width=32),
+                MofNCompleteColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=errors(),
+            )
+            self._bars.start()
+            total = self._total
+            self._bars.add_task("accepted", total=total, completed=self._done_before, rate="")
+            if self._shows_stored:
+                left = None if total is None else total - self._done_before
+                self._bars.add_task("stored", total=left, rate="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def accepted(self, rows: int) -> None:
+        """So many rows were accepted, or read and rejected, in all."""
+        self._accepted = rows
+        self._show(0, rows, rows - self._done_before)
+
+    def stored(self, memories: int) -> None:
+        """So many are stored."""
+        self._stored = memories
+        self._show(1, memories, memories)
+
+    def _show(self, bar: int, count: int, of_this_run: int) -> None:
+        rate = of_this_run / max(time.monotonic() - self._began, 0.001)
+        if self._bars is not None:
+            self._bars.update(self._bars.task_ids[bar], completed=count, rate=f"{rate:,.0f}/s")
+        elif time.monotonic() - self._told_at > SAY_EVERY_S:
+            self._told_at = time.monotonic()
+            self._tell(rate)
+
+    def _tell(self, rate: float) -> None:
+        of = "" if self._total is None else f" of {self._total:,}"
+        stored = f", {self._stored:,} stored" if self._shows_stored else ""
+        left = ""
+        if self._total is not None and rate > 0:
+            waiting = self._total - (
+                self._stored + self._done_before if self._shows_stored else self._accepted
+            )
+            left = f", about {duration(waiting / rate)} left"
+        tell(f"{self._accepted:,}{of} accepted{stored}, {rate:,.0f}/s{left}")

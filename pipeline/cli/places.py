@@ -1,0 +1,83 @@
+"""Where an import stopped, so that the next one goes on there.
+
+Kept after each accepted batch, removed at a complete end. It holds for the same bytes and the same
+stream only: a file that has changed is read from its beginning, which costs time but doubles nothing.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.embedded.state import state_dir, write_private
+
+_HEAD_BYTES = 64 * 1024
+
+
+class Source(BaseModel):
+    """Which bytes are read, for which stream."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size: int
+    mtime_ns: int
+    head: str
+    """SHA-256 of the first 64 KB."""
+    target: str
+    """The stream they go to."""
+    user: str | None
+    """Whose the rows are that do not say."""
+
+
+class Place(BaseModel):
+    """How far a source was accepted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: Source
+    line: int = 0
+    offset: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    conversations: dict[str, Any] = {}
+
+
+def source_of(path: Path, *, target: str, user: str | None) -> Source:
+    """What the file is now."""
+    about = path.stat()
+    with path.open("rb") as file:
+        head = sha256(file.read(_HEAD_BYTES)).hexdigest()
+    return Source(
+        path=str(path.resolve()),
+        size=about.st_size,
+        mtime_ns=about.st_mtime_ns,
+        head=head,
+        target=target,
+        user=user,
+    )
+
+
+def kept(source: Source) -> Place | None:
+    """Where the last import of this source stopped; None where none did, or the file has changed."""
+    try:
+        place = Place.model_validate_json(_file(source).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return place if place.source == source else None
+
+
+def keep(place: Place) -> None:
+    """Remembers the place, atomically."""
+    write_private(_file(place.source), place.model_dump_json())
+
+
+def drop(source: Source) -> None:
+    """The import is complete, or begins anew."""
+    _file(source).unlink(missing_ok=True)
+
+
+def _file(source: Source) -> Path:
+    name = sha256(f"{source.path}\n{source.target}".encode("utf-8", "surrogateescape"))
+    return state_dir() / "imports" / f"{name.hexdigest()[:24]}.json"

@@ -1,0 +1,125 @@
+"""Ask for the memories of one user that are closest to a text, and see where the time went."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.cli.dates import optional
+from pipeline.cli.options import AsJson, Data, MetadataPairs, Timeout, User, pairs
+from pipeline.cli.printing import moment, on_one_line, show, show_json, tell
+from pipeline.cli.reaching import connected, running
+
+if TYPE_CHECKING:
+    from schemas.search import Hit, SearchAnswered
+
+Only = Annotated[str | None, typer.Option(metavar="NAME", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `search`."""
+    app.command(rich_help_panel="Memories")(search)
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="What to look for, in any words.")],
+    user: User,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100)] = 10,
+    min_score: Annotated[
+        float | None,
+        typer.Option(min=-1, max=1, help="Cosine similarity at least.", show_default=False),
+    ] = None,
+    domain: Annotated[
+        Literal["coding", "business", "other"] | None, typer.Option(show_default=False)
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOPIC", help="Any of these.", show_default=False),
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Happened then or later.", show_default=False),
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Happened earlier.", show_default=False)
+    ] = None,
+    speaker: Only = None,
+    run: Only = None,
+    agent: Only = None,
+    app: Only = None,
+    metadata: MetadataPairs = None,
+    timeout: Timeout = 10.0,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Search the memories of one user.
+
+    \b
+    [dim]$[/dim] hybrid-memory search "dinner ideas" --user alice
+    [dim]$[/dim] hybrid-memory search "flaky tests" --user alice --domain coding --after 2025-06-01
+    """
+    filter_: dict[str, Any] = {
+        "domain": domain,
+        "topics": tuple(topic or ()),
+        "occurred_from": optional(after),
+        "occurred_until": optional(before),
+        "speaker": speaker,
+        "run_id": run,
+        "agent_id": agent,
+        "app_id": app,
+        "metadata": pairs(metadata),
+    }
+    answered, took_s = running(
+        _asked(
+            data,
+            text,
+            user_id=user,
+            limit=limit,
+            min_score=min_score,
+            filter=filter_,
+            timeout_s=timeout,
+        )
+    )
+    if json:
+        show_json(answered.model_dump_json(exclude_none=True))
+        return
+    if answered.hits:
+        show(table(answered.hits))
+    else:
+        show(f"Nothing found: {user} has no memory that fits.")
+    tell(times(answered, took_s), style="dim")
+
+
+async def _asked(data: Path | None, text: str, **question: Any) -> "tuple[SearchAnswered, float]":
+    async with connected(data) as client:
+        began = time.perf_counter()
+        answered = await client.search(text, **question)
+        return answered, time.perf_counter() - began
+
+
+def table(hits: "tuple[Hit, ...]", *, ids: bool = True) -> Table:
+    """The hits, best first."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    made.add_column("score", justify="right")
+    made.add_column("text", ratio=1, overflow="fold")
+    made.add_column("when", no_wrap=True)
+    made.add_column("topics", max_width=28)
+    if ids:
+        made.add_column("id", style="dim", overflow="fold", max_width=38)
+    for hit in hits:
+        cells = [Text(f"{hit.score:.3f}"), Text(on_one_line(hit.text, 400))]
+        cells += [Text(moment(hit.occurred_at)), Text(on_one_line(", ".join(hit.topics)))]
+        made.add_row(*cells, *([Text(on_one_line(hit.memory_id))] if ids else []))
+    return made
+
+
+def times(answered: "SearchAnswered", took_s: float) -> str:
+    """Where the time of a search went. A client's first one includes finding where to listen."""
+    return (
+        f"{took_s * 1_000:.0f} ms over Kafka and back, {answered.took_ms:.0f} ms of them in the query "
+        f"consumer: question embedded in {answered.embed_ms:.1f} ms, index searched in "
+        f"{answered.search_ms:.1f} ms"
+    )

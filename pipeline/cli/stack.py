@@ -1,0 +1,257 @@
+"""The embedded stack: up and down."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.flows import Flow, flows
+from pipeline.cli.options import Data
+from pipeline.cli.printing import complain, show, tell
+from pipeline.cli.reaching import located, quiet, read_settings, running
+from pipeline.cli.starting import Starting
+from pipeline.errors import PipelineError, Unavailable
+
+if TYPE_CHECKING:
+    from pipeline.embedded import Plan, Process, Stack
+    from pipeline.settings import Settings
+
+STAGES_TIMEOUT_S = 600.0
+"""How long the stages may take until they serve: the first time a model is measured."""
+
+Port = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="A free one unless given.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `up` and `down`."""
+    app.command(rich_help_panel="Stack")(up)
+    app.command(rich_help_panel="Stack")(down)
+
+
+def up(
+    data: Data = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Leave it running in the background.")
+    ] = False,
+    kafka_port: Port = None,
+    postgres_port: Port = None,
+    valkey_port: Port = None,
+    kafka_jars: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="KAFKA_JARS",
+            metavar="DIR",
+            help="A folder with Kafka's jars, such as `libs` of a Kafka 4; fetched unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    no_stages: Annotated[
+        bool, typer.Option("--no-stages", help="Kafka, Postgres and Valkey only.")
+    ] = False,
+    in_background: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Start the whole stack on this machine: Kafka, Postgres, Valkey, Qdrant Edge, all stages.
+
+    Runs until Ctrl-C, or in the background with --detach until `hybrid-memory down`. Needs neither
+    Docker nor an installed server. Data survive a restart. Every other command finds the stack by
+    itself.
+
+    \b
+    [dim]$[/dim] hybrid-memory up
+    [dim]$[/dim] hybrid-memory up --detach --data ~/memories
+
+    To use a server of yours instead of one of the parts, set KAFKA_BOOTSTRAP_SERVERS, POSTGRES_DSN,
+    QDRANT_URL or REDIS_URL.
+    """
+    from pipeline.embedded import default_data
+
+    folder = (data or default_data()).expanduser().resolve()
+    ports = {"kafka": kafka_port, "postgres": postgres_port, "valkey": valkey_port}
+    given = {name: port for name, port in ports.items() if port is not None}
+    if detach:
+        _up_detached(folder, given, kafka_jars, no_stages=no_stages)
+    else:
+        settings = read_settings()
+        made = plan(folder, settings, ports=given, kafka_jars=kafka_jars, stages=not no_stages)
+        running(_up(made, settings, stages=not no_stages, in_background=in_background))
+
+
+def down(data: Data = None) -> None:
+    """Stop a stack that runs in the background, and wait until it has ended.
+
+    \b
+    [dim]$[/dim] hybrid-memory down
+    """
+    from pipeline.embedded import stop
+
+    tell("Stopped." if stop(data) else "No stack runs here.")
+
+
+def plan(
+    data: Path,
+    settings: "Settings",
+    *,
+    ports: Mapping[str, int],
+    kafka_jars: Path | None,
+    stages: bool,
+) -> "Plan":
+    """What to start: a part whose address the settings name is not started."""
+    from pipeline.embedded import Plan
+
+    def processes(_: "Stack") -> "Sequence[Process]":
+        return stage_processes(data, flows(), edge=settings.qdrant_url is None)
+
+    made = Plan(
+        data=data,
+        kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
+        postgres_dsn=settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None,
+        redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
+        kafka_jars=kafka_jars,
+        ports=ports,
+    )
+    return replace(made, stages=processes) if stages else made
+
+
+def stage_processes(data: Path, flows: Sequence[Flow], *, edge: bool) -> "list[Process]":
+    """A process for each stage. An Edge folder has one owner: its stages share theirs."""
+    from pipeline.embedded import Process
+
+    together = [flow.name for flow in flows if edge and "vectors" in flow.ports]
+    alone = [[flow.name] for flow in flows if flow.name not in together]
+    return [
+        Process(
+            name="+".join(names),
+            argv=[sys.executable, "-m", "pipeline.cli", "run", *names, "--data", str(data)],
+        )
+        for names in [*alone, together]
+        if names
+    ]
+
+
+async def _up(plan: "Plan", settings: "Settings", *, stages: bool, in_background: bool) -> None:
+    from pipeline import embedded
+
+    quiet()
+    edge = settings.qdrant_url is None
+    processes = stage_processes(plan.data, flows(), edge=edge) if stages else []
+    welcome: list[asyncio.Task[None]] = []
+    with Starting(process.name for process in processes) as starting:
+
+        def on_ready(stack: "Stack") -> None:
+            if not in_background:
+                names = [process.name for process in processes]
+                welcome.append(asyncio.create_task(_welcome(stack, settings, names, starting)))
+
+        try:
+            await embedded.run(plan, on_progress=starting, on_ready=on_ready)
+        finally:
+            for task in welcome:
+                task.cancel()
+    tell("Stopped. Nothing is lost: `hybrid-memory up` goes on where this ended.")
+
+
+async def _welcome(
+    stack: "Stack", settings: "Settings", processes: Sequence[str], starting: Starting
+) -> None:
+    try:
+        await until_serving(stack, settings, processes, starting.serves)
+    except PipelineError as error:
+        starting.finish()
+        complain(str(error))
+        return
+    starting.finish()
+    show_stack(stack)
+    _show_next(stages=bool(processes))
+
+
+async def until_serving(
+    stack: "Stack",
+    settings: "Settings",
+    processes: Sequence[str],
+    on_serving: Callable[[str], None],
+) -> None:
+    """Returns once every stage has joined its consumer group. Raises Unavailable after a while."""
+    from pipeline.kafka.lag import group_members
+
+    kafka = settings.kafka(stack.kafka_bootstrap_servers)
+    prefix = settings.topic_prefix
+    waiting = {name: [f"{prefix}.{stage}" for stage in name.split("+")] for name in processes}
+    deadline = asyncio.get_running_loop().time() + STAGES_TIMEOUT_S
+    while waiting:
+        members = await group_members(kafka, [group for all_ in waiting.values() for group in all_])
+        for name in [n for n, groups in waiting.items() if all(members.get(g) for g in groups)]:
+            del waiting[name]
+            on_serving(name)
+        if waiting and asyncio.get_running_loop().time() > deadline:
+            raise Unavailable(
+                f"{', '.join(waiting)}: not there after {STAGES_TIMEOUT_S:g} s. The logs in "
+                f"{stack.data / 'logs'} say why."
+            )
+        await asyncio.sleep(0.3 if waiting else 0)
+
+
+def _up_detached(
+    data: Path, ports: Mapping[str, int], kafka_jars: Path | None, *, no_stages: bool
+) -> None:
+    from pipeline.embedded import detach
+
+    argv = [sys.executable, "-m", "pipeline.cli", "up", "--data", str(data), "--in-background"]
+    argv += [f"--{name}-port={port}" for name, port in ports.items()]
+    argv += [f"--kafka-jars={kafka_jars}"] if kafka_jars else []
+    argv += ["--no-stages"] if no_stages else []
+    settings = read_settings()
+    stack = detach(argv, data, on_line=tell)
+    edge = settings.qdrant_url is None
+    names = [] if no_stages else [p.name for p in stage_processes(data, flows(), edge=edge)]
+    quiet()
+    running(until_serving(stack, settings, names, lambda name: tell(f"{name:<20} ready")))
+    show_stack(stack)
+    _show_next(stages=not no_stages)
+
+
+def show_stack(stack: "Stack") -> None:
+    """Each part's address, without passwords."""
+    where = located(stack.data).addresses
+    index = where.qdrant_url or f"Qdrant Edge in {where.qdrant_path}"
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_row("Kafka", where.kafka.bootstrap_servers)
+    table.add_row("Postgres", masked(where.postgres_dsn or ""))
+    table.add_row("Valkey", masked(where.redis_url or ""))
+    table.add_row("Index", masked(index))
+    table.add_row("Logs", str(stack.data / "logs"))
+    show()
+    show(table)
+
+
+def masked(address: str) -> str:
+    """The address without its password."""
+    try:
+        password = urlsplit(address).password
+    except ValueError:
+        return "(an address that cannot be read)"
+    return address.replace(f":{password}@", ":***@") if password else address
+
+
+def _show_next(*, stages: bool) -> None:
+    show()
+    show("ready", style="bold green")
+    if not stages:
+        show("No stages run: start some with `hybrid-memory run STAGE`.")
+        return
+    show("Try:", style="bold")
+    for line in (
+        'hybrid-memory add "I love spicy Thai food" --user alice',
+        'hybrid-memory search "dinner ideas" --user alice',
+        "hybrid-memory tail --all        what is learnt, as it is learnt",
+        "hybrid-memory status            lag, counts, parts",
+    ):
+        show(f"  {line}")

@@ -1,0 +1,132 @@
+"""The stages: run some in this process, and tell what flows from where to where."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.flows import flows
+from pipeline.cli.options import AsJson, Data
+from pipeline.cli.printing import show, show_json
+from pipeline.cli.reaching import Located, located, read_settings, running
+from pipeline.errors import Halted, Refused, Unavailable
+
+STACK_PATIENCE_S = 15.0
+"""How long a stage that the stack starts waits for the word of the stack."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `run` and `stages`."""
+    app.command(rich_help_panel="Stages")(run)
+    app.command("stages", rich_help_panel="Stages")(list_stages)
+
+
+def run(
+    stages: Annotated[
+        list[str],
+        typer.Argument(metavar="STAGE...", help="One or more; `hybrid-memory stages` lists them."),
+    ],
+    data: Data = None,
+) -> None:
+    """Run stages in this process, until SIGTERM or Ctrl-C.
+
+    Any number of processes may run the same stage: they share its partitions. Asked to stop, it
+    finishes the batch in flight, commits and leaves; asked twice, it ends at once: the next owner
+    repeats that batch.
+
+    \b
+    [dim]$[/dim] hybrid-memory run classifier
+    [dim]$[/dim] hybrid-memory run vector_writer query
+
+    Ends with 78 where it cannot run as configured or most messages fail: starting it again would not
+    help. Ends with 75 where Kafka does not answer at the start.
+    """
+    known = [flow.name for flow in flows()]
+    unknown = [name for name in stages if name not in known]
+    if unknown:
+        raise Refused(f"No such stage: {', '.join(unknown)}. There are {', '.join(known)}.")
+    code = running(_run(list(dict.fromkeys(stages)), data))
+    raise typer.Exit(code)
+
+
+async def _run(names: Sequence[str], data: Path | None) -> int:
+    import structlog
+
+    from pipeline import app
+    from pipeline.cli import logs
+
+    settings = read_settings()
+    logs.configure(settings.log_level, settings.log_format)
+    log = structlog.get_logger().bind(stages=list(names))
+    try:
+        here = await _located(data)
+        until = _asked_to_stop()
+        await app.run(
+            names, settings, here.addresses, until=until, on_ready=lambda: log.info("ready")
+        )
+    except (Refused, Halted) as error:
+        log.critical("cannot run", reason=str(error))
+        return 78  # EX_CONFIG
+    except Unavailable as error:
+        log.critical("cannot start", reason=str(error))
+        return 75  # EX_TEMPFAIL
+    log.info("stopped")
+    return 0
+
+
+async def _located(data: Path | None) -> Located:
+    """Where everything is. A stage of a stack that is just starting waits until it is announced."""
+    began = time.monotonic()
+    while True:
+        try:
+            return located(data)
+        except Refused:
+            if data is None or time.monotonic() - began > STACK_PATIENCE_S:
+                raise
+        await asyncio.sleep(0.1)
+
+
+def _asked_to_stop() -> asyncio.Event:
+    """Set by the first signal; the second one ends the process."""
+    until = asyncio.Event()
+
+    def asked(number: int) -> None:
+        if until.is_set():
+            os._exit(128 + number)
+        until.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked, number)
+    return until
+
+
+def list_stages(json: AsJson = False) -> None:
+    """Tell what flows from where to where.
+
+    \b
+    [dim]$[/dim] hybrid-memory stages
+    """
+    if json:
+        for flow in flows():
+            show_json(
+                {
+                    "stage": flow.name,
+                    "reads": flow.reads,
+                    "writes": list(flow.writes),
+                    "about": flow.about,
+                }
+            )
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("stage", "reads", "writes", "what it does"):
+        table.add_column(heading)
+    for flow in flows():
+        table.add_row(flow.name, flow.reads, ", ".join(flow.writes), flow.about)
+    show(table)

@@ -1,0 +1,94 @@
+"""A stack that comes up, as people watch it: a line for each part, changing in a terminal.
+
+Elsewhere a plain line for each change, and for long work now and then.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.cli.printing import duration, errors, interactive, on_one_line, tell
+
+if TYPE_CHECKING:
+    from pipeline.embedded import Progress
+
+SAY_EVERY_S = 5.0
+"""How often a part that takes long is told of where no line can change."""
+_MARKS = {"ready": ("✓", "green"), "refused": ("✗", "red"), "died": ("✗", "yellow")}
+
+
+@dataclass
+class _Line:
+    phase: str = "waiting"
+    detail: str = ""
+    began: float = field(default_factory=time.monotonic)
+    told_at: float = 0.0
+    spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
+
+
+class Starting:
+    """Takes the progress of each part. A stage is ready once it serves, not once its process runs."""
+
+    def __init__(self, stages: Iterable[str] = ()) -> None:
+        self._stages = frozenset(stages)
+        self._lines: dict[str, _Line] = {}
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if interactive():
+            self._live = Live(console=errors(), get_renderable=self._table, refresh_per_second=8)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self.finish()
+
+    def __call__(self, progress: "Progress") -> None:
+        phase: str = progress.phase
+        if progress.part in self._stages and phase == "ready":
+            # Its process runs; its model may take long to load.
+            phase = "starting"
+        self._change(progress.part, phase, progress.detail)
+
+    def serves(self, stage: str) -> None:
+        """The stage has joined its group."""
+        line = self._lines.get(stage) or _Line()
+        self._change(stage, "ready", f"in {duration(time.monotonic() - line.began)}")
+
+    def finish(self) -> None:
+        """The last picture stays; what comes after it is told in lines of its own."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _change(self, part: str, phase: str, detail: str) -> None:
+        line = self._lines.setdefault(part, _Line())
+        if line.phase == "ready" and phase == "starting":
+            line.began = time.monotonic()
+        new = phase != line.phase
+        line.phase, line.detail = phase, detail
+        if self._live is None and (new or time.monotonic() - line.told_at > SAY_EVERY_S):
+            line.told_at = time.monotonic()
+            tell(f"{part:<20} {phase:<10} {detail}".rstrip(), style=_style(phase))
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for part, line in self._lines.items():
+            mark, style = _MARKS.get(line.phase, ("", ""))
+            moving = Text(mark, style) if mark else line.spinner
+            said = on_one_line(f"{line.phase}  {line.detail}", 100)
+            table.add_row(moving, Text(part), Text(said, "dim" if line.phase == "ready" else style))
+        return table
+
+
+def _style(phase: str) -> str | None:
+    return _MARKS[phase][1] if phase in _MARKS and phase != "ready" else None

@@ -1,0 +1,210 @@
+"""How the stream is doing: parts up or down, lag, counts, dead letters."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.cli.checks import Part, check_parts
+from pipeline.cli.flows import Flow, flows
+from pipeline.cli.options import AsJson, Data
+from pipeline.cli.printing import output, show, show_json
+from pipeline.cli.reaching import client_of, quiet, read_settings, running
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.kafka.connection import KafkaConnection
+    from schemas.search import CountsAnswered
+
+WATCH_EVERY_S = 2.0
+PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True)
+class StageState:
+    """One stage: what it has not read yet, and how many processes run it. None: nobody knows."""
+
+    stage: str
+    reads: str
+    lag: int | None
+    members: int | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Everything at one moment."""
+
+    parts: Sequence[Part]
+    stages: Sequence[StageState]
+    record: int | None
+    """Memories in Postgres; None where the query consumer does not say."""
+    index: int | None
+    dead_letters: int | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every part is up, every stage runs, and the query consumer answers."""
+        return (
+            all(part.up is not False for part in self.parts)
+            and all(stage.members for stage in self.stages)
+            and self.record is not None
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Adds `status`."""
+    app.command(rich_help_panel="Operating")(status)
+
+
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Again and again, until Ctrl-C.")
+    ] = False,
+    json: AsJson = False,
+    data: Data = None,
+) -> None:
+    """Show which parts are up, how far each stage is behind, and what the stores hold.
+
+    \b
+    [dim]$[/dim] hybrid-memory status
+    [dim]$[/dim] hybrid-memory status --json | jq '.stages[] | select(.lag > 1000)'
+
+    Ends with 1 if anything is down.
+    """
+    quiet()
+    if watch:
+        running(_watch(data, json=json))
+    seen = running(look(data))
+    if json:
+        show_json(as_json(seen))
+    else:
+        show(picture(seen))
+    if not seen.ok:
+        raise typer.Exit(1)
+
+
+async def _watch(data: Path | None, *, json: bool) -> None:
+    with Live(console=output(), auto_refresh=False, screen=False) as live:
+        while True:
+            seen = await look(data)
+            if json:
+                show_json(as_json(seen))
+            else:
+                live.update(picture(seen), refresh=True)
+            await asyncio.sleep(WATCH_EVERY_S)
+
+
+async def look(data: Path | None) -> Status:
+    """Asks everybody at once."""
+    from pipeline.embedded.state import discover
+
+    settings = read_settings()
+    stack = discover(data)
+    prefix = settings.topic_prefix
+    address = settings.kafka_bootstrap_servers or (stack.kafka_bootstrap_servers if stack else None)
+    kafka = settings.kafka(address) if address else None
+    parts, (stages, dead), counts = await asyncio.gather(
+        check_parts(settings, stack), _lags(kafka, prefix, flows()), _counts(kafka, prefix)
+    )
+    return Status(
+        parts=parts,
+        stages=stages,
+        record=counts.record if counts else None,
+        index=counts.index if counts else None,
+        dead_letters=dead,
+    )
+
+
+async def _lags(
+    kafka: "KafkaConnection | None", prefix: str, told: Sequence[Flow]
+) -> tuple[list[StageState], int | None]:
+    from pipeline.kafka.lag import group_states, topic_ranges
+    from schemas.topics import DEAD
+
+    unknown = [StageState(flow.name, flow.topic(prefix), None, None) for flow in told]
+    if kafka is None:
+        return unknown, None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            groups = {flow.group(prefix): flow.topic(prefix) for flow in told}
+            states = await group_states(kafka, groups)
+            ranges = await topic_ranges(kafka, [DEAD.under(prefix)])
+    except (PipelineError, TimeoutError):
+        return unknown, None
+    found: list[StageState] = []
+    for flow in told:
+        state = states[flow.group(prefix)]
+        lag, members = (state.lag, state.members) if state else (0, 0)
+        found.append(StageState(flow.name, flow.topic(prefix), lag, members))
+    return found, sum(letters.records for letters in ranges.values())
+
+
+async def _counts(kafka: "KafkaConnection | None", prefix: str) -> "CountsAnswered | None":
+    if kafka is None:
+        return None
+    try:
+        async with asyncio.timeout(PATIENCE_S), client_of(kafka, prefix) as client:
+            return await client.counts(timeout_s=PATIENCE_S - 1)
+    except (PipelineError, TimeoutError):
+        return None
+
+
+def as_json(seen: Status) -> dict[str, Any]:
+    """One object for programs."""
+    return {"ok": seen.ok, **asdict(seen)}
+
+
+def picture(seen: Status) -> Group:
+    """The same for people."""
+    return Group(_parts(seen.parts), Text(), _stages(seen.stages), Text(), *_sums(seen))
+
+
+def _parts(parts: Sequence[Part]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("part", "", "address", ""):
+        table.add_column(heading, overflow="fold")
+    for part in parts:
+        table.add_row(part.name, _up(part.up), Text(part.address), Text(part.detail, "dim"))
+    return table
+
+
+def _up(up: bool | None) -> Text:
+    if up is None:
+        return Text("?", "yellow")
+    return Text("up", "green") if up else Text("down", "red")
+
+
+def _stages(stages: Sequence[StageState]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("stage")
+    table.add_column("reads")
+    table.add_column("lag", justify="right")
+    table.add_column("processes", justify="right")
+    for stage in stages:
+        lag = "?" if stage.lag is None else f"{stage.lag:,}"
+        members = Text("?") if stage.members is None else Text(str(stage.members))
+        if stage.members == 0:
+            members.stylize("red")
+        table.add_row(stage.stage, stage.reads, lag, members)
+    return table
+
+
+def _sums(seen: Status) -> list[Text]:
+    if seen.record is None or seen.index is None:
+        stored = Text("Memories: unknown, no query consumer answers.", "yellow")
+    else:
+        agree = "" if seen.record == seen.index else " (they differ while a stage is behind)"
+        stored = Text(f"Memories: {seen.record:,} in Postgres, {seen.index:,} in the index{agree}.")
+    if seen.dead_letters is None:
+        return [stored]
+    letters = f"Dead letters: {seen.dead_letters:,}."
+    if seen.dead_letters:
+        letters += " `hybrid-memory dead list` shows them."
+    return [stored, Text(letters, "yellow" if seen.dead_letters else "")]

@@ -1,0 +1,118 @@
+"""How far the readers of the topics are: end offsets less committed ones, and who reads at all."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from pipeline.kafka.connection import KafkaConnection
+
+Offsets = Mapping[TopicPartition, int]
+
+
+@dataclass(frozen=True)
+class GroupState:
+    """One consumer group on the topic it reads."""
+
+    lag: int
+    """Records it has not committed yet, over all partitions."""
+    members: int
+    """Processes that read in it now."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a topic begins and ends, by partition."""
+
+    beginning: Offsets
+    end: Offsets
+
+    @property
+    def records(self) -> int:
+        """Offsets that are there; a compacted topic has fewer records."""
+        return sum(end - self.beginning.get(tp, 0) for tp, end in self.end.items())
+
+
+def lag(range_: Range, committed: Offsets) -> int:
+    """What is left to read: from the commit, or from the beginning where there was none yet.
+
+    What retention has removed before it was read does not count: nobody can read it any more.
+    """
+    return sum(
+        end - min(end, max(committed.get(tp, -1), range_.beginning.get(tp, 0)))
+        for tp, end in range_.end.items()
+    )
+
+
+async def group_states(
+    connection: KafkaConnection, reads: Mapping[str, str]
+) -> dict[str, GroupState | None]:
+    """The state of each group, given the topic it reads; None where its topic is not there.
+
+    Raises Unavailable.
+    """
+    ranges = await topic_ranges(connection, sorted(set(reads.values())))
+    async with _admin(connection) as admin:
+        members = await _members(admin, list(reads))
+        committed = {group: await _committed(admin, group) for group in reads}
+    return {
+        group: GroupState(lag=lag(ranges[topic], committed[group]), members=members.get(group, 0))
+        if topic in ranges
+        else None
+        for group, topic in reads.items()
+    }
+
+
+async def group_members(connection: KafkaConnection, groups: Sequence[str]) -> dict[str, int]:
+    """How many processes read in each group. Raises Unavailable."""
+    async with _admin(connection) as admin:
+        return await _members(admin, groups)
+
+
+async def topic_ranges(connection: KafkaConnection, topics: Sequence[str]) -> dict[str, Range]:
+    """The beginning and end of each topic that is there. Raises Unavailable."""
+    consumer = AIOKafkaConsumer(**connection.options())
+    try:
+        await consumer.start()
+        await consumer.topics()
+        found: dict[str, Range] = {}
+        for topic in topics:
+            numbers: set[int] = consumer.partitions_for_topic(topic) or set()
+            partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
+            if partitions:
+                found[topic] = Range(
+                    await consumer.beginning_offsets(partitions),
+                    await consumer.end_offsets(partitions),
+                )
+    except (KafkaError, OSError) as error:
+        raise connection.unavailable(error) from error
+    finally:
+        await consumer.stop()
+    return found
+
+
+@asynccontextmanager
+async def _admin(connection: KafkaConnection) -> AsyncGenerator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection.options())
+    try:
+        await admin.start()
+        yield admin
+    except (KafkaError, OSError) as error:
+        raise connection.unavailable(error) from error
+    finally:
+        await admin.close()
+
+
+async def _committed(admin: AIOKafkaAdminClient, group: str) -> Offsets:
+    offsets: Any = await admin.list_consumer_group_offsets(group)
+    return {tp: committed.offset for tp, committed in offsets.items()}
+
+
+async def _members(admin: AIOKafkaAdminClient, groups: Sequence[str]) -> dict[str, int]:
+    answers: Any = await admin.describe_consumer_groups(list(groups))
+    # (error code, group, state, protocol type, protocol, members, ...), by the protocol's order.
+    return {about[1]: len(about[5]) for answer in answers for about in answer.groups}

@@ -1,0 +1,63 @@
+"""The last hidden states of a batch -> each text's vector and its token vectors.
+
+Token vectors are the rows of the same forward pass that gives the text's vector: what matters of a text
+is found word by word (late interaction) at no further cost of the model.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from pipeline.errors import Unusable
+from pipeline.models.backends import Encoder, pad
+from pipeline.models.batching import Seen
+from pipeline.models.prepared import Description
+from pipeline.models.projection import projection
+from pipeline.models.tokens import Window
+from pipeline.ports import Embedding, Floats
+
+MAX_TOKEN_VECTORS: Final = 1024
+
+
+def see(encoder: Encoder, description: Description, windows: Sequence[Window]) -> list[Seen]:
+    """One forward pass: the vectors of each window. What is not finite is left for `join` to refuse."""
+    ids, mask = pad(
+        [window.ids for window in windows],
+        pad_id=description.pad_id,
+        max_tokens=description.max_tokens,
+    )
+    texts, hidden = encoder.encode(ids, mask)
+    texts = normalised(texts)
+    row = np.repeat(np.arange(len(windows)), [len(window.telling) for window in windows])
+    column = np.concatenate([window.telling for window in windows])
+    # Normalise before projecting: the projection is then one of directions, whatever the norms.
+    rows = normalised(hidden[row, column]) @ projection(description.width)
+    tokens = normalised(rows).astype(np.float16)
+    ends = np.cumsum([len(window.telling) for window in windows])
+    parts = np.split(tokens, ends[:-1])
+    return [Seen(text, part) for text, part in zip(texts, parts, strict=True)]
+
+
+def join(windows: Sequence[Window], seen: Sequence[Seen]) -> Embedding:
+    """One text's embedding from its windows: their mean, weighted by tokens, and all token vectors.
+
+    Of more than MAX_TOKEN_VECTORS, evenly spaced ones are kept: the end of a long text is found too.
+    Raises Unusable where a vector is not finite.
+    """
+    weights = np.array([len(window.ids) for window in windows], dtype=np.float32)
+    text = seen[0].text
+    if len(seen) > 1:
+        text = normalised(weights @ np.stack([part.text for part in seen]))
+    tokens = np.concatenate([part.tokens for part in seen])
+    if len(tokens) > MAX_TOKEN_VECTORS:
+        tokens = tokens[np.linspace(0, len(tokens) - 1, MAX_TOKEN_VECTORS).astype(np.intp)]
+    if not (np.isfinite(text).all() and np.isfinite(tokens).all() and text.any()):
+        raise Unusable("the model makes no finite vector of the text")
+    return Embedding(text=text, tokens=tokens)
+
+
+def normalised(rows: Floats) -> Floats:
+    """Each row, or the one vector, with length 1; zeros stay zeros."""
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return (rows / np.maximum(norms, 1e-12)).astype(np.float32)

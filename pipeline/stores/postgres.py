@@ -1,0 +1,385 @@
+"""The record: each memory's newest state in Postgres, and an audit trail of the states it had.
+
+A batch is one transaction: what the record holds of the memories in it is read and locked, `decide` says
+what follows, and one statement writes it. That statement looks again whether a newer state came in
+between, from a consumer that lost its partition and does not know it yet.
+
+What is forgotten leaves its tombstone and nothing of its content, not in the audit trail either.
+"""
+
+import json
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+from zlib import crc32
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from asyncpg import exceptions as pg
+from asyncpg.pool import PoolConnectionProxy
+from pydantic import JsonValue
+from sqlalchemy import Connection, NullPool, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from pipeline.domain.identity import content_hash, memory_key
+from pipeline.domain.versions import Known, Outcome, Stamp, erased, runs, stamp
+from pipeline.errors import Refused, Unavailable, Unusable
+from pipeline.ports import AuditEntry, Fingerprint
+from pipeline.stores import sql
+from pipeline.stores.states import (
+    Erased,
+    MemoryChange,
+    Recorded,
+    State,
+    Watermark,
+    decide,
+    history,
+    is_done,
+    known_of,
+    named_user,
+)
+from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
+from schemas.search import EventRef, KnownMemory
+
+_LOCKS = 0x484D
+"""The space of our advisory locks."""
+_MIGRATION_LOCK = -1
+_USER_LOCKS = 64
+"""Users share this many locks, so that a batch of many users needs few."""
+_PAGE = 1_000
+"""Fingerprints read at once."""
+
+_Session: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+
+async def open_records(
+    dsn: str,
+    *,
+    application_name: str = "hybrid-memory",
+    connections: int = 4,
+    timeout_s: float = 30.0,
+) -> "PostgresRecords":
+    """The record at `dsn`, its tables made or brought up to date.
+
+    No statement takes longer than `timeout_s`. Raises Unavailable, and Refused where Postgres lets us not
+    in or was migrated by a later version of this program.
+    """
+    await migrate(dsn)
+    address = _address(dsn)
+    with _remedies(address):
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=connections,
+            timeout=timeout_s,
+            command_timeout=timeout_s,
+            server_settings={"application_name": application_name},
+        )
+    return PostgresRecords(pool, address)
+
+
+async def migrate(dsn: str) -> None:
+    """Brings the tables up to date. Any number of processes may start at once: one does it, all wait."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(dsn), poolclass=NullPool
+    )
+    with _remedies(_address(dsn)):
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade)
+
+
+def _upgrade(connection: Connection) -> None:
+    connection.execute(
+        text("select pg_advisory_xact_lock(:space, :lock)"),
+        {"space": _LOCKS, "lock": _MIGRATION_LOCK},
+    )
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+class PostgresRecords:
+    """MemoryRecords over one pool of connections."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", address: str) -> None:
+        self._pool, self._address = pool, address
+
+    async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
+        with _remedies(self._address):
+            async with self._pool.acquire() as session, session.transaction():
+                await _lock_users(session, changes)
+                for run in runs(changes):
+                    match run[0]:
+                        case UserForgotten() as forgetting:
+                            outcomes.append(await _forget_user(session, forgetting))
+                        case _:
+                            outcomes.extend(await _write_memories(session, run))
+        return outcomes
+
+    async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
+        with _remedies(self._address):
+            row = await self._pool.fetchrow(sql.GET, memory_key(named_user(user_id), memory_id))
+        return KnownMemory(**_fields(row)) if row else None
+
+    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+        named_user(user_id)
+        # The forgetting of a user is no memory's: nothing is kept under its key.
+        keys = [memory_key(user_id, event.memory_id or "") for event in events]
+        with _remedies(self._address):
+            async with self._pool.acquire() as session:
+                marks = await _marks(session, [user_id])
+                known = await _known(session, sql.KNOWN, keys)
+                audited = await session.fetch(
+                    sql.AUDITED, keys, [event.event_id for event in events]
+                )
+        recorded = {(row["key"], row["event_id"]) for row in audited}
+        return [
+            (key, event.event_id) in recorded
+            or is_done(event, known.get(key), None, marks.get(user_id))
+            for event, key in zip(events, keys, strict=True)
+        ]
+
+    async def history(self, user_id: str, memory_id: str) -> Sequence[AuditEntry]:
+        key = memory_key(named_user(user_id), memory_id)
+        with _remedies(self._address):
+            async with self._pool.acquire() as session:
+                rows = await session.fetch(sql.HISTORY, key)
+                marks = await _marks(session, [user_id])
+        return history([Recorded(**_fields(row)) for row in rows], marks.get(user_id))
+
+    async def count(self, user_id: str | None = None) -> int:
+        if user_id is not None:
+            named_user(user_id)
+        with _remedies(self._address):
+            return await self._pool.fetchval(sql.COUNT, user_id)
+
+    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
+        after = UUID(int=0)
+        while rows := await self._fingerprints_beyond(after):
+            after = rows[-1]["key"]
+            for row in rows:
+                yield Fingerprint(row["key"], _known_of_row(row), row["content_hash"])
+
+    async def _fingerprints_beyond(self, key: UUID) -> Sequence[asyncpg.Record]:
+        with _remedies(self._address):
+            return await self._pool.fetch(sql.FINGERPRINTS, key, _PAGE)
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+
+async def _lock_users(session: _Session, changes: Iterable[Enriched]) -> None:
+    """A user's forgetting waits for who is writing this user's memories, and they for it.
+
+    All of a batch's locks are taken at once and in one order: two batches cannot wait for each other.
+    """
+    locks: dict[int, bool] = {}
+    for change in changes:
+        lock = crc32(change.user_id.encode()) % _USER_LOCKS
+        locks[lock] = locks.get(lock, False) or isinstance(change, UserForgotten)
+    order = sorted(locks)
+    await session.execute(sql.LOCK_USERS, _LOCKS, order, [locks[lock] for lock in order])
+
+
+async def _write_memories(session: _Session, run: Sequence[Enriched]) -> Sequence[Outcome]:
+    changes = [change for change in run if not isinstance(change, UserForgotten)]
+    keys = {memory_key(change.user_id, change.memory_id) for change in changes}
+    marks = await _marks(session, {change.user_id for change in changes})
+    decided = decide(changes, await _known(session, sql.KNOWN_LOCKED, keys), marks)
+    # In the order of their keys, as they were locked.
+    rows = [_memory_row(key, decided.writes[key]) for key in sorted(decided.writes)]
+    await session.execute(sql.UPSERT, json.dumps(rows))
+    await _record(session, changes, marks)
+    return decided.outcomes
+
+
+async def _record(
+    session: _Session, changes: Sequence[MemoryChange], marks: Mapping[str, Watermark]
+) -> None:
+    """Adds states to the audit trail, the forgettings first: they take the others' content away."""
+    forgettings = [change for change in changes if isinstance(change, MemoryForgotten)]
+    states = [change for change in changes if isinstance(change, MemoryEnriched)]
+    if forgettings:
+        keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]
+        await session.execute(
+            sql.RECORD, json.dumps([_state_row(each, {}) for each in forgettings])
+        )
+        await session.execute(sql.ERASE_STATES, keys)
+    if states:
+        await session.execute(sql.RECORD, json.dumps([_state_row(each, marks) for each in states]))
+
+
+async def _forget_user(session: _Session, forgetting: UserForgotten) -> Outcome:
+    user_id, version = forgetting.user_id, forgetting.version
+    by = (forgetting.event_id, forgetting.published_at)
+    if await session.fetchval(sql.FORGET_USER, user_id, version, *by) is None:
+        return "superseded"
+    await session.execute(sql.ERASE_USER, user_id, version, erased(version).stamp.tie, *by)
+    await session.execute(sql.ERASE_USER_STATES, user_id, version)
+    return "stored"
+
+
+async def _known(session: _Session, statement: str, keys: Iterable[UUID]) -> dict[UUID, Known]:
+    rows = await session.fetch(statement, list(keys))
+    return {row["key"]: _known_of_row(row) for row in rows}
+
+
+def _known_of_row(row: asyncpg.Record) -> Known:
+    return Known(Stamp(row["precedence"], row["tie"]), row["forgotten"])
+
+
+async def _marks(session: _Session, user_ids: Iterable[str]) -> dict[str, Watermark]:
+    rows = await session.fetch(sql.WATERMARKS, list(user_ids))
+    return {
+        row["user_id"]: Watermark(row["version"], row["event_id"], row["published_at"])
+        for row in rows
+    }
+
+
+def _memory_row(key: UUID, state: State) -> dict[str, Any]:
+    known = known_of(state)
+    event = state.by if isinstance(state, Erased) else state
+    row: dict[str, Any] = {
+        "key": str(key),
+        "user_id": state.user_id,
+        "memory_id": state.memory_id,
+        "precedence": known.stamp.precedence,
+        "tie": known.stamp.tie,
+        "version": known.stamp.version,
+        "event_id": str(event.event_id),
+        "published_at": _moment(event.published_at),
+        "forgotten": known.forgotten,
+        "content_hash": "",
+    }
+    if isinstance(state, MemoryEnriched):
+        row |= _content(state) | {
+            "content_hash": content_hash(state),
+            "domain": state.domain,
+            "topics": state.topics,
+            "importance": state.importance,
+            "model": state.model,
+        }
+    return row
+
+
+def _state_row(change: MemoryChange, marks: Mapping[str, Watermark]) -> dict[str, Any]:
+    mark, place = marks.get(change.user_id), stamp(change)
+    row: dict[str, Any] = {
+        "key": str(memory_key(change.user_id, change.memory_id)),
+        "event_id": str(change.event_id),
+        "precedence": place.precedence,
+        "tie": place.tie,
+        "version": change.version,
+        "published_at": _moment(change.published_at),
+        "forgotten": isinstance(change, MemoryForgotten),
+    }
+    if isinstance(change, MemoryEnriched) and not (mark and change.version <= mark.version):
+        row |= _content(change)
+    return row
+
+
+def _content(event: MemoryEnriched) -> dict[str, Any]:
+    return {
+        "text": event.text,
+        "occurred_at": _moment(event.occurred_at),
+        "speaker": event.speaker,
+        "agent_id": event.agent_id,
+        "app_id": event.app_id,
+        "run_id": event.run_id,
+        "metadata": event.metadata,
+    }
+
+
+def _moment(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")
+
+
+def _fields(row: asyncpg.Record) -> dict[str, Any]:
+    return {**row, "metadata": _metadata(row["metadata"])}
+
+
+def _metadata(kept: str | None) -> dict[str, JsonValue]:
+    # Postgres writes a great float, 1e300, as an integer of 300 digits; metadata has none beyond 64 bits.
+    return json.loads(kept, parse_int=_number) if kept else {}
+
+
+def _number(digits: str) -> int | float:
+    number = int(digits)
+    return number if -(2**63) <= number < 2**63 else float(digits)
+
+
+@contextmanager
+def _remedies(address: str) -> Generator[None, None, None]:
+    """Names an error by what to do about it. Nothing of a row or of the DSN gets into the message."""
+    try:
+        yield
+    except Exception as error:
+        remedy = _remedy(_unwrapped(error), address)
+        if remedy is None:
+            raise
+        raise remedy from error
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What asyncpg said, where SQLAlchemy says it again."""
+    while isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    return error
+
+
+def _remedy(error: BaseException, address: str) -> Exception | None:
+    match error:
+        case pg.ClientConfigurationError():
+            return Refused(
+                "POSTGRES_DSN is no address: postgresql://user:password@host:5432/database"
+            )
+        case CommandError():
+            return Refused(
+                f"Postgres at {address} was set up by a later version of this program: update this one."
+            )
+        case pg.OutdatedSchemaCacheError():
+            return Unavailable(f"Postgres at {address} has just been migrated: again.")
+        case pg.PostgresError():
+            return _by_sqlstate(error.sqlstate or "", type(error).__name__, address)
+        case pg.InterfaceError() if "closed" in str(error):
+            return Unavailable(f"Postgres at {address} has closed the connection.")
+        case OSError():
+            return Unavailable(
+                f"Postgres at {address} does not answer ({type(error).__name__}): is it running?"
+            )
+        case _:
+            return None
+
+
+def _by_sqlstate(state: str, name: str, address: str) -> Exception | None:
+    if state.startswith(_IN_TROUBLE):
+        return Unavailable(f"Postgres at {address} cannot do it now ({name}).")
+    if state.startswith(_NOT_LET_IN):
+        return Refused(f"Postgres at {address} lets us not in ({name}): check POSTGRES_DSN.")
+    if state.startswith(_CANNOT_KEEP):
+        return Unusable(f"Postgres cannot keep this ({name}).")
+    return None
+
+
+_IN_TROUBLE = ("08", "0A000", "25006", "25P03", "25P04", "40", "53", "55P03", "57", "58")
+"""Connection, plan out of date, read-only, too slow, deadlock, resources, lock, shutdown, system."""
+_NOT_LET_IN = ("28", "3D", "42501")
+_CANNOT_KEEP = ("22", "54")
+
+
+def _address(dsn: str) -> str:
+    """host:port of a DSN, without user and password."""
+    split = urlsplit(dsn)
+    socket = parse_qs(split.query).get("host", [""])[0]
+    return split.netloc.rpartition("@")[2] or socket or "localhost"

