@@ -34,8 +34,7 @@ def stage(embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors) ->
             case ReceiptsAsked():
                 return await receipts(asked, records, vectors)
             case MemoryAsked():
-                memory = await records.get(asked.user_id, asked.memory_id)
-                return MemoryAnswered(question_id=asked.question_id, memory=memory)
+                return await known(asked, records)
             case CountsAsked():
                 return CountsAnswered(
                     question_id=asked.question_id,
@@ -64,6 +63,13 @@ async def search(asked: SearchAsked, embedder: Embedder, vectors: MemoryVectors)
         embed_ms=(embedded - began) * 1_000,
         search_ms=(time.perf_counter() - embedded) * 1_000,
     )
+
+
+async def known(asked: MemoryAsked, records: MemoryRecords) -> MemoryAnswered:
+    """The newest state of one memory, or that it was forgotten."""
+    memory = await records.get(asked.user_id, asked.memory_id)
+    forgotten = memory is None and await records.is_forgotten(asked.user_id, asked.memory_id)
+    return MemoryAnswered(question_id=asked.question_id, memory=memory, forgotten=forgotten)
 
 
 async def receipts(

@@ -68,6 +68,8 @@ class Flow:
     reads: Topic
     writes: Topic
     about: str
+    stores: tuple[str, ...] = ()
+    """Where else it writes."""
 
 
 def json_schemas() -> dict[str, Json]:
@@ -139,12 +141,14 @@ def flow_of(stage: str, first_line: str) -> Flow:
     named = {topic.under(DEFAULT_PREFIX): topic for topic in TOPICS} | {REPLY: ANSWERED}
     path, colon, about = first_line.partition(": ")
     reads, arrow, writes = path.partition(" -> ")
-    written = [named[name] for name in writes.split(", ") if name in named]
+    targets = writes.split(", ")
+    written = [named[name] for name in targets if name in named]
     if not (colon and arrow and reads in named and len(written) == 1):
         raise ValueError(
             f"consumers/{stage}.py must begin with `topic -> topic: what for`, not with {first_line!r}"
         )
-    return Flow(stage, named[reads], written[0], about)
+    stores = tuple(name for name in targets if name not in named)
+    return Flow(stage, named[reads], written[0], about, stores)
 
 
 def breaking_changes(old: Json, new: Json) -> list[str]:

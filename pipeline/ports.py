@@ -110,6 +110,10 @@ class MemoryRecords(Protocol):
         """The newest state; None where there is none, or it was forgotten."""
         ...
 
+    async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
+        """Whether the record holds the memory's tombstone."""
+        ...
+
     async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
         """For each event, whether the record holds its state or a newer one."""
         ...

@@ -41,7 +41,9 @@ def show(what: RenderableType = "", *, style: str | None = None) -> None:
     if isinstance(what, str | Text):
         _out.print(Text(what) if isinstance(what, str) else what, style=style, soft_wrap=True)
     else:
-        _out.print(what, style=style, width=None if _out.is_terminal else PIPED_WIDTH)
+        if not _out.is_terminal:
+            _out.width = PIPED_WIDTH
+        _out.print(what, style=style)
 
 
 def tell(what: str | Text, *, style: str | None = None) -> None:

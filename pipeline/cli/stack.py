@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
-from pipeline.cli.flows import Flow, flows
 from pipeline.cli.options import Data
 from pipeline.cli.printing import complain, show, tell
 from pipeline.cli.reaching import located, quiet, read_settings, running
@@ -81,7 +80,7 @@ def up(
         _up_detached(folder, given, kafka_jars, no_stages=no_stages)
     else:
         settings = read_settings()
-        made = plan(folder, settings, ports=given, kafka_jars=kafka_jars, stages=not no_stages)
+        made = plan(folder, settings, given, kafka_jars)
         running(_up(made, settings, stages=not no_stages, in_background=in_background))
 
 
@@ -97,20 +96,12 @@ def down(data: Data = None) -> None:
 
 
 def plan(
-    data: Path,
-    settings: "Settings",
-    *,
-    ports: Mapping[str, int],
-    kafka_jars: Path | None,
-    stages: bool,
+    data: Path, settings: "Settings", ports: Mapping[str, int], kafka_jars: Path | None
 ) -> "Plan":
-    """What to start: a part whose address the settings name is not started."""
+    """What to start, without stages: a part whose address the settings name is not started."""
     from pipeline.embedded import Plan
 
-    def processes(_: "Stack") -> "Sequence[Process]":
-        return stage_processes(data, flows(), edge=settings.qdrant_url is None)
-
-    made = Plan(
+    return Plan(
         data=data,
         kafka_bootstrap_servers=settings.kafka_bootstrap_servers,
         postgres_dsn=settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None,
@@ -118,73 +109,58 @@ def plan(
         kafka_jars=kafka_jars,
         ports=ports,
     )
-    return replace(made, stages=processes) if stages else made
 
 
-def stage_processes(data: Path, flows: Sequence[Flow], *, edge: bool) -> "list[Process]":
-    """A process for each stage. An Edge folder has one owner: its stages share theirs."""
-    from pipeline.embedded import Process
-
-    together = [flow.name for flow in flows if edge and "vectors" in flow.ports]
-    alone = [[flow.name] for flow in flows if flow.name not in together]
-    return [
-        Process(
-            name="+".join(names),
-            argv=[sys.executable, "-m", "pipeline.cli", "run", *names, "--data", str(data)],
-        )
-        for names in [*alone, together]
-        if names
-    ]
-
-
-async def _up(plan: "Plan", settings: "Settings", *, stages: bool, in_background: bool) -> None:
-    from pipeline import embedded
+async def _up(made: "Plan", settings: "Settings", *, stages: bool, in_background: bool) -> None:
+    from pipeline import app, embedded
 
     quiet()
-    edge = settings.qdrant_url is None
-    processes = stage_processes(plan.data, flows(), edge=edge) if stages else []
     welcome: list[asyncio.Task[None]] = []
-    with Starting(process.name for process in processes) as starting:
+    with Starting() as starting:
+
+        def processes(stack: "Stack") -> "Sequence[Process]":
+            wanted = app.stage_processes(settings, stack) if stages else []
+            starting.stages = frozenset(process.name for process in wanted)
+            return wanted
 
         def on_ready(stack: "Stack") -> None:
             if not in_background:
-                names = [process.name for process in processes]
-                welcome.append(asyncio.create_task(_welcome(stack, settings, names, starting)))
+                welcome.append(asyncio.create_task(_welcome(stack, settings, starting)))
 
         try:
-            await embedded.run(plan, on_progress=starting, on_ready=on_ready)
+            await embedded.run(
+                replace(made, stages=processes), on_progress=starting, on_ready=on_ready
+            )
         finally:
             for task in welcome:
                 task.cancel()
     tell("Stopped. Nothing is lost: `hybrid-memory up` goes on where this ended.")
 
 
-async def _welcome(
-    stack: "Stack", settings: "Settings", processes: Sequence[str], starting: Starting
-) -> None:
+async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> None:
     try:
-        await until_serving(stack, settings, processes, starting.serves)
+        await until_serving(stack, settings, starting.stages, starting.serves)
     except PipelineError as error:
         starting.finish()
         complain(str(error))
         return
     starting.finish()
     show_stack(stack)
-    _show_next(stages=bool(processes))
+    _show_next(stages=bool(starting.stages))
 
 
 async def until_serving(
     stack: "Stack",
     settings: "Settings",
-    processes: Sequence[str],
+    processes: Collection[str],
     on_serving: Callable[[str], None],
 ) -> None:
     """Returns once every stage has joined its consumer group. Raises Unavailable after a while."""
-    from pipeline.kafka.lag import group_members
+    from pipeline.kafka.lag import group_members, group_of
 
     kafka = settings.kafka(stack.kafka_bootstrap_servers)
     prefix = settings.topic_prefix
-    waiting = {name: [f"{prefix}.{stage}" for stage in name.split("+")] for name in processes}
+    waiting = {name: [group_of(prefix, s) for s in name.split("+")] for name in processes}
     deadline = asyncio.get_running_loop().time() + STAGES_TIMEOUT_S
     while waiting:
         members = await group_members(kafka, [group for all_ in waiting.values() for group in all_])
@@ -202,18 +178,19 @@ async def until_serving(
 def _up_detached(
     data: Path, ports: Mapping[str, int], kafka_jars: Path | None, *, no_stages: bool
 ) -> None:
+    from pipeline import app
     from pipeline.embedded import detach
 
     argv = [sys.executable, "-m", "pipeline.cli", "up", "--data", str(data), "--in-background"]
     argv += [f"--{name}-port={port}" for name, port in ports.items()]
-    argv += [f"--kafka-jars={kafka_jars}"] if kafka_jars else []
+    argv += [f"--kafka-jars={kafka_jars.resolve()}"] if kafka_jars else []
     argv += ["--no-stages"] if no_stages else []
     settings = read_settings()
     stack = detach(argv, data, on_line=tell)
-    edge = settings.qdrant_url is None
-    names = [] if no_stages else [p.name for p in stage_processes(data, flows(), edge=edge)]
+    wanted = [] if no_stages else app.stage_processes(settings, stack)
+    names = [process.name for process in wanted]
     quiet()
-    running(until_serving(stack, settings, names, lambda name: tell(f"{name:<20} ready")))
+    running(until_serving(stack, settings, names, lambda name: tell(f"{name:<20} serves")))
     show_stack(stack)
     _show_next(stages=not no_stages)
 

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline.cli.flows import flows
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import show, show_json
 from pipeline.cli.reaching import Located, located, read_settings, running
@@ -47,7 +46,9 @@ def run(
     Ends with 78 where it cannot run as configured or most messages fail: starting it again would not
     help. Ends with 75 where Kafka does not answer at the start.
     """
-    known = [flow.name for flow in flows()]
+    from pipeline.contract import flows
+
+    known = [flow.stage for flow in flows()]
     unknown = [name for name in stages if name not in known]
     if unknown:
         raise Refused(f"No such stage: {', '.join(unknown)}. There are {', '.join(known)}.")
@@ -113,20 +114,25 @@ def list_stages(json: AsJson = False) -> None:
     \b
     [dim]$[/dim] hybrid-memory stages
     """
+    from pipeline.contract import flows
+
+    prefix = read_settings().topic_prefix
+    told = [
+        (
+            flow.stage,
+            flow.reads.under(prefix),
+            [*flow.stores, flow.writes.under(prefix)],
+            flow.about,
+        )
+        for flow in flows()
+    ]
     if json:
-        for flow in flows():
-            show_json(
-                {
-                    "stage": flow.name,
-                    "reads": flow.reads,
-                    "writes": list(flow.writes),
-                    "about": flow.about,
-                }
-            )
+        for stage, reads, writes, about in told:
+            show_json({"stage": stage, "reads": reads, "writes": writes, "about": about})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("stage", "reads", "writes", "what it does"):
         table.add_column(heading)
-    for flow in flows():
-        table.add_row(flow.name, flow.reads, ", ".join(flow.writes), flow.about)
+    for stage, reads, writes, about in told:
+        table.add_row(stage, reads, ", ".join(writes), about.rstrip("."))
     show(table)

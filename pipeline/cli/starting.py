@@ -4,7 +4,6 @@ Elsewhere a plain line for each change, and for long work now and then.
 """
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -36,8 +35,9 @@ class _Line:
 class Starting:
     """Takes the progress of each part. A stage is ready once it serves, not once its process runs."""
 
-    def __init__(self, stages: Iterable[str] = ()) -> None:
-        self._stages = frozenset(stages)
+    def __init__(self) -> None:
+        self.stages: frozenset[str] = frozenset()
+        """The processes that run stages, as soon as they are known."""
         self._lines: dict[str, _Line] = {}
         self._live: Live | None = None
 
@@ -54,7 +54,7 @@ class Starting:
 
     def __call__(self, progress: "Progress") -> None:
         phase: str = progress.phase
-        if progress.part in self._stages and phase == "ready":
+        if progress.part in self.stages and phase == "ready":
             # Its process runs; its model may take long to load.
             phase = "starting"
         self._change(progress.part, phase, progress.detail)

@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.checks import Part, check_parts
-from pipeline.cli.flows import Flow, flows
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
 from pipeline.errors import PipelineError
+from schemas.topics import ASKED, DEAD
 
 if TYPE_CHECKING:
+    from pipeline.contract import Flow
     from pipeline.kafka.connection import KafkaConnection
     from schemas.search import CountsAnswered
 
@@ -110,8 +111,8 @@ async def look(data: Path | None) -> Status:
     prefix = settings.topic_prefix
     address = settings.kafka_bootstrap_servers or (stack.kafka_bootstrap_servers if stack else None)
     kafka = settings.kafka(address) if address else None
-    parts, (stages, dead), counts = await asyncio.gather(
-        check_parts(settings, stack), _lags(kafka, prefix, flows()), _counts(kafka, prefix)
+    parts, (stages, dead, counts) = await asyncio.gather(
+        check_parts(settings, stack), _stream(kafka, prefix)
     )
     return Status(
         parts=parts,
@@ -122,33 +123,41 @@ async def look(data: Path | None) -> Status:
     )
 
 
-async def _lags(
-    kafka: "KafkaConnection | None", prefix: str, told: Sequence[Flow]
-) -> tuple[list[StageState], int | None]:
-    from pipeline.kafka.lag import group_states, topic_ranges
-    from schemas.topics import DEAD
+async def _stream(
+    kafka: "KafkaConnection | None", prefix: str
+) -> "tuple[list[StageState], int | None, CountsAnswered | None]":
+    from pipeline.contract import flows
 
-    unknown = [StageState(flow.name, flow.topic(prefix), None, None) for flow in told]
+    told = flows()
+    unknown = [StageState(flow.stage, flow.reads.under(prefix), None, None) for flow in told]
     if kafka is None:
-        return unknown, None
+        return unknown, None, None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            groups = {flow.group(prefix): flow.topic(prefix) for flow in told}
-            states = await group_states(kafka, groups)
-            ranges = await topic_ranges(kafka, [DEAD.under(prefix)])
+            stages, dead = await _lags(kafka, prefix, told)
     except (PipelineError, TimeoutError):
-        return unknown, None
+        return unknown, None, None
+    answers = any(stage.members for stage in stages if stage.reads == ASKED.under(prefix))
+    return stages, dead, await _counts(kafka, prefix) if answers else None
+
+
+async def _lags(
+    kafka: "KafkaConnection", prefix: str, told: "Sequence[Flow]"
+) -> tuple[list[StageState], int]:
+    from pipeline.kafka.lag import group_of, group_states, topic_ranges
+
+    groups = {group_of(prefix, flow.stage): flow.reads.under(prefix) for flow in told}
+    states = await group_states(kafka, groups)
+    ranges = await topic_ranges(kafka, [DEAD.under(prefix)])
     found: list[StageState] = []
     for flow in told:
-        state = states[flow.group(prefix)]
+        state = states[group_of(prefix, flow.stage)]
         lag, members = (state.lag, state.members) if state else (0, 0)
-        found.append(StageState(flow.name, flow.topic(prefix), lag, members))
+        found.append(StageState(flow.stage, flow.reads.under(prefix), lag, members))
     return found, sum(letters.records for letters in ranges.values())
 
 
-async def _counts(kafka: "KafkaConnection | None", prefix: str) -> "CountsAnswered | None":
-    if kafka is None:
-        return None
+async def _counts(kafka: "KafkaConnection", prefix: str) -> "CountsAnswered | None":
     try:
         async with asyncio.timeout(PATIENCE_S), client_of(kafka, prefix) as client:
             return await client.counts(timeout_s=PATIENCE_S - 1)

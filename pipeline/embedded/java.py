@@ -13,14 +13,22 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 
 import platformdirs
-from tenacity import retry, stop_after_attempt, wait_exponential
+from tenacity import (
+    Retrying,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_any,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from pipeline.errors import Refused, Unavailable
 
@@ -80,22 +88,45 @@ async def fetched_jars(
     """
     jars = pinned()
     missing = await asyncio.to_thread(_missing, cache, jars)
-    if not missing:
-        return cache
-    await asyncio.to_thread(cache.mkdir, parents=True, exist_ok=True)
-    addresses = repositories or await asyncio.to_thread(_repositories)
-    pool = ThreadPoolExecutor(8, thread_name_prefix="jars")
-    try:
-        loop = asyncio.get_running_loop()
-        fetching = [loop.run_in_executor(pool, _fetch, jar, cache, addresses) for jar in missing]
-        for done, one in enumerate(asyncio.as_completed(fetching)):
-            say(f"fetching Kafka's jars, {len(jars) - len(missing) + done} of {len(jars)}")
-            await one
-    except Exception as error:
-        raise Unavailable(f"Kafka's jars cannot be fetched: {_reason(error)}\n{_ELSE}") from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    if missing:
+        await asyncio.to_thread(cache.mkdir, parents=True, exist_ok=True)
+        addresses = repositories or await asyncio.to_thread(_repositories)
+        here = len(jars) - len(missing)
+        try:
+            async for done in _fetch_all(missing, cache, addresses):
+                say(f"fetching Kafka's jars, {here + done} of {len(jars)}")
+        except (OSError, RuntimeError) as error:  # jgo's, and those of the requests it makes
+            raise Unavailable(f"Kafka's jars cannot be had: {_reason(error)}\n{_ELSE}") from error
     return cache
+
+
+async def _fetch_all(
+    jars: list[Jar], cache: Path, repositories: Mapping[str, str]
+) -> AsyncGenerator[int]:
+    """Fetch several at once, each up to three times; yields how many have come so far."""
+    given_up = Event()
+    persistently = Retrying(
+        stop=stop_any(stop_after_attempt(3), stop_when_event_set(given_up)),
+        wait=wait_exponential(0.5, max=4),
+        sleep=sleep_using_event(given_up),
+        reraise=True,
+    )
+    loop = asyncio.get_running_loop()
+    pool = ThreadPoolExecutor(8, thread_name_prefix="jars")
+    fetching = [
+        loop.run_in_executor(pool, persistently.copy(), _fetch, jar, cache, repositories)
+        for jar in jars
+    ]
+    try:
+        for done, one in enumerate(asyncio.as_completed(fetching), start=1):
+            await one
+            yield done
+    finally:
+        given_up.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for one in fetching:
+            if not one.cancel() and not one.cancelled():
+                one.exception()  # the first error was told; nobody asks for the others
 
 
 def _missing(cache: Path, jars: Iterable[Jar]) -> list[Jar]:
@@ -117,7 +148,6 @@ def _repositories() -> dict[str, str]:
     return {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
 
 
-@retry(stop=stop_after_attempt(3), wait=wait_exponential(0.5, max=4), reraise=True)
 def _fetch(jar: Jar, cache: Path, repositories: Mapping[str, str]) -> None:
     from jgo.maven import MavenContext
 

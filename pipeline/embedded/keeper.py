@@ -17,7 +17,10 @@ _EX_OSERR = 71  # sysexits.h: the system could not start it
 _PROBE_INTERVAL_S = 0.05
 _LONG_ENOUGH_S = 60.0  # a process that lived this long starts with the shortest pause again
 
-Phase = Literal["preparing", "starting", "ready", "died", "refused", "stopping", "stopped"]
+# "ready" is a part that answers, "running" a stage, which nobody asks; "refused" is not tried again.
+Phase = Literal[
+    "preparing", "starting", "running", "ready", "died", "refused", "stopping", "stopped"
+]
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,10 @@ class Keeper:
     def _became_ready(self, took_s: float) -> None:
         if not self._first_ready.done():
             self._first_ready.set_result(None)
-        self._tell("ready", f"in {took_s:.1f} s" if self._ready else f"process {self.pid}")
+        if self._ready:
+            self._tell("ready", f"in {took_s:.1f} s")
+        else:
+            self._tell("running", f"process {self.pid}")
 
     def _out_of_patience(self, began: float) -> bool:
         return not self._first_ready.done() and time.monotonic() - began > self._patience_s

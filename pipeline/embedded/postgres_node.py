@@ -68,9 +68,11 @@ class PostgresNode:
         if not (self._cluster / "PG_VERSION").exists():
             say("making the database cluster")
             await self._make_cluster()
-        elif not self._password_file.exists():
-            say("the password was lost: setting another")
-            await self._set_another_password()
+        else:
+            hand_over(self._cluster)
+            if not self._password_file.exists():
+                say("the password was lost: setting another")
+                await self._set_another_password()
         forget_reused_pid(self._cluster / "postmaster.pid")
 
     def command(self) -> Command:
@@ -101,8 +103,7 @@ class PostgresNode:
         new = self._cluster.with_suffix(".new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        if user := owner(new):
-            os.chown(new, user.uid, user.gid)
+        hand_over(new)
         locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         access = ("--username=postgres", "--auth-host=scram-sha-256", "--auth-local=reject")
         options = ("--encoding=UTF8", *locale, *access)
@@ -165,8 +166,22 @@ def owner(cluster: Path) -> User | None:
         return None
     if uid != 0:
         return User(uid, gid)
-    nobody = pwd.getpwnam("nobody")
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError as error:
+        raise Unavailable(
+            "PostgreSQL does not run as root, and this system has no user `nobody` to run it as. "
+            "Start the stack as another user, or set POSTGRES_DSN."
+        ) from error
     return User(nobody.pw_uid, nobody.pw_gid)
+
+
+def hand_over(cluster: Path) -> None:
+    """Give a cluster that belongs to root, new or restored from a copy, to whom its server runs as."""
+    user = owner(cluster)
+    if user and cluster.stat().st_uid == 0:
+        for path in (cluster, *cluster.rglob("*")):
+            os.chown(path, user.uid, user.gid, follow_symlinks=False)
 
 
 def forget_reused_pid(pid_file: Path) -> None:

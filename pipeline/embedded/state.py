@@ -50,13 +50,14 @@ class Stack:
 def state_dir() -> Path:
     """Where this user's commands leave word for each other."""
     home = os.environ.get("HYBRID_MEMORY_HOME")
-    return Path(home) if home else Path(platformdirs.user_state_dir(_APPLICATION))
+    return Path(home).expanduser() if home else Path(platformdirs.user_state_dir(_APPLICATION))
 
 
 def default_data() -> Path:
     """The data folder of a stack that was given none."""
     home = os.environ.get("HYBRID_MEMORY_HOME")
-    return Path(home) / "data" if home else Path(platformdirs.user_data_dir(_APPLICATION))
+    folder = Path(home) / "data" if home else Path(platformdirs.user_data_dir(_APPLICATION))
+    return folder.expanduser()
 
 
 def discover(data: Path | None = None) -> Stack | None:

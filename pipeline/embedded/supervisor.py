@@ -45,7 +45,8 @@ async def run(
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, asked, number)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` asks
+            loop.add_signal_handler(number, asked, number)
     await serve(plan, on_progress=on_progress, on_ready=on_ready, until=until, at_once=at_once)
 
 
@@ -106,8 +107,8 @@ async def _first_of(event: Any, task: asyncio.Task[None]) -> None:
 def _made(data: Path) -> Path:
     data = data.expanduser().resolve()
     try:
-        (data / "qdrant").mkdir(parents=True, exist_ok=True, mode=0o700)
-        data.chmod(0o700)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (data / "qdrant").mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
         raise Refused(f"The data folder {data} cannot be used: {error}. Give another.") from error
     return data

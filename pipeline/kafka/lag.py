@@ -37,6 +37,11 @@ class Range:
         return sum(end - self.beginning.get(tp, 0) for tp, end in self.end.items())
 
 
+def group_of(prefix: str, stage: str) -> str:
+    """The consumer group of a stage."""
+    return f"{prefix}.{stage}"
+
+
 def lag(range_: Range, committed: Offsets) -> int:
     """What is left to read: from the commit, or from the beginning where there was none yet.
 
@@ -75,24 +80,30 @@ async def group_members(connection: KafkaConnection, groups: Sequence[str]) -> d
 
 async def topic_ranges(connection: KafkaConnection, topics: Sequence[str]) -> dict[str, Range]:
     """The beginning and end of each topic that is there. Raises Unavailable."""
-    consumer = AIOKafkaConsumer(**connection.options())
+    async with _admin(connection) as admin:
+        partitions = await _partitions(admin, topics)
+    if not partitions:
+        return {}
+    consumer = AIOKafkaConsumer(*partitions, **connection.options())
     try:
         await consumer.start()
-        await consumer.topics()
-        found: dict[str, Range] = {}
-        for topic in topics:
-            numbers: set[int] = consumer.partitions_for_topic(topic) or set()
-            partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-            if partitions:
-                found[topic] = Range(
-                    await consumer.beginning_offsets(partitions),
-                    await consumer.end_offsets(partitions),
-                )
+        return {
+            topic: Range(await consumer.beginning_offsets(all_), await consumer.end_offsets(all_))
+            for topic, all_ in partitions.items()
+        }
     except (KafkaError, OSError) as error:
         raise connection.unavailable(error) from error
     finally:
         await consumer.stop()
-    return found
+
+
+async def topic_partitions(connection: KafkaConnection, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic; none where it is not there, and it is not made by asking.
+
+    Raises Unavailable.
+    """
+    async with _admin(connection) as admin:
+        return (await _partitions(admin, [topic])).get(topic, [])
 
 
 @asynccontextmanager
@@ -107,12 +118,28 @@ async def _admin(connection: KafkaConnection) -> AsyncGenerator[AIOKafkaAdminCli
         await admin.close()
 
 
+async def _partitions(
+    admin: AIOKafkaAdminClient, topics: Sequence[str]
+) -> dict[str, list[TopicPartition]]:
+    there = sorted(set(await admin.list_topics()) & set(topics))
+    return {
+        about["topic"]: [
+            TopicPartition(about["topic"], p["partition"]) for p in about["partitions"]
+        ]
+        for about in (await admin.describe_topics(there) if there else [])
+    }
+
+
 async def _committed(admin: AIOKafkaAdminClient, group: str) -> Offsets:
     offsets: Any = await admin.list_consumer_group_offsets(group)
     return {tp: committed.offset for tp, committed in offsets.items()}
 
 
 async def _members(admin: AIOKafkaAdminClient, groups: Sequence[str]) -> dict[str, int]:
-    answers: Any = await admin.describe_consumer_groups(list(groups))
-    # (error code, group, state, protocol type, protocol, members, ...), by the protocol's order.
-    return {about[1]: len(about[5]) for answer in answers for about in answer.groups}
+    """One group a request: aiokafka 0.14 reads an answer about several with the wrong schema."""
+    members: dict[str, int] = {}
+    for group in groups:
+        answers: Any = await admin.describe_consumer_groups([group])
+        # (error code, group, state, protocol type, protocol, members, ...)
+        members[group] = sum(len(about[5]) for answer in answers for about in answer.groups)
+    return members

@@ -4,6 +4,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.lag import topic_partitions
 from pipeline.kafka.records import Record
 
 
@@ -12,13 +13,13 @@ async def latest(connection: KafkaConnection, topic: str, most: int) -> list[Rec
 
     Raises Unavailable.
     """
-    consumer = AIOKafkaConsumer(**connection.options(), enable_auto_commit=False)
+    partitions = await topic_partitions(connection, topic)
+    if not partitions:
+        return []
+    consumer = AIOKafkaConsumer(topic, **connection.options())
     try:
         await consumer.start()
-        await consumer.topics()
-        numbers: set[int] = consumer.partitions_for_topic(topic) or set()
-        partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
-        found = await _tails(consumer, partitions, most) if partitions else []
+        found = await _tails(consumer, partitions, most)
     except (KafkaError, OSError) as error:
         raise connection.unavailable(error) from error
     finally:
@@ -31,7 +32,6 @@ async def _tails(
 ) -> list[Record]:
     beginning = await consumer.beginning_offsets(partitions)
     end = await consumer.end_offsets(partitions)
-    consumer.assign(partitions)
     for tp in partitions:
         consumer.seek(tp, max(beginning[tp], end[tp] - most))
     found: list[Record] = []

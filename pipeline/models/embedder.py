@@ -87,13 +87,12 @@ def _chosen(prepared: Prepared, backend: Backend | Literal["auto"], *, threads: 
 
 
 def _told(choice: Choice) -> dict[str, object]:
-    figures = choice.figures[choice.backend]
-    others = {name: round(of.texts_per_s) for name, of in choice.figures.items()}
+    chosen = next(of for of in choice.figures if of.backend == choice.backend)
     return {
-        "backend": choice.backend,
-        "question_ms": round(figures.question_ms, 1),
-        "cosine": round(figures.cosine, 4),
-        "texts_per_s": others,
+        "backend": chosen.backend,
+        "question_ms": round(chosen.question_ms, 1),
+        "cosine": round(chosen.cosine, 4),
+        "texts_per_s": {of.backend: round(of.texts_per_s) for of in choice.figures},
     }
 
 

@@ -7,7 +7,7 @@ them alike.
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from time import perf_counter
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -25,65 +25,56 @@ _ROUNDS: Final = 3
 _TEXTS: Final = 64
 
 
+class _Asked(NamedTuple):
+    backend: Backend
+    embedder: Embedder
+    question_ms: float
+
+
 async def measure(
     embedders: Mapping[Backend, Embedder],
-) -> tuple[Backend, dict[Backend, Figures], dict[Backend, str]]:
-    """The fastest backend, what each one did, and why some were not tried.
+) -> tuple[list[Figures], dict[str, str]]:
+    """What each backend did, and why some were not tried further than one question at a time.
 
     The first embedder is the measure of what the others' vectors should be.
     """
-    first = next(iter(embedders))
-    asked = {backend: await _question_ms(embedder) for backend, embedder in embedders.items()}
-    limit_ms = SLOWEST_QUESTION * min(asked.values())
-    tried: dict[Backend, Embedder] = {
-        backend: embedder
-        for backend, embedder in embedders.items()
-        if backend == first or asked[backend] <= limit_ms
-    }
-    slow = {
-        backend: f"a question takes {asked[backend]:.1f} ms"
-        for backend in embedders
-        if backend not in tried
-    }
+    asked = [_Asked(b, e, await _question_ms(e)) for b, e in embedders.items()]
+    limit_ms = SLOWEST_QUESTION * min(one.question_ms for one in asked)
+    tried = [asked[0], *(one for one in asked[1:] if one.question_ms <= limit_ms)]
+    slow = [one for one in asked if one not in tried]
     texts = memories(_TEXTS, seed=MEASURING_SEED, sentences=(3, 4))
-    seen = {backend: await embedder.embed(texts) for backend, embedder in tried.items()}
-    rates = await _texts_per_s(tried, texts)
-    figures: dict[Backend, Figures] = {
-        backend: Figures(rates[backend], asked[backend], _cosine(seen[backend], seen[first]))
-        for backend in tried
-    }
-    return choose(figures), figures, slow
+    seen = [await one.embedder.embed(texts) for one in tried]
+    rates = await _texts_per_s([one.embedder for one in tried], texts)
+    figures = [
+        Figures(one.backend, rate, one.question_ms, _cosine(vectors, seen[0]))
+        for one, rate, vectors in zip(tried, rates, seen, strict=True)
+    ]
+    return figures, {one.backend: f"a question takes {one.question_ms:.1f} ms" for one in slow}
 
 
-def choose(figures: Mapping[Backend, Figures]) -> Backend:
+def choose(figures: Sequence[Figures]) -> Figures:
     """Of the fastest in batches, the one whose vectors are closest to fp32's, then the quickest to answer.
 
     Those count as fastest that are within ABOUT_AS_FAST of the best; out of the question are those
     whose vectors differ too much and those that keep a question waiting. The first, which is fp32
     itself, where nothing else is left.
     """
-    limit_ms = SLOWEST_QUESTION * min(of.question_ms for of in figures.values())
-    fit: list[Backend] = [
-        backend
-        for backend, of in figures.items()
-        if of.cosine >= LEAST_COSINE and of.question_ms <= limit_ms
-    ]
-    fit = fit or list(figures)[:1]
-    enough = ABOUT_AS_FAST * max(figures[backend].texts_per_s for backend in fit)
-    fastest = [backend for backend in fit if figures[backend].texts_per_s >= enough]
-    return max(fastest, key=lambda b: (round(figures[b].cosine, 3), -figures[b].question_ms))
+    limit_ms = SLOWEST_QUESTION * min(of.question_ms for of in figures)
+    fit = [of for of in figures if of.cosine >= LEAST_COSINE and of.question_ms <= limit_ms]
+    fit = fit or [figures[0]]
+    enough = ABOUT_AS_FAST * max(of.texts_per_s for of in fit)
+    fastest = [of for of in fit if of.texts_per_s >= enough]
+    return max(fastest, key=lambda of: (round(of.cosine, 3), -of.question_ms))
 
 
-async def _texts_per_s(
-    embedders: Mapping[Backend, Embedder], texts: Sequence[str]
-) -> dict[Backend, float]:
+async def _texts_per_s(embedders: Sequence[Embedder], texts: Sequence[str]) -> list[float]:
     """Each one's best of several rounds."""
-    rates: dict[Backend, float] = dict.fromkeys(embedders, 0.0)
+    rates = [0.0] * len(embedders)
     for _ in range(_ROUNDS):
-        for backend, embedder in embedders.items():
+        for i, embedder in enumerate(embedders):
             started = perf_counter()
             await embedder.embed(texts)
-            rates[backend] = max(rates[backend], len(texts) / (perf_counter() - started))
+            rates[i] = max(rates[i], len(texts) / (perf_counter() - started))
     return rates
 
 

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.backends import forbid_telemetry, graph_of
 from pipeline.models.embedder import ModelEmbedder
-from pipeline.models.measuring import measure
+from pipeline.models.measuring import choose, measure
 from pipeline.models.prepared import BACKENDS, Backend, Choice, Graph, Prepared, this_machine
 from pipeline.models.weights import fetch, locate
 
@@ -55,12 +55,15 @@ def prepare(
     _describe(prepared, say)
     if backend == "auto":
         machine = this_machine(threads=threads)
-        choice = prepared.choice(machine) or asyncio.run(_measured(prepared, machine, say))
-        prepared.keep_choice(choice)
-        _make_graphs(prepared, choice.backend, say)
-        return
+        choice = prepared.choice(machine)
+        if choice is None:
+            choice = asyncio.run(_measured(prepared, machine, say))
+            prepared.keep_choice(choice)
+        backend = choice.backend
     try:
         _make_graphs(prepared, backend, say)
+    except OSError:
+        raise
     except Exception as error:
         raise Refused(
             f"{prepared.source.name} does not run on {backend} ({error}): choose another backend"
@@ -68,19 +71,24 @@ def prepare(
 
 
 async def _measured(prepared: Prepared, machine: Mapping[str, Any], say: Say) -> Choice:
-    """What each backend does; one that cannot run this model on this machine is left out."""
-    embedders, left_out = dict[Backend, ModelEmbedder](), dict[Backend, str]()
+    """What each backend does; one that cannot run this model on this machine is left out.
+
+    Raises OSError where there is no room for the graphs: that says nothing of the backends.
+    """
+    embedders, left_out = dict[Backend, ModelEmbedder](), dict[str, str]()
     for backend in BACKENDS:
         try:
             _make_graphs(prepared, backend, say)
             embedders[backend] = ModelEmbedder.load(prepared, backend, threads=machine["threads"])
+        except OSError:
+            raise
         except Exception as error:
             left_out[backend] = f"{type(error).__name__}: {error}"
     if not embedders:
         raise Refused(f"{prepared.source.name} runs on no backend: {left_out}")
     say(f"measuring {', '.join(embedders)}")
-    backend, figures, slow = await measure(embedders)
-    return Choice(backend, figures, {**left_out, **slow}, machine)
+    figures, slow = await measure(embedders)
+    return Choice(choose(figures).backend, figures, {**left_out, **slow}, machine)
 
 
 def _describe(prepared: Prepared, say: Say) -> None:

@@ -55,6 +55,7 @@ class Description:
 class Figures:
     """What one backend did on this machine."""
 
+    backend: Backend
     texts_per_s: float
     """In batches, on texts of about 66 tokens."""
     question_ms: float
@@ -68,8 +69,8 @@ class Choice:
     """Which backend to use on this machine, and why."""
 
     backend: Backend
-    figures: Mapping[Backend, Figures]
-    left_out: Mapping[Backend, str]
+    figures: Sequence[Figures]
+    left_out: Mapping[str, str]
     """Backends that do not run this model here, and the reason."""
     machine: Mapping[str, Any]
 
@@ -132,7 +133,7 @@ class Prepared:
         if not path.is_file():
             return None
         kept = json.loads(path.read_text("utf-8"))
-        figures = {name: Figures(**of) for name, of in kept["figures"].items()}
+        figures = [Figures(**of) for of in kept["figures"]]
         return Choice(kept["backend"], figures, kept["left_out"], kept["machine"])
 
     def keep_choice(self, choice: Choice) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import Unusable
 from pipeline.models.backends import Encoder, pad
@@ -50,11 +51,15 @@ def join(windows: Sequence[Window], seen: Sequence[Seen]) -> Embedding:
     if len(seen) > 1:
         text = normalised(weights @ np.stack([part.text for part in seen]))
     tokens = np.concatenate([part.tokens for part in seen])
-    if len(tokens) > MAX_TOKEN_VECTORS:
-        tokens = tokens[np.linspace(0, len(tokens) - 1, MAX_TOKEN_VECTORS).astype(np.intp)]
+    tokens = tokens[evenly_spaced(len(tokens), MAX_TOKEN_VECTORS)]
     if not (np.isfinite(text).all() and np.isfinite(tokens).all() and text.any()):
         raise Unusable("the model makes no finite vector of the text")
     return Embedding(text=text, tokens=tokens)
+
+
+def evenly_spaced(count: int, most: int) -> NDArray[np.intp]:
+    """`most` of the indices below `count`, the first and the last among them; all if there are fewer."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.intp)
 
 
 def normalised(rows: Floats) -> Floats:

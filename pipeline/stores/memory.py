@@ -177,6 +177,10 @@ class RecordsInMemory:
             return None
         return KnownMemory.model_validate(state.model_dump(include=set(KnownMemory.model_fields)))
 
+    async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
+        state = self._states.get(memory_key(named_user(user_id), memory_id))
+        return isinstance(state, MemoryForgotten | Erased)
+
     async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
         mark = self._marks.get(named_user(user_id))
         return [self._has_seen(user_id, event, mark) for event in events]

@@ -26,6 +26,7 @@ from schemas.events import MemoryEnriched, SparseVector, UserForgotten, Vectors
 from schemas.search import Hit, SearchFilter
 
 TOKEN_DIMENSIONS = 64
+_GREATEST_FLOAT32 = float(np.finfo(np.float32).max)
 PAGE = 512
 """Points read at once."""
 
@@ -397,7 +398,7 @@ def matrix(vectors: Vectors, width: int, name: str) -> NDArray[np.floating]:
 def _check_terms(terms: SparseVector) -> None:
     if len(set(terms.indices)) != len(terms.indices):
         raise Unusable("lexical_vector names a term twice.")
-    if not all(abs(value) <= np.finfo(np.float32).max for value in terms.values):
+    if not all(abs(value) <= _GREATEST_FLOAT32 for value in terms.values):
         raise Unusable("lexical_vector holds a weight that is infinite as a float32.")
 
 

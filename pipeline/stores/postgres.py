@@ -132,6 +132,11 @@ class PostgresRecords:
             row = await self._pool.fetchrow(sql.GET, memory_key(named_user(user_id), memory_id))
         return KnownMemory(**_fields(row)) if row else None
 
+    async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
+        with _remedies(self._address):
+            key = memory_key(named_user(user_id), memory_id)
+            return await self._pool.fetchval(sql.IS_FORGOTTEN, key)
+
     async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
         named_user(user_id)
         # The forgetting of a user is no memory's: nothing is kept under its key.

@@ -121,6 +121,8 @@ from memories
 where key = $1 and not forgotten
 """
 
+IS_FORGOTTEN = "select exists (select from memories where key = $1 and forgotten)"
+
 AUDITED = """
 select key, event_id from memory_states where key = any($1::uuid[]) and event_id = any($2::uuid[])
 """

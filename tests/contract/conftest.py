@@ -1,9 +1,10 @@
 """The adapters that each port's suite runs over, on servers started for the session.
 
-A server is started once; a test gets a database, a directory or a collection of its own.
+A server is started once; a test gets a schema, a directory or a collection of its own.
 """
 
 import os
+import socket
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -44,12 +45,16 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture
 async def dsn(postgres: str) -> str:
-    """The DSN of an empty database."""
+    """The DSN of an empty schema."""
+    return await _empty_schema(postgres)
+
+
+async def _empty_schema(postgres: str) -> str:
     name = f"test_{uuid4().hex}"
     connection = await asyncpg.connect(postgres)
-    await connection.execute(f"create database {name}")
+    await connection.execute(f"create schema {name}")
     await connection.close()
-    return postgres.replace("/postgres?", f"/{name}?")
+    return f"{postgres}&search_path={name}"
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +72,7 @@ async def records(request: pytest.FixtureRequest) -> AsyncIterator[MemoryRecords
     if request.param == "twin":
         yield RecordsInMemory()
         return
-    opened = await open_records(request.getfixturevalue("dsn"))
+    opened = await open_records(await _empty_schema(request.getfixturevalue("postgres")))
     yield opened
     await opened.close()
 
@@ -108,3 +113,11 @@ async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
     )
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

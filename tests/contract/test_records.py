@@ -1,0 +1,310 @@
+"""What every record promises: the twin and Postgres."""
+
+from datetime import UTC, datetime
+from itertools import permutations
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+
+from pipeline.domain.identity import content_hash, memory_key
+from pipeline.domain.versions import Known, erased, stamp
+from pipeline.errors import Refused
+from pipeline.ports import MemoryRecords
+from schemas.events import Enriched
+from schemas.search import KnownMemory
+from tests.builders import enriched, forgotten, named, user_forgotten
+
+
+async def text_of(records: MemoryRecords, memory_id: str, user_id: str = "alice") -> str | None:
+    memory = await records.get(user_id, memory_id)
+    return memory.text if memory else None
+
+
+async def life(records: MemoryRecords, memory_id: str = "m") -> list[tuple[str, int, str | None]]:
+    entries = await records.history("alice", memory_id)
+    return [(entry.change, entry.version, entry.text) for entry in entries]
+
+
+# Writing
+
+
+async def test_writing_twice_is_writing_once(records: MemoryRecords) -> None:
+    memory = enriched(memory_id="m", version=1)
+    assert await records.write([memory]) == ["stored"]
+    assert await records.write([memory, memory]) == ["stored", "stored"]
+    assert await records.count(user_id="alice") == 1
+    assert await life(records) == [("captured", 1, memory.text)]
+
+
+@pytest.mark.parametrize("order", list(permutations([1, 2, 3])))
+async def test_the_greatest_version_wins_in_any_order(
+    records: MemoryRecords, order: tuple[int, ...]
+) -> None:
+    for version in order:
+        await records.write([enriched(f"state {version}", memory_id="m", version=version)])
+    assert await text_of(records, "m") == "state 3"
+    assert await life(records) == [
+        ("captured", 1, "state 1"),
+        ("revised", 2, "state 2"),
+        ("revised", 3, "state 3"),
+    ]
+
+
+async def test_equal_versions_are_told_apart_by_event_id(records: MemoryRecords) -> None:
+    one, other = (enriched(f"{i}", memory_id="m", version=5) for i in range(2))
+    for event in (one, other, one):
+        await records.write([event])
+    assert await text_of(records, "m") == max([one, other], key=stamp).text
+
+
+async def test_a_batch_may_hold_a_memory_thrice(records: MemoryRecords) -> None:
+    states = [enriched(f"state {v}", memory_id="m", version=v) for v in (2, 3, 1)]
+    neighbour = enriched("neighbour", memory_id="n")
+    outcomes = await records.write([states[0], neighbour, *states[1:]])
+    assert outcomes == ["stored", "stored", "stored", "superseded"]
+    assert await text_of(records, "m") == "state 3"
+    assert await text_of(records, "n") == "neighbour"
+    assert [text for _, _, text in await life(records)] == ["state 1", "state 2", "state 3"]
+
+
+async def test_an_empty_batch_changes_nothing(records: MemoryRecords) -> None:
+    assert await records.write([]) == []
+    assert await records.count() == 0
+
+
+async def test_a_state_under_an_idempotency_key_yields_to_any_other(
+    records: MemoryRecords,
+) -> None:
+    revised = enriched("revised", memory_id="m", version=2)
+    repeated = enriched("as remembered", memory_id="m", version=3, if_absent=True)
+    assert await records.write([repeated]) == ["stored"]
+    assert await records.write([revised]) == ["stored"]
+    assert await records.write([repeated]) == ["superseded"]
+    assert await text_of(records, "m") == "revised"
+
+
+async def test_two_users_with_the_same_memory_id_do_not_touch_each_other(
+    records: MemoryRecords,
+) -> None:
+    his = enriched("his", memory_id="m", user_id="bob")
+    await records.write([enriched("hers", memory_id="m"), his])
+    await records.write([forgotten("m")])
+    assert await text_of(records, "m") is None
+    assert await text_of(records, "m", "bob") == "his"
+    assert (await records.count("alice"), await records.count("bob")) == (0, 1)
+
+
+# What is kept
+
+
+async def test_a_memory_is_kept_as_it_was_said(records: MemoryRecords) -> None:
+    memory = enriched(
+        "שלום 🍜 a\u202eb\n" + "x" * 15_000,
+        memory_id="a/b 'c' \"d\" \\ %s $1",
+        user_id="用户 🙂",
+        speaker="bob",
+        agent_id="agent",
+        app_id="app",
+        run_id="run",
+        domain="business",
+        topics=("travel", 'qu"ote', "{a,b}", "null"),
+        occurred_at=datetime(2026, 5, 1, 12, 0, 0, 1, tzinfo=UTC),
+        metadata={"deep": {"a.b": [{"c": None}, [], {}]}, "": 'quo"te', "ключ": "\\u0041"},
+    )
+    await records.write([memory])
+    said = memory.model_dump(include=set(KnownMemory.model_fields))
+    assert await records.get("用户 🙂", memory.memory_id) == KnownMemory(**said)
+
+
+@pytest.mark.parametrize("year", [1, 1600, 2300, 9999])
+async def test_times_far_away_are_kept(records: MemoryRecords, year: int) -> None:
+    moment = datetime(year, 6, 1, 1, 2, 3, 456789, tzinfo=UTC)
+    await records.write([enriched(memory_id="m", occurred_at=moment)])
+    kept = await records.get("alice", "m")
+    assert kept is not None
+    assert kept.occurred_at == moment
+
+
+NUMBERS: dict[str, JsonValue] = {
+    "great": 2**63 - 1,
+    "small": -(2**63),
+    "float": 1e300,
+    "tiny": 5e-324,
+    "third": 1 / 3,
+    "true": True,
+}
+
+
+async def test_numbers_are_kept_exactly(records: MemoryRecords) -> None:
+    await records.write([enriched(memory_id="m", metadata=NUMBERS)])
+    kept = await records.get("alice", "m")
+    assert kept is not None
+    assert kept.metadata == NUMBERS
+
+
+async def test_what_is_not_there_is_none(records: MemoryRecords) -> None:
+    assert await records.get("alice", "m") is None
+    assert await records.history("alice", "m") == []
+    assert await records.count("alice") == 0
+
+
+@pytest.mark.parametrize("nobody", ["", " "])
+async def test_a_question_without_a_user_is_refused(records: MemoryRecords, nobody: str) -> None:
+    for asked in (
+        records.get(nobody, "m"),
+        records.seen(nobody, []),
+        records.history(nobody, "m"),
+        records.count(nobody),
+    ):
+        with pytest.raises(Refused):
+            await asked
+
+
+# Forgetting
+
+
+async def test_forgotten_stays_forgotten_when_an_older_event_arrives(
+    records: MemoryRecords,
+) -> None:
+    old, newer = (enriched(memory_id="m", version=v) for v in (1, 9))
+    await records.write([old])
+    assert await records.write([forgotten("m", version=5)]) == ["stored"]
+    assert await records.write([old]) == ["forgotten"]
+    assert await text_of(records, "m") is None
+    assert await records.count() == 0
+    await records.write([newer])
+    assert await text_of(records, "m") == newer.text
+
+
+async def test_forgetting_a_user_takes_all_and_spares_what_comes_later(
+    records: MemoryRecords,
+) -> None:
+    await records.write([enriched(memory_id=f"m{i}", version=i + 1) for i in range(9)])
+    await records.write([enriched(memory_id="his", user_id="bob", version=1)])
+    later = enriched(memory_id="later", version=11)
+    assert await records.write([user_forgotten(version=10), later]) == ["stored", "stored"]
+    assert await records.count("alice") == 1
+    assert await records.count("bob") == 1
+    assert await records.write([user_forgotten(version=10)]) == ["stored"]
+    assert await text_of(records, "later") == later.text
+
+
+async def test_an_older_memory_of_a_forgotten_user_stays_out(records: MemoryRecords) -> None:
+    await records.write([user_forgotten(version=10)])
+    assert await records.write([enriched(version=9)]) == ["forgotten"]
+    assert await records.count() == 0
+    assert [each.known async for each in records.fingerprints()] == [erased(10)]
+
+
+async def test_the_greatest_forgetting_of_a_user_counts(records: MemoryRecords) -> None:
+    assert await records.write([user_forgotten(version=10)]) == ["stored"]
+    assert await records.write([user_forgotten(version=5)]) == ["superseded"]
+    assert await records.write([enriched(version=7)]) == ["forgotten"]
+    assert await records.write([enriched(version=11)]) == ["stored"]
+
+
+# The audit trail
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@pytest.mark.parametrize("batched", [True, False])
+async def test_the_trail_is_the_same_in_any_order(
+    records: MemoryRecords, order: tuple[int, ...], batched: bool
+) -> None:
+    events: list[Enriched] = [
+        enriched("secret", memory_id="m", version=1, metadata={"a": "secret"}),
+        enriched("secret too", memory_id="m", version=2),
+        forgotten("m", version=3),
+        enriched("said again", memory_id="m", version=4),
+    ]
+    shuffled = [events[place] for place in order]
+    for batch in [shuffled] if batched else [[event] for event in shuffled]:
+        await records.write(batch)
+    assert await life(records) == [
+        ("captured", 1, None),
+        ("revised", 2, None),
+        ("forgotten", 3, None),
+        ("captured", 4, "said again"),
+    ]
+    assert (await records.history("alice", "m"))[0].metadata == {}
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+async def test_the_trail_of_a_forgotten_user_has_no_content(
+    records: MemoryRecords, order: tuple[int, ...]
+) -> None:
+    events: list[Enriched] = [
+        enriched("secret", memory_id="m", version=1, metadata={"a": "secret"}),
+        user_forgotten(version=3),
+        enriched("said again", memory_id="m", version=4),
+    ]
+    for place in order:
+        await records.write([events[place]])
+    assert await life(records) == [
+        ("captured", 1, None),
+        ("forgotten", 3, None),
+        ("captured", 4, "said again"),
+    ]
+
+
+async def test_an_entry_tells_what_was_said_and_by_which_event(records: MemoryRecords) -> None:
+    memory = enriched(memory_id="m", metadata={"source": "chat"})
+    await records.write([memory])
+    (entry,) = await records.history("alice", "m")
+    told: dict[str, Any] = {name: getattr(entry, name) for name in ("event_id", "published_at")}
+    assert told == {"event_id": memory.event_id, "published_at": memory.published_at}
+    assert entry.metadata == {"source": "chat"}
+
+
+# What the record says of itself
+
+
+async def test_seen_is_what_is_held_or_superseded(records: MemoryRecords) -> None:
+    old, held, newer = (enriched(memory_id="m", version=v) for v in (1, 5, 9))
+    unknown, users = enriched(version=5), user_forgotten(version=3)
+    await records.write([held])
+    events = [old, held, newer, unknown, users]
+    assert await records.seen("alice", [named(event) for event in events]) == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert await records.seen("bob", [named(held)]) == [False]
+    assert await records.seen("alice", []) == []
+
+
+async def test_seen_knows_forgettings(records: MemoryRecords) -> None:
+    gone, left_out, users = (
+        forgotten("m", version=5),
+        enriched(version=8),
+        user_forgotten(version=9),
+    )
+    later = enriched(version=10)
+    await records.write([gone])
+    assert await records.seen("alice", [named(gone), named(users)]) == [True, False]
+    await records.write([users])
+    asked = [named(event) for event in (gone, users, left_out, later)]
+    assert await records.seen("alice", asked) == [True, True, True, False]
+
+
+async def test_fingerprints_tell_every_memory_and_tombstone_in_the_order_of_their_keys(
+    records: MemoryRecords,
+) -> None:
+    kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
+    gone = forgotten("gone")
+    await records.write([*kept, gone, user_forgotten("carol")])
+    told = [each async for each in records.fingerprints()]
+    assert {each.key: (each.known, each.content_hash) for each in told} == {
+        **{
+            memory_key(memory.user_id, memory.memory_id): (
+                Known(stamp(memory)),
+                content_hash(memory),
+            )
+            for memory in kept
+        },
+        memory_key("alice", "gone"): (Known(stamp(gone), forgotten=True), ""),
+    }
+    assert [each.key for each in told] == sorted(each.key for each in told)

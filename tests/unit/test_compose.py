@@ -1,0 +1,122 @@
+"""docker-compose.yml runs the stages that there are, with settings that there are."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.app import stage_modules
+from pipeline.contract import flows
+from pipeline.embedded.java import KAFKA
+from pipeline.kafka.process import GRACE_S
+from pipeline.settings import Settings
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def services(project: Path) -> Mapping[str, Json]:
+    return yaml.safe_load((project / "docker-compose.yml").read_text("utf-8"))["services"]
+
+
+@pytest.fixture(scope="module")
+def stages(services: Mapping[str, Json]) -> Mapping[str, Json]:
+    return {name: service for name, service in services.items() if "build" in service}
+
+
+def variables(text: str) -> set[str]:
+    return set(re.findall(r"(?<!\$)\$\{(\w+)", text))
+
+
+def test_every_stage_is_a_service(stages: Mapping[str, Json]):
+    assert stages.keys() == stage_modules().keys()
+
+
+def test_a_service_runs_its_stage(stages: Mapping[str, Json]):
+    for name, service in stages.items():
+        assert service["command"] == ["hybrid-memory", "run", name]
+
+
+def test_the_environment_is_settings(stages: Mapping[str, Json]):
+    known = {name.upper() for name in Settings.model_fields}
+    for service in stages.values():
+        assert set(service["environment"]) <= known
+
+
+def test_every_neighbour_has_an_address(stages: Mapping[str, Json]):
+    wanted = {"KAFKA_BOOTSTRAP_SERVERS", "POSTGRES_DSN", "QDRANT_URL", "REDIS_URL"}
+    for service in stages.values():
+        assert set(service["environment"]) >= wanted
+
+
+def test_a_stage_waits_for_the_servers_it_uses(
+    stages: Mapping[str, Json], services: Mapping[str, Json]
+):
+    for name, service in stages.items():
+        assert "kafka" in service["depends_on"]
+        for neighbour, how in service["depends_on"].items():
+            assert how == {"condition": "service_healthy"}, name
+            assert "healthcheck" in services[neighbour]
+
+
+def test_writers_wait_for_their_stores(stages: Mapping[str, Json]):
+    for flow in flows():
+        stores = {store.lower() for store in flow.stores}
+        assert stores <= stages[flow.stage]["depends_on"].keys()
+
+
+def test_everything_comes_up_again(services: Mapping[str, Json]):
+    assert {service["restart"] for service in services.values()} == {"unless-stopped"}
+
+
+def test_a_stage_may_finish_its_batch(stages: Mapping[str, Json]):
+    for service in stages.values():
+        assert int(service["stop_grace_period"].removesuffix("s")) > GRACE_S
+
+
+def test_only_this_machine_reaches_what_is_published(project: Path):
+    for name in ("docker-compose.yml", "deploy/compose.stores.yml"):
+        for service in yaml.safe_load((project / name).read_text("utf-8"))["services"].values():
+            assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_the_stores_are_published_only_by_choice(services: Mapping[str, Json], project: Path):
+    chosen = yaml.safe_load((project / "deploy/compose.stores.yml").read_text("utf-8"))["services"]
+    assert not [name for name in chosen if "ports" in services[name]]
+
+
+def test_secrets_are_asked_for_and_have_no_default(project: Path):
+    text = (project / "docker-compose.yml").read_text("utf-8")
+    asked = set(re.findall(r"\$\{(\w+):\?", text))
+    assert asked == {"POSTGRES_PASSWORD", "QDRANT_API_KEY", "VALKEY_PASSWORD"}
+    for secret in asked:
+        assert not re.findall(rf"\$\{{{secret}(?!:\?)", text)
+
+
+def test_the_example_names_what_the_file_reads_and_holds_no_secret(project: Path):
+    example = (project / ".env.example").read_text("utf-8")
+    told = dict(re.findall(r"^(\w+)=(.*)$", example, re.MULTILINE))
+    assert told.keys() <= variables((project / "docker-compose.yml").read_text("utf-8"))
+    secret = [name for name in told if name.endswith(("PASSWORD", "KEY"))]
+    assert {told[name] for name in secret} == {""}
+    assert set(secret) == {"POSTGRES_PASSWORD", "QDRANT_API_KEY", "VALKEY_PASSWORD"}
+
+
+def test_it_is_the_kafka_that_we_test_on(services: Mapping[str, Json]):
+    assert services["kafka"]["image"] == f"apache/kafka:{KAFKA.rpartition(':')[2]}"
+
+
+def test_images_have_versions(services: Mapping[str, Json], stages: Mapping[str, Json]):
+    for name in services.keys() - stages.keys():
+        assert re.search(r":v?\d", services[name]["image"]), name
+
+
+def test_the_image_gets_every_file_it_copies(project: Path):
+    let_in = (project / ".dockerignore").read_text("utf-8").split("\n")
+    lines = re.findall(r"^COPY (?!--from)(.*)$", (project / "deploy/Dockerfile").read_text(), re.M)
+    for copied in (name for line in lines for name in line.split()[:-1]):
+        assert f"!{copied}" in let_in
+        assert (project / copied).exists()
