@@ -181,7 +181,7 @@ class _Schemas(GenerateJsonSchema):
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         made = super().model_schema(schema)
         properties: Json = made.get("properties", {})
-        for name, text in _field_docs(schema["cls"]).items():
+        for name, text in field_docs(schema["cls"]).items():
             properties[name] = {**properties[name], "description": text}
         if "type" in properties:
             # Several kinds share a topic: without its type a message cannot be read.
@@ -192,7 +192,7 @@ class _Schemas(GenerateJsonSchema):
         return False
 
 
-def _field_docs(model: type[BaseModel]) -> dict[str, str]:
+def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """The strings that stand below the fields, inherited ones too."""
     docs: dict[str, str] = {}
     for kind in reversed(model.__mro__):

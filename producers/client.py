@@ -55,8 +55,6 @@ from schemas.search import (
 from schemas.text import Id, Metadata, Text
 from schemas.topics import ENRICHED, EVENTS
 
-MAX_EVENT_BYTES = 512 * 1024
-"""Of one event at the door; its vectors come on top, and Kafka's limit is 2 MB."""
 IN_FLIGHT = 1_000
 """Events that are sent before their acknowledgements are awaited."""
 FIND_PAUSE_S = 0.2
@@ -173,8 +171,6 @@ class MemoryClient:
         """
         checked = [_checked(index, memory) for index, memory in enumerate(memories)]
         events = [self._captured(memory) for memory in checked]
-        for index, event in enumerate(events):
-            _fits(event, f"Memory {index}: " if len(events) > 1 else "")
         await self._publish([(event, None) for event in events])
         return [self._receipt(event) for event in events]
 
@@ -207,7 +203,6 @@ class MemoryClient:
             run_id=known.run_id,
             metadata=known.metadata if metadata is None else dict(metadata),
         )
-        _fits(event, "")
         await self._publish([(event, None)])
         return self._receipt(event)
 
@@ -409,7 +404,7 @@ class MemoryClient:
                 ]
                 await asyncio.gather(*sent)
         except (KafkaError, OSError) as error:
-            raise self._connection.unavailable(error) from error
+            raise self._connection.named(error) from error
 
     async def _check_topics(self) -> None:
         """Waits a little for the topics: the first stage to start is making them, perhaps."""
@@ -424,13 +419,13 @@ class MemoryClient:
                     )
                 await asyncio.sleep(0.2)
         except (KafkaError, OSError) as error:
-            raise self._connection.unavailable(error) from error
+            raise self._connection.named(error) from error
 
     async def _partitions(self) -> set[int]:
         try:
             return await self._started().partitions_for(EVENTS.under(self._prefix))
         except (KafkaError, OSError) as error:
-            raise self._connection.unavailable(error) from error
+            raise self._connection.named(error) from error
 
     def _started(self) -> Any:
         if self._producer is None:
@@ -491,15 +486,6 @@ def _checked(index: int, memory: NewMemory | Mapping[str, Any]) -> NewMemory:
         return NewMemory.model_validate(memory)
     except ValidationError as error:
         raise Refused(f"Memory {index}: {told(error)}. Nothing was published.") from error
-
-
-def _fits(event: Event, which: str) -> None:
-    size = len(value_of(event))
-    if size > MAX_EVENT_BYTES:
-        raise Refused(
-            f"{which}it takes {size} bytes, more than the {MAX_EVENT_BYTES} that Kafka is given at "
-            "once. Keep large content elsewhere and remember where it is."
-        )
 
 
 def _enriched(value: bytes | None) -> Enriched | None:

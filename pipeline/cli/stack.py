@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -139,7 +139,7 @@ async def _up(made: "Plan", settings: "Settings", *, stages: bool, in_background
 
 async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> None:
     try:
-        await until_serving(stack, settings, starting.stages, starting.serves)
+        await until_serving(stack, settings, starting.stages, starting)
     except PipelineError as error:
         starting.finish()
         complain(str(error))
@@ -152,8 +152,8 @@ async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> 
 async def until_serving(
     stack: "Stack",
     settings: "Settings",
-    processes: Collection[str],
-    on_serving: Callable[[str], None],
+    processes: Iterable[str],
+    starting: Starting,
 ) -> None:
     """Returns once every stage has joined its consumer group. Raises Unavailable after a while."""
     from pipeline.kafka.lag import group_members, group_of
@@ -166,12 +166,13 @@ async def until_serving(
         members = await group_members(kafka, [group for all_ in waiting.values() for group in all_])
         for name in [n for n, groups in waiting.items() if all(members.get(g) for g in groups)]:
             del waiting[name]
-            on_serving(name)
+            starting.serves(name)
         if waiting and asyncio.get_running_loop().time() > deadline:
             raise Unavailable(
                 f"{', '.join(waiting)}: not there after {STAGES_TIMEOUT_S:g} s. The logs in "
                 f"{stack.data / 'logs'} say why."
             )
+        starting.waits(waiting)
         await asyncio.sleep(0.3 if waiting else 0)
 
 
@@ -190,7 +191,8 @@ def _up_detached(
     wanted = [] if no_stages else app.stage_processes(settings, stack)
     names = [process.name for process in wanted]
     quiet()
-    running(until_serving(stack, settings, names, lambda name: tell(f"{name:<20} serves")))
+    with Starting() as starting:
+        running(until_serving(stack, settings, names, starting))
     show_stack(stack)
     _show_next(stages=not no_stages)
 

@@ -4,6 +4,7 @@ Elsewhere a plain line for each change, and for long work now and then.
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.embedded import Progress
 
 SAY_EVERY_S = 5.0
-"""How often a part that takes long is told of where no line can change."""
+"""How often something is told where no line can change."""
 _MARKS = {"ready": ("✓", "green"), "refused": ("✗", "red"), "died": ("✗", "yellow")}
 
 
@@ -28,7 +29,6 @@ class _Line:
     phase: str = "waiting"
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
-    told_at: float = 0.0
     spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
 
 
@@ -40,6 +40,9 @@ class Starting:
         """The processes that run stages, as soon as they are known."""
         self._lines: dict[str, _Line] = {}
         self._live: Live | None = None
+        self._finished = False
+        self._stopping = False
+        self._told_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if interactive():
@@ -53,32 +56,48 @@ class Starting:
         self.finish()
 
     def __call__(self, progress: "Progress") -> None:
-        phase: str = progress.phase
-        if progress.part in self.stages and phase == "ready":
-            # Its process runs; its model may take long to load.
-            phase = "starting"
-        self._change(progress.part, phase, progress.detail)
+        self._change(progress.part, progress.phase, progress.detail)
 
     def serves(self, stage: str) -> None:
         """The stage has joined its group."""
         line = self._lines.get(stage) or _Line()
         self._change(stage, "ready", f"in {duration(time.monotonic() - line.began)}")
 
+    def waits(self, stages: Iterable[str]) -> None:
+        """These do not serve yet: told where no line moves, and where it takes long."""
+        if self._live is None and self._long_silent():
+            self._told_at = time.monotonic()
+            tell(f"still starting: {', '.join(stages)}")
+
+    def _long_silent(self) -> bool:
+        return time.monotonic() - self._told_at > SAY_EVERY_S
+
     def finish(self) -> None:
-        """The last picture stays; what comes after it is told in lines of its own."""
+        """The last picture stays; from now on only what goes wrong is told, in lines of its own."""
+        self._finished = True
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def _change(self, part: str, phase: str, detail: str) -> None:
         line = self._lines.setdefault(part, _Line())
-        if line.phase == "ready" and phase == "starting":
+        if phase == "starting":
             line.began = time.monotonic()
-        new = phase != line.phase
         line.phase, line.detail = phase, detail
-        if self._live is None and (new or time.monotonic() - line.told_at > SAY_EVERY_S):
-            line.told_at = time.monotonic()
+        if phase in ("stopping", "stopped"):
+            self._stop()
+        elif self._finished:
+            if phase in ("died", "refused"):
+                tell(f"{part} {phase}: {detail}", style=_style(phase))
+        elif self._live is None and (phase in _MARKS or self._long_silent()):
+            self._told_at = time.monotonic()
             tell(f"{part:<20} {phase:<10} {detail}".rstrip(), style=_style(phase))
+
+    def _stop(self) -> None:
+        self.finish()
+        if not self._stopping:
+            self._stopping = True
+            tell("Stopping: each stage finishes its batch, then the parts end.", style="dim")
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2, 0, 0))

@@ -44,9 +44,10 @@ async def run(
             at_once.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` asks
-            loop.add_signal_handler(number, asked, number)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked, number)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # unless started by `nohup`
+        loop.add_signal_handler(signal.SIGHUP, asked, signal.SIGHUP)
     await serve(plan, on_progress=on_progress, on_ready=on_ready, until=until, at_once=at_once)
 
 

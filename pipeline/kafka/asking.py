@@ -75,7 +75,7 @@ class Asking:
                 "`hybrid-memory status` shows it, `hybrid-memory run query` starts one."
             ) from error
         except KafkaError as error:
-            raise self._connection.unavailable(error) from error
+            raise self._connection.named(error) from error
         finally:
             del self._waiting[asked.question_id]
         if isinstance(answered, Failed):
@@ -128,7 +128,7 @@ class Asking:
             await consumer.position(mine)
         except (KafkaError, OSError) as error:
             await consumer.stop()
-            raise self._connection.unavailable(error) from error
+            raise self._connection.named(error) from error
         except PipelineError:
             await consumer.stop()
             raise

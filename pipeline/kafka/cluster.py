@@ -13,6 +13,6 @@ async def cluster_id(connection: KafkaConnection) -> str:
         await admin.start()
         return str((await admin.describe_cluster())["cluster_id"])
     except (KafkaError, OSError) as error:
-        raise connection.unavailable(error) from error
+        raise connection.named(error) from error
     finally:
         await admin.close()

@@ -9,9 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+)
 
-from pipeline.errors import Unavailable
+from pipeline.errors import PipelineError, Refused, Unavailable
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_POLL_INTERVAL_MS = 300_000
@@ -65,13 +75,32 @@ class KafkaConnection:
             **signed_in,
         }
 
-    def unavailable(self, error: Exception) -> Unavailable:
-        """What to tell when the cluster does not answer."""
+    def named(self, error: Exception) -> PipelineError:
+        """What to tell when the cluster does not do what it was asked."""
+        if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+            return Refused(
+                f"It is larger than Kafka at {self.bootstrap_servers} takes (max.message.bytes). Keep "
+                "large content elsewhere and remember where it is."
+            )
+        if isinstance(error, _NOT_LET_IN):
+            return Refused(
+                f"Kafka at {self.bootstrap_servers} does not let us do it ({error}): check "
+                "KAFKA_SECURITY_PROTOCOL, KAFKA_USERNAME, KAFKA_PASSWORD and the user's ACLs."
+            )
         return Unavailable(
             f"Kafka at {self.bootstrap_servers} does not answer ({error}). "
             "Is it running? `hybrid-memory up` starts one here, "
             "KAFKA_BOOTSTRAP_SERVERS points at another."
         )
+
+
+_NOT_LET_IN = (
+    AuthenticationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    ClusterAuthorizationFailedError,
+)
 
 
 async def started_producer(connection: KafkaConnection, **overrides: Any) -> AIOKafkaProducer:
@@ -81,7 +110,7 @@ async def started_producer(connection: KafkaConnection, **overrides: Any) -> AIO
         await producer.start()
     except (KafkaError, OSError) as error:
         await producer.stop()
-        raise connection.unavailable(error) from error
+        raise connection.named(error) from error
     return producer
 
 

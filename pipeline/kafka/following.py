@@ -41,7 +41,7 @@ async def following(
             await _place(consumer, from_beginning=from_beginning)
         yield consumer
     except (KafkaError, OSError) as error:
-        raise connection.unavailable(error) from error
+        raise connection.named(error) from error
     finally:
         await consumer.stop()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from pipeline.kafka.connection import KafkaConnection
 
@@ -92,7 +92,7 @@ async def topic_ranges(connection: KafkaConnection, topics: Sequence[str]) -> di
             for topic, all_ in partitions.items()
         }
     except (KafkaError, OSError) as error:
-        raise connection.unavailable(error) from error
+        raise connection.named(error) from error
     finally:
         await consumer.stop()
 
@@ -113,7 +113,7 @@ async def _admin(connection: KafkaConnection) -> AsyncGenerator[AIOKafkaAdminCli
         await admin.start()
         yield admin
     except (KafkaError, OSError) as error:
-        raise connection.unavailable(error) from error
+        raise connection.named(error) from error
     finally:
         await admin.close()
 
@@ -131,7 +131,10 @@ async def _partitions(
 
 
 async def _committed(admin: AIOKafkaAdminClient, group: str) -> Offsets:
-    offsets: Any = await admin.list_consumer_group_offsets(group)
+    try:
+        offsets: Any = await admin.list_consumer_group_offsets(group)
+    except GroupCoordinatorNotAvailableError:
+        return {}
     return {tp: committed.offset for tp, committed in offsets.items()}
 
 
@@ -139,7 +142,11 @@ async def _members(admin: AIOKafkaAdminClient, groups: Sequence[str]) -> dict[st
     """One group a request: aiokafka 0.14 reads an answer about several with the wrong schema."""
     members: dict[str, int] = {}
     for group in groups:
-        answers: Any = await admin.describe_consumer_groups([group])
+        try:
+            answers: Any = await admin.describe_consumer_groups([group])
+        except GroupCoordinatorNotAvailableError:
+            # A cluster where no group was ever: Kafka makes its offsets topic only now.
+            continue
         # (error code, group, state, protocol type, protocol, members, ...)
         members[group] = sum(len(about[5]) for answer in answers for about in answer.groups)
     return members

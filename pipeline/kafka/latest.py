@@ -21,7 +21,7 @@ async def latest(connection: KafkaConnection, topic: str, most: int) -> list[Rec
         await consumer.start()
         found = await _tails(consumer, partitions, most)
     except (KafkaError, OSError) as error:
-        raise connection.unavailable(error) from error
+        raise connection.named(error) from error
     finally:
         await consumer.stop()
     return sorted(found, key=lambda record: record.timestamp)[-most:]

@@ -52,7 +52,7 @@ async def serve(
         try:
             await broker.start()
         except (KafkaError, OSError) as error:
-            raise connection.unavailable(error) from error
+            raise connection.named(error) from error
         for delivery in (*stages, *desks):
             _watch(delivery.consumer, delivery.name, liveness or Liveness())
         on_ready()

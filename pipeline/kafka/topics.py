@@ -40,7 +40,7 @@ async def ensure_topics(
         await _led(admin, [topic.under(prefix) for topic in missing])
         counts = existing | {topic.under(prefix): wanted for topic in missing}
     except (KafkaError, OSError) as error:
-        raise connection.unavailable(error) from error
+        raise connection.named(error) from error
     finally:
         await admin.close()
     _agree({topic.under(prefix): counts[topic.under(prefix)] for topic in ORDERED})

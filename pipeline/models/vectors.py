@@ -59,7 +59,8 @@ def join(windows: Sequence[Window], seen: Sequence[Seen]) -> Embedding:
 
 def evenly_spaced(count: int, most: int) -> NDArray[np.intp]:
     """`most` of the indices below `count`, the first and the last among them; all if there are fewer."""
-    return np.linspace(0, count - 1, min(count, most)).astype(np.intp)
+    kept = min(count, most)
+    return np.arange(kept) * (count - 1) // max(kept - 1, 1)
 
 
 def normalised(rows: Floats) -> Floats:

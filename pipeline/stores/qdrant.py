@@ -151,7 +151,7 @@ class QdrantPoints:
         return {UUID(str(record.id)): record.payload or {} for record in records}
 
     async def put(self, points: Sequence[Point]) -> None:
-        for piece in _pieces(points):
+        for piece in pieces(points):
             await self._call(
                 self._client.upsert(
                     self._collection,
@@ -301,18 +301,18 @@ def _vector_params(dimensions: int) -> dict[str, models.VectorParams]:
     }
 
 
-def _pieces(points: Sequence[Point]) -> Sequence[Sequence[Point]]:
+def pieces(points: Sequence[Point]) -> Sequence[Sequence[Point]]:
     """Cuts points into requests of a size that a server takes."""
-    pieces: list[list[Point]] = [[]]
+    cut: list[list[Point]] = []
     numbers = 0
     for point in points:
         more = _numbers(point)
-        if pieces[-1] and (len(pieces[-1]) == _PIECE or numbers + more > _PIECE_NUMBERS):
-            pieces.append([])
+        if not cut or len(cut[-1]) == _PIECE or numbers + more > _PIECE_NUMBERS:
+            cut.append([])
             numbers = 0
-        pieces[-1].append(point)
+        cut[-1].append(point)
         numbers += more
-    return pieces
+    return cut
 
 
 def _numbers(point: Point) -> int:

@@ -116,7 +116,9 @@ def test_images_have_versions(services: Mapping[str, Json], stages: Mapping[str,
 
 def test_the_image_gets_every_file_it_copies(project: Path):
     let_in = (project / ".dockerignore").read_text("utf-8").split("\n")
-    lines = re.findall(r"^COPY (?!--from)(.*)$", (project / "deploy/Dockerfile").read_text(), re.M)
+    lines = re.findall(
+        r"^COPY (?!--from)(.*)$", (project / "deploy/Dockerfile").read_text(), re.MULTILINE
+    )
     for copied in (name for line in lines for name in line.split()[:-1]):
         assert f"!{copied}" in let_in
         assert (project / copied).exists()

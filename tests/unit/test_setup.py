@@ -92,7 +92,6 @@ def test_an_unknown_build_of_torch_is_refused(machine: Machine):
 def installed(machine: Machine, torch: str) -> None:
     """As if all had been installed before."""
     venv = machine.project / ".venv"
-    shutil.copy(Path(__file__).parents[2] / "requirements-uv.txt", machine.root)
     machine.has(str(venv / "bin/python"), "exit 0")
     machine.has(str(venv / "bin/uv"), f'echo "$*" >> "{machine.root}/uv.log"; echo "uv 0.13.9 (x)"')
     machine.has(str(venv / "bin/hybrid-memory"), "exit 0")

@@ -1,0 +1,71 @@
+"""A stack for the time of a block: the one that runs here, or one that ends with the block."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli.printing import tell
+from pipeline.cli.stack import plan, until_serving
+from pipeline.cli.starting import Starting
+
+if TYPE_CHECKING:
+    from pipeline.embedded import Plan, Process, Stack
+    from pipeline.settings import Settings
+
+
+@asynccontextmanager
+async def borrowed_stack(data: Path, settings: "Settings") -> "AsyncGenerator[Stack]":
+    """A stack whose stages serve. It is stopped at the end only if it was started for this."""
+    from pipeline.embedded import discover
+
+    there = discover()
+    if there is not None:
+        tell(f"A stack runs on {there.data}: it is used, and goes on running.")
+        yield there
+        return
+    async with _started(plan(data, settings, {}, _kafka_jars()), settings) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def _started(made: "Plan", settings: "Settings") -> "AsyncGenerator[Stack]":
+    from pipeline import app, embedded
+
+    until = asyncio.Event()
+    ready: asyncio.Future[Stack] = asyncio.get_running_loop().create_future()
+    with Starting() as starting:
+
+        def processes(stack: "Stack") -> "list[Process]":
+            wanted = list(app.stage_processes(settings, stack))
+            starting.stages = frozenset(process.name for process in wanted)
+            return wanted
+
+        serving = asyncio.create_task(
+            embedded.serve(
+                replace(made, stages=processes),
+                on_progress=starting,
+                on_ready=ready.set_result,
+                until=until,
+            )
+        )
+        try:
+            await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+            stack = ready.result()
+            await until_serving(stack, settings, starting.stages, starting)
+            starting.finish()
+            yield stack
+        finally:
+            until.set()
+            await serving
+
+
+def _kafka_jars() -> Path | None:
+    import os
+
+    named = os.environ.get("KAFKA_JARS")
+    return Path(named) if named else None

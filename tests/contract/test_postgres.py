@@ -1,0 +1,261 @@
+"""What only Postgres must do: survive its troubles, its writers at once, and leave no trace of a text."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from random import Random
+from typing import Any, TypeAlias
+
+import asyncpg
+import pytest
+
+from pipeline.domain.identity import memory_key
+from pipeline.domain.versions import Outcome, stamp
+from pipeline.errors import Refused, Unavailable
+from pipeline.stores import sql
+from pipeline.stores.postgres import PostgresRecords, migrate, open_records
+from schemas.events import Enriched
+from tests.builders import enriched, forgotten, user_forgotten
+
+Psql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture
+async def records(dsn: str) -> AsyncIterator[PostgresRecords]:
+    """The record, empty."""
+    opened = await open_records(dsn)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def psql(dsn: str) -> AsyncIterator[Psql]:
+    """A connection of the test's own."""
+    connection = await asyncpg.connect(dsn)
+    yield connection
+    await connection.close()
+
+
+async def written(records: PostgresRecords, batch: Sequence[Enriched]) -> Sequence[Outcome]:
+    """Writes until it succeeds, as the delivery layer does."""
+    while True:
+        try:
+            return await records.write(batch)
+        except Unavailable:
+            await asyncio.sleep(0.05)
+
+
+# Opening
+
+
+async def test_nobody_there_is_unavailable_and_the_password_stays_secret(free_port: int) -> None:
+    with pytest.raises(Unavailable, match=f"127.0.0.1:{free_port}") as caught:
+        await open_records(f"postgresql://user:hunter2@127.0.0.1:{free_port}/db")
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_an_unknown_database_is_refused(postgres: str) -> None:
+    with pytest.raises(Refused, match="POSTGRES_DSN"):
+        await open_records(postgres.replace("/postgres?", "/nowhere?"))
+
+
+async def test_an_unknown_role_is_refused(postgres: str) -> None:
+    with pytest.raises(Refused, match="POSTGRES_DSN"):
+        await open_records(postgres.replace("//postgres:", "//nobody:"))
+
+
+@pytest.mark.parametrize("dsn", ["hunter2", "mysql://user:hunter2@host/db", ""])
+async def test_what_is_no_address_is_refused_without_repeating_it(dsn: str) -> None:
+    with pytest.raises((Refused, Unavailable)) as caught:
+        await open_records(dsn)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_any_number_of_writers_may_start_at_once(dsn: str) -> None:
+    opened = await asyncio.gather(*(open_records(dsn) for _ in range(6)))
+    assert await opened[0].write([enriched()]) == ["stored"]
+    assert await opened[5].count() == 1
+    await asyncio.gather(*(each.close() for each in opened))
+
+
+async def test_a_record_of_a_later_version_is_refused(dsn: str, psql: Psql) -> None:
+    await migrate(dsn)
+    await psql.execute("update alembic_version set version_num = '9999'")
+    with pytest.raises(Refused, match="later version"):
+        await open_records(dsn)
+
+
+async def test_its_connections_say_whose_they_are(dsn: str, psql: Psql) -> None:
+    opened = await open_records(dsn, application_name="record_writer")
+    names = await psql.fetch("select application_name from pg_stat_activity")
+    assert "record_writer" in {row["application_name"] for row in names}
+    await opened.close()
+
+
+# Troubles
+
+
+async def test_a_lost_connection_is_unavailable_and_the_batch_can_be_repeated(
+    records: PostgresRecords, psql: Psql
+) -> None:
+    await records.write([enriched(memory_id="m", version=1)])
+    batch = [enriched(memory_id="n"), enriched("newer", memory_id="m", version=2)]
+    async with psql.transaction():
+        await psql.execute("select from memories for update")
+        writing = asyncio.ensure_future(records.write(batch))
+        await _terminate_whoever_waits(psql)
+        with pytest.raises(Unavailable):
+            await writing
+    assert await records.count() == 1
+    assert await written(records, batch) == ["stored", "stored"]
+    assert await records.count() == 2
+
+
+async def _terminate_whoever_waits(psql: Psql) -> None:
+    waiting = """
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where pid <> pg_backend_pid() and wait_event_type = 'Lock'
+    """
+    for _ in range(500):
+        if await psql.fetch(waiting):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("nobody waits")
+
+
+async def test_what_takes_too_long_is_unavailable(dsn: str, psql: Psql) -> None:
+    records = await open_records(dsn, timeout_s=0.5)
+    await records.write([enriched(memory_id="m", version=1)])
+    async with psql.transaction():
+        await psql.execute("select from memories for update")
+        with pytest.raises(Unavailable, match="TimeoutError"):
+            await records.write([enriched(memory_id="m", version=2)])
+    assert await written(records, [enriched(memory_id="m", version=2)]) == ["stored"]
+    await records.close()
+
+
+async def test_a_server_that_only_reads_is_unavailable(dsn: str) -> None:
+    await migrate(dsn)
+    records = await open_records(f"{dsn}&default_transaction_read_only=on")
+    assert await records.count() == 0
+    with pytest.raises(Unavailable, match="ReadOnly"):
+        await records.write([enriched()])
+    await records.close()
+
+
+async def test_a_batch_is_written_whole_or_not_at_all(records: PostgresRecords, psql: Psql) -> None:
+    await psql.execute("alter table memories add check (memory_id <> 'bad')")
+    batch = [enriched(), user_forgotten("bob"), enriched(memory_id="bad")]
+    with pytest.raises(asyncpg.CheckViolationError):
+        await records.write(batch)
+    for table in ("memories", "memory_states", "forgotten_users"):
+        assert await psql.fetchval(f"select count(*) from {table}") == 0
+
+
+# Several writers
+
+
+async def test_a_write_of_what_was_newest_once_changes_nothing(
+    records: PostgresRecords, psql: Psql
+) -> None:
+    """A consumer read, lost its partition, and writes only now."""
+    await records.write([enriched("newer", memory_id="m", version=2)])
+    place = stamp(enriched(version=1))
+    row = {
+        "key": str(memory_key("alice", "m")),
+        "precedence": place.precedence,
+        "tie": place.tie,
+        "text": "late",
+    }
+    await psql.execute(sql.UPSERT, json.dumps([_row(row)]))
+    memory = await records.get("alice", "m")
+    assert memory is not None
+    assert memory.text == "newer"
+
+
+def _row(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "user_id": "alice",
+        "memory_id": "m",
+        "version": 1,
+        "event_id": str(enriched().event_id),
+        "published_at": "2026-05-01T12:00:00Z",
+        "forgotten": False,
+        "content_hash": "",
+    } | fields
+
+
+async def test_writers_of_the_same_memories_end_with_the_newest(dsn: str) -> None:
+    writers = [await open_records(dsn) for _ in range(3)]
+    names = [f"m{i}" for i in range(12)]
+    events = [enriched(f"{v}", memory_id=name, version=v) for name in names for v in range(1, 9)]
+
+    async def write_all(writer: PostgresRecords, random: Random) -> None:
+        order = random.sample(events, len(events))
+        for begin in range(0, len(order), 16):
+            await written(writer, order[begin : begin + 16])
+
+    await asyncio.gather(*(write_all(writer, Random(i)) for i, writer in enumerate(writers)))
+    kept = [await writers[0].get("alice", name) for name in names]
+    assert [memory.text for memory in kept if memory] == ["8"] * len(names)
+    for name in names:
+        assert len(await writers[0].history("alice", name)) == 8
+    await asyncio.gather(*(writer.close() for writer in writers))
+
+
+async def test_a_user_is_forgotten_while_others_write(dsn: str) -> None:
+    """Nothing that is not newer survives, on whichever side of the forgetting it was written."""
+    writers = [await open_records(dsn) for _ in range(3)]
+    events = [enriched(memory_id=f"m{i}", version=5 if i % 2 else 20) for i in range(120)]
+
+    async def write_some(writer: PostgresRecords, mine: Sequence[Enriched]) -> None:
+        for begin in range(0, len(mine), 4):
+            await written(writer, mine[begin : begin + 4])
+
+    async def forget(writer: PostgresRecords, partition: int) -> None:
+        await asyncio.sleep(0.02)
+        event = user_forgotten(version=10, partition=partition, partitions=2)
+        await written(writer, [event])
+
+    await asyncio.gather(
+        write_some(writers[0], events[0::2]),
+        write_some(writers[1], events[1::2]),
+        forget(writers[2], 0),
+        forget(writers[1], 1),
+    )
+    assert await writers[0].count("alice") == 60
+    assert await writers[0].get("alice", "m0") is not None
+    assert await writers[0].get("alice", "m1") is None
+    await asyncio.gather(*(writer.close() for writer in writers))
+
+
+# Nothing is left of what was forgotten
+
+
+@pytest.mark.parametrize("forgetting", [forgotten("m", version=9), user_forgotten(version=9)])
+@pytest.mark.parametrize("late", [False, True])
+async def test_no_table_keeps_what_was_forgotten(
+    records: PostgresRecords,
+    psql: Psql,
+    forgetting: Enriched,
+    late: bool,
+) -> None:
+    secret: dict[str, Any] = {
+        "speaker": "secret",
+        "agent_id": "secret",
+        "app_id": "secret",
+        "run_id": "secret",
+        "topics": ("secret",),
+        "metadata": {"secret": "secret"},
+    }
+    states = [enriched("secret", memory_id="m", version=version, **secret) for version in (1, 2, 3)]
+    if late:
+        await records.write([states[0], forgetting])
+        await records.write(states[1:])
+    else:
+        await records.write(states)
+        await records.write([forgetting])
+    for table in ("memories", "memory_states", "forgotten_users"):
+        rows = await psql.fetch(f"select t::text as row from {table} t")
+        assert "secret" not in " ".join(row["row"] for row in rows)
+    assert len(await records.history("alice", "m")) == 4

@@ -1,0 +1,154 @@
+"""What only Qdrant Edge must do: keep its directory to itself, and what it said it had written."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import Refused
+from pipeline.ports import MemoryVectors
+from pipeline.stores.qdrant_edge import open_edge
+from schemas.search import Hit, SearchFilter
+from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, question, user_forgotten
+
+
+async def opened(
+    directory: Path, *, model: str = MODEL, dimensions: int = DIMENSIONS
+) -> MemoryVectors:
+    return await open_edge(directory, model=model, dimensions=dimensions)
+
+
+async def test_a_second_owner_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
+    first = await opened(tmp_path)
+    with pytest.raises(Refused, match=r"already has an owner.*QDRANT_URL"):
+        await opened(tmp_path)
+    await first.write([enriched()])
+    assert await first.count() == 1
+    await first.close()
+
+
+async def test_a_second_process_is_refused_too(tmp_path: Path) -> None:
+    first = await opened(tmp_path)
+    child = await _child(tmp_path, writes=1)
+    _, said = await child.communicate()
+    assert child.returncode == 1
+    assert b"already has an owner" in said
+    await first.close()
+
+
+async def test_what_was_written_is_there_after_closing(tmp_path: Path) -> None:
+    first = await opened(tmp_path)
+    await first.write([enriched(memory_id="m"), enriched(memory_id="gone"), forgotten("gone")])
+    await first.write([enriched(user_id="bob"), user_forgotten("bob")])
+    before = [each async for each in first.fingerprints()]
+    await first.close()
+    second = await opened(tmp_path)
+    assert [each async for each in second.fingerprints()] == before
+    assert await second.write([enriched(user_id="bob", version=1)]) == ["forgotten"]
+    hits = await second.search("alice", question(), filter=SearchFilter(), limit=9, min_score=None)
+    assert [hit.memory_id for hit in hits] == ["m"]
+    await second.close()
+
+
+async def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
+    acknowledged = 0
+    for _ in range(3):
+        child = await _child(tmp_path, writes=1_000)
+        assert child.stdout
+        for _ in range(8):
+            acknowledged = int(await child.stdout.readline())
+        os.kill(child.pid, signal.SIGKILL)
+        # Acknowledged are also those lines that were still under way.
+        rest, _ = await child.communicate()
+        acknowledged = int((rest.split() or [acknowledged])[-1])
+    survivor = await opened(tmp_path)
+    assert await survivor.count("alice") >= acknowledged > 0
+    ids = {hit.memory_id for hit in await _all(survivor)}
+    assert {f"m{i}" for i in range(acknowledged)} <= ids
+    await survivor.close()
+
+
+async def _all(index: MemoryVectors) -> list[Hit]:
+    found = await index.search(
+        "alice", question(), filter=SearchFilter(), limit=100_000, min_score=None
+    )
+    return list(found)
+
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from pipeline.stores.qdrant_edge import open_edge
+from tests.builders import DIMENSIONS, MODEL, enriched
+
+async def main():
+    index = await open_edge(Path(sys.argv[1]), model=MODEL, dimensions=DIMENSIONS)
+    begin = await index.count("alice")
+    for i in range(begin, begin + int(sys.argv[2])):
+        await index.write([enriched(memory_id=f"m{i}")])
+        print(i + 1, flush=True)
+    await index.close()
+
+asyncio.run(main())
+"""
+
+
+async def _child(directory: Path, *, writes: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _WRITER,
+        str(directory),
+        str(writes),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@pytest.mark.parametrize("other", [{"dimensions": DIMENSIONS + 1}, {"model": "another"}])
+async def test_the_index_of_another_model_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    await (await opened(tmp_path)).close()
+    with pytest.raises(Refused, match="name another directory"):
+        await opened(tmp_path, **other)
+    await (await opened(tmp_path)).close()
+
+
+async def test_an_index_that_was_half_made_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "index.new" / "shard").mkdir(parents=True)
+    (tmp_path / "index.new" / "shard" / "rubbish").write_text("half")
+    index = await opened(tmp_path)
+    assert await index.write([enriched()]) == ["stored"]
+    await index.close()
+
+
+async def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "shape.json").write_text("not ours")
+    with pytest.raises(Refused, match="no index of ours"):
+        await opened(tmp_path)
+    assert (tmp_path / "index" / "shape.json").read_text() == "not ours"
+
+
+async def test_searches_and_writes_at_once_disturb_nobody(tmp_path: Path) -> None:
+    index = await opened(tmp_path)
+    await index.write([enriched(memory_id="m", version=1)])
+
+    async def write(begin: int) -> None:
+        for i in range(10):
+            await index.write([enriched(memory_id=f"m{begin + i}") for _ in range(5)])
+
+    async def search() -> None:
+        for _ in range(40):
+            hits = await index.search(
+                "alice", question(), filter=SearchFilter(), limit=5, min_score=None
+            )
+            assert hits
+
+    await asyncio.gather(write(100), write(200), search(), search())
+    assert await index.count() == 21
+    await index.close()
