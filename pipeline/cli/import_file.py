@@ -4,26 +4,25 @@ Read in batches and in constant memory; what is wrong with a row is told, and co
 A place is kept after each accepted batch, so that an import that was ended goes on where it stopped.
 """
 
+import asyncio
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import duration, on_one_line, show, show_json, tell
+from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, client_of, located, quiet, running
+from pipeline.cli.rejects import Rejects
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
     from pipeline.cli.lines import Line
     from pipeline.cli.loading import Count
     from pipeline.cli.places import Place
-
-TOLD_REJECTS = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -134,26 +133,34 @@ async def _import(
         on_rejected=rejected.add,
         on_set_aside=lambda receipt, why: tell(f"{receipt.memory_id}: {why}", style="yellow"),
     )
-    async with client_of(here.kafka, here.prefix) as client:
-        with (
-            _opened(file, offset) as fd,
-            Meter(total, done=line, stored=patience_s is not None) as meter,
-        ):
-            await load(
-                client,
-                lines_of(fd, number=line, offset=offset),
-                user=user,
-                batch=batch,
-                conversations=conversations,
-                count=count,
-                meter=meter,
-                watching=watching,
-                patience_s=patience_s,
-            )
+    try:
+        async with client_of(here.kafka, here.prefix) as client:
+            with (
+                _opened(file, offset) as fd,
+                Meter(total, done=line, stored=patience_s is not None) as meter,
+            ):
+                await load(
+                    client,
+                    lines_of(fd, number=line, offset=offset),
+                    user=user,
+                    batch=batch,
+                    conversations=conversations,
+                    count=count,
+                    meter=meter,
+                    watching=watching,
+                    patience_s=patience_s,
+                )
+    except asyncio.CancelledError:
+        tell(f"Stopped: {count.accepted:,} accepted, none of them lost. {_resumption(place)}")
+        raise
     rejected.tell_rest()
     if place is not None:
         places.drop(place.source)
     return place, count
+
+
+def _resumption(place: "Place | None") -> str:
+    return "" if place is None else "The same command goes on from here."
 
 
 async def _begun(file: str, here: Located, user: str | None, *, restart: bool) -> "Place | None":
@@ -199,32 +206,6 @@ def _readable(file: str) -> Generator[None]:
         raise Refused(f"{file} cannot be read: {error.strerror or error}.") from error
 
 
-class Rejects:
-    """Tells the first rows that cannot be used; keeps all of them where that is wanted."""
-
-    def __init__(self, path: Path | None, *, append: bool) -> None:
-        self._told = 0
-        self._path = path
-        self._mode = "a" if append else "w"
-
-    def add(self, line: "Line", reason: str) -> None:
-        """One row that cannot be used."""
-        if self._told < TOLD_REJECTS:
-            tell(f"line {line.number}: {on_one_line(reason, 300)}", style="yellow")
-        self._told += 1
-        if self._path is not None:
-            row = (line.content or b"").decode("utf-8", "backslashreplace")
-            with self._path.open(self._mode, encoding="utf-8") as file:
-                file.write(dumps({"line": line.number, "reason": reason, "row": row}) + "\n")
-            self._mode = "a"
-
-    def tell_rest(self) -> None:
-        """How many were not told one by one."""
-        if self._told > TOLD_REJECTS:
-            where = f"All are in {self._path}." if self._path else "--rejects FILE keeps all."
-            tell(f"and {self._told - TOLD_REJECTS:,} more. {where}", style="yellow")
-
-
 def _report(place: "Place | None", count: "Count", *, wait: bool, json: bool) -> None:
     before = place.accepted if place else 0
     rejected_before = place.rejected if place else 0
@@ -251,4 +232,7 @@ def _report(place: "Place | None", count: "Count", *, wait: bool, json: bool) ->
         f"{aside}; took {duration(count.took_s)}, {rate:,.0f}/s."
     )
     if before or rejected_before:
-        show(f"An earlier run had accepted {before:,} and rejected {rejected_before:,}.")
+        show(
+            f"An earlier run had accepted {before:,} and rejected {rejected_before:,}; "
+            "`hybrid-memory status` shows whether a stage still works on them."
+        )

@@ -32,7 +32,7 @@ class Meter:
         self._bars: Progress | None = None
 
     def __enter__(self) -> Self:
-        if interactive():
+        if interactive() and self._total != self._done_before:
             self._bars = Progress(
                 TextColumn("{task.description:<9}"),
                 BarColumn(bar_width=32),
@@ -78,9 +78,7 @@ class Meter:
         of = "" if self._total is None else f" of {self._total:,}"
         stored = f", {self._stored:,} stored" if self._shows_stored else ""
         left = ""
-        if self._total is not None and rate > 0:
-            waiting = self._total - (
-                self._stored + self._done_before if self._shows_stored else self._accepted
-            )
-            left = f", about {duration(waiting / rate)} left"
+        done = self._stored + self._done_before if self._shows_stored else self._accepted
+        if self._total is not None and rate > 0 and done < self._total:
+            left = f", about {duration((self._total - done) / rate)} left"
         tell(f"{self._accepted:,}{of} accepted{stored}, {rate:,.0f}/s{left}")

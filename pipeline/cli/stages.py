@@ -5,8 +5,9 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -15,6 +16,9 @@ from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import show, show_json
 from pipeline.cli.reaching import Located, located, read_settings, running
 from pipeline.errors import Halted, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from pipeline.liveness import Liveness
 
 STACK_PATIENCE_S = 15.0
 """How long a stage that the stack starts waits for the word of the stack."""
@@ -31,6 +35,16 @@ def run(
         list[str],
         typer.Argument(metavar="STAGE...", help="One or more; `hybrid-memory stages` lists them."),
     ],
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="Answer GET /live and /ready there, for whoever restarts it.",
+            show_default=False,
+        ),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Run stages in this process, until SIGTERM or Ctrl-C.
@@ -52,15 +66,16 @@ def run(
     unknown = [name for name in stages if name not in known]
     if unknown:
         raise Refused(f"No such stage: {', '.join(unknown)}. There are {', '.join(known)}.")
-    code = running(_run(list(dict.fromkeys(stages)), data))
+    code = running(_run(list(dict.fromkeys(stages)), data, health_port))
     raise typer.Exit(code)
 
 
-async def _run(names: Sequence[str], data: Path | None) -> int:
+async def _run(names: Sequence[str], data: Path | None, health_port: int | None) -> int:
     import structlog
 
     from pipeline import app
     from pipeline.cli import logs
+    from pipeline.liveness import Liveness
 
     settings = read_settings()
     logs.configure(settings.log_level, settings.log_format)
@@ -68,9 +83,18 @@ async def _run(names: Sequence[str], data: Path | None) -> int:
     try:
         here = await _located(data)
         until = _asked_to_stop()
-        await app.run(
-            names, settings, here.addresses, until=until, on_ready=lambda: log.info("ready")
-        )
+        liveness = Liveness()
+        async with AsyncExitStack() as stack:
+            if health_port is not None:
+                await _answer(stack, liveness, health_port)
+            await app.run(
+                names,
+                settings,
+                here.addresses,
+                until=until,
+                liveness=liveness,
+                on_ready=lambda: log.info("ready"),
+            )
     except (Refused, Halted) as error:
         log.critical("cannot run", reason=str(error))
         return 78  # EX_CONFIG
@@ -79,6 +103,17 @@ async def _run(names: Sequence[str], data: Path | None) -> int:
         return 75  # EX_TEMPFAIL
     log.info("stopped")
     return 0
+
+
+async def _answer(stack: AsyncExitStack, liveness: "Liveness", port: int) -> None:
+    """Tells whoever asks whether the process still drinks. Raises Refused."""
+    from pipeline.health import answering
+
+    try:
+        # On all interfaces: whoever probes a container does it from outside.
+        await stack.enter_async_context(answering(liveness, host="0.0.0.0", port=port))  # noqa: S104
+    except OSError as error:
+        raise Refused(f"--health-port {port} cannot be had: {error.strerror or error}.") from error
 
 
 async def _located(data: Path | None) -> Located:

@@ -52,13 +52,28 @@ def _end(processes: list[psutil.Process], grace_s: float) -> None:
     family = _with_children(processes)
     for process in processes:
         _ask_to_end(process)
-    _, alive = psutil.wait_procs(family, timeout=grace_s)
-    for process in alive:
+    for process in _alive_after(grace_s, family):
         try:
             process.kill()
         except psutil.Error:
             continue
-    psutil.wait_procs(alive, timeout=grace_s)
+    _alive_after(grace_s, family)
+
+
+def _alive_after(limit_s: float, processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Wait until all have ended, but not longer; those that have not."""
+    deadline = time.monotonic() + limit_s
+    while (alive := [one for one in processes if _is_alive(one)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    # One that ended stays a zombie until its parent asks, which may be never.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _with_children(processes: list[psutil.Process]) -> list[psutil.Process]:

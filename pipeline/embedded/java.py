@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ KAFKA = "org.apache.kafka:kafka_2.13:4.3.0"
 LOGGING_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
 _LOCK = Path(__file__).with_name("kafka.lock")
 _OLDEST_JAVA = 17
+_STAGING = ".fetching-"
+_ABANDONED_AFTER_S = 3600.0  # a process that fetched was killed
 _ELSE = (
     "Set KAFKA_BOOTSTRAP_SERVERS to use a Kafka that runs elsewhere, or KAFKA_JARS to a folder with "
     "its jars, such as the `libs` of a Kafka 4 distribution."
@@ -89,7 +92,7 @@ async def fetched_jars(
     jars = pinned()
     missing = await asyncio.to_thread(_missing, cache, jars)
     if missing:
-        await asyncio.to_thread(cache.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(_make_tidy, cache)
         addresses = repositories or await asyncio.to_thread(_repositories)
         here = len(jars) - len(missing)
         try:
@@ -129,6 +132,13 @@ async def _fetch_all(
                 one.exception()  # the first error was told; nobody asks for the others
 
 
+def _make_tidy(cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    for staging in cache.glob(f"{_STAGING}*"):
+        if time.time() - staging.stat().st_mtime > _ABANDONED_AFTER_S:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def _missing(cache: Path, jars: Iterable[Jar]) -> list[Jar]:
     return [jar for jar in jars if _sha256(cache / jar.filename) != jar.sha256]
 
@@ -152,7 +162,7 @@ def _fetch(jar: Jar, cache: Path, repositories: Mapping[str, str]) -> None:
     from jgo.maven import MavenContext
 
     group, artifact, version = jar.coordinate.split(":")
-    with TemporaryDirectory(dir=cache, prefix=".fetching-") as staging:
+    with TemporaryDirectory(dir=cache, prefix=_STAGING) as staging:
         context = MavenContext(repo_cache=Path(staging), remote_repos=dict(repositories))
         file = context.project(group, artifact).at_version(version).artifact().resolve()
         if _sha256(file) != jar.sha256:

@@ -93,11 +93,15 @@ class Keeper:
         if self.pid is not None:
             self._tell("stopping", "")
             self._signal(self._command.stop_signal)
-        _, late = await asyncio.wait({self._task}, timeout=self._command.stop_timeout_s)
-        if late:
+        try:
+            async with asyncio.timeout(self._command.stop_timeout_s):
+                await self._gone(self._task)
+            manner_of_end = ""
+        except TimeoutError:
             self.kill()
-            await asyncio.wait({self._task})
-        self._tell("stopped", f"killed after {self._command.stop_timeout_s:g} s" if late else "")
+            await self._gone(self._task)
+            manner_of_end = f"killed after {self._command.stop_timeout_s:g} s"
+        self._tell("stopped", manner_of_end)
 
     def kill(self) -> None:
         """End the process and what it started, at once."""
@@ -105,6 +109,12 @@ class Keeper:
         if self.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    async def _gone(self, task: asyncio.Task[None]) -> None:
+        await asyncio.wait({task})
+        # Where a whole loop is being cancelled, the task is, too, and the process lives on.
+        if self._process is not None:
+            await self._process.wait()
 
     async def _keep(self) -> None:
         pauses_s = growing(*self._pauses_s)

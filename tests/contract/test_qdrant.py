@@ -1,7 +1,7 @@
 """What only Qdrant's client must do: tell a server in trouble from a message in trouble."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ async def opened(url: str) -> None:
 
 
 @asynccontextmanager
-async def server(answer: bytes, pause_s: float = 0.0) -> AsyncIterator[str]:
+async def server(answer: bytes, pause_s: float = 0.0) -> AsyncGenerator[str]:
     """A server that says the same to everybody."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -30,14 +29,14 @@ def settings_table() -> str:
 
 def _row(name: str, field: FieldInfo, about: str) -> str:
     choices = ", ".join(f"`{choice}`" for choice in _choices(field.annotation))
-    told = f"{about} " if about else ""
-    return f"| `{name.upper()}` | {_default(field.default)} | {told}{choices} |".replace("  |", " |")
+    told = " ".join(filter(None, [about, f"One of {choices}." if choices else ""]))
+    return f"| `{name.upper()}` | {_default(field.default)} | {told} |".replace("  |", " |")
 
 
 def _default(value: Any) -> str:
     if value in (None, PydanticUndefined):
         return ""
-    return f"`{value.value if isinstance(value, Enum) else value}`"
+    return f"`{value}`"
 
 
 def _choices(annotation: Any) -> Iterable[str]:
@@ -50,7 +49,9 @@ def test_the_settings_are_all_there(readme: str):
 
 def test_every_command_in_it_exists(readme: str):
     commands: dict[str, Any] = vars(get_command(app))["commands"]
-    used = re.findall(r"^(?:\$ )?(?:\.venv/bin/)?hybrid-memory ([a-z-]+)(.*)$", readme, re.MULTILINE)
+    used = re.findall(
+        r"^(?:\$ )?(?:\.venv/bin/)?hybrid-memory ([a-z-]+)(.*)$", readme, re.MULTILINE
+    )
     assert {name for name, _ in used} <= commands.keys()
     for name, rest in used:
         options = {option for parameter in commands[name].params for option in parameter.opts}
@@ -58,7 +59,9 @@ def test_every_command_in_it_exists(readme: str):
 
 
 def test_every_target_of_make_in_it_exists(readme: str, project: Path):
-    targets = set(re.findall(r"^([a-z]+):", (project / "Makefile").read_text("utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z]+):", (project / "Makefile").read_text("utf-8"), re.MULTILINE)
+    )
     assert set(re.findall(r"`make ([a-z]+)", readme)) <= targets
 
 
@@ -85,4 +88,8 @@ def test_a_decision_says_why(project: Path):
     assert [file.name[:4] for file in decisions] == [f"{n + 1:04}" for n in range(len(decisions))]
     for file in decisions:
         text = file.read_text("utf-8")
-        assert re.findall(r"^## (\w+)", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+        assert re.findall(r"^## (\w+)", text, re.MULTILINE) == [
+            "Context",
+            "Decision",
+            "Consequences",
+        ]

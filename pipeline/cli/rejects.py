@@ -1,0 +1,38 @@
+"""The rows of an import that cannot be used: the first are told, all are kept where that is wanted."""
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli.printing import on_one_line, tell
+
+if TYPE_CHECKING:
+    from pipeline.cli.lines import Line
+
+TOLD = 10
+
+
+class Rejects:
+    """Tells of each row once. With `append`, goes on in the file that an earlier run began."""
+
+    def __init__(self, path: Path | None, *, append: bool) -> None:
+        self._told = 0
+        self._path = path
+        self._mode = "a" if append else "w"
+
+    def add(self, line: "Line", reason: str) -> None:
+        """One row that cannot be used."""
+        if self._told < TOLD:
+            tell(f"line {line.number}: {on_one_line(reason, 300)}", style="yellow")
+        self._told += 1
+        if self._path is not None:
+            row = (line.content or b"").decode("utf-8", "backslashreplace")
+            with self._path.open(self._mode, encoding="utf-8") as file:
+                file.write(dumps({"line": line.number, "reason": reason, "row": row}) + "\n")
+            self._mode = "a"
+
+    def tell_rest(self) -> None:
+        """How many were not told one by one."""
+        if self._told > TOLD:
+            where = f"All are in {self._path}." if self._path else "--rejects FILE keeps all."
+            tell(f"and {self._told - TOLD:,} more. {where}", style="yellow")

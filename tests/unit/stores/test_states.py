@@ -1,0 +1,92 @@
+"""What a batch comes to, where `settle` leaves it to the stores."""
+
+import pytest
+
+from pipeline.domain.identity import memory_key
+from pipeline.domain.versions import Known, erased, stamp
+from pipeline.errors import Refused
+from pipeline.stores.states import (
+    Decided,
+    Erased,
+    Watermark,
+    decide,
+    is_done,
+    known_of,
+    named_user,
+)
+from schemas.events import MemoryEnriched, MemoryForgotten
+from tests.builders import enriched, forgotten, named, user_forgotten
+
+KEY = memory_key("alice", "m")
+_forgetting = user_forgotten(version=10)
+MARK = Watermark(10, _forgetting.event_id, _forgetting.published_at)
+
+
+def decided(
+    *events: MemoryEnriched | MemoryForgotten, holding: MemoryEnriched | None = None
+) -> Decided:
+    known = {KEY: known_of(holding)} if holding else {}
+    return decide(events, known, {"alice": MARK})
+
+
+def test_what_arrives_after_its_user_was_forgotten_leaves_a_tombstone() -> None:
+    came = decided(enriched(memory_id="m", version=9))
+    assert came.outcomes == ["forgotten"]
+    assert came.writes == {KEY: Erased("alice", "m", MARK)}
+    assert known_of(came.writes[KEY]) == erased(10)
+
+
+def test_the_tombstone_takes_what_the_late_event_would_have_replaced() -> None:
+    """As if it had come in time: it would have won, and then have gone with its user."""
+    older = enriched(memory_id="m", version=8)
+    assert decided(enriched(memory_id="m", version=9), holding=older).writes == {
+        KEY: Erased("alice", "m", MARK)
+    }
+    yielding = enriched(memory_id="m", version=20, if_absent=True)
+    assert decided(enriched(memory_id="m", version=9), holding=yielding).writes == {
+        KEY: Erased("alice", "m", MARK)
+    }
+
+
+def test_the_tombstone_spares_what_is_newer() -> None:
+    newer = enriched(memory_id="m", version=11)
+    assert decided(enriched(memory_id="m", version=9), holding=newer).writes == {}
+    assert decided(enriched(memory_id="m", version=9), newer).writes == {KEY: newer}
+    assert decided(newer, enriched(memory_id="m", version=9)).writes == {KEY: newer}
+
+
+def test_a_tombstone_is_left_once() -> None:
+    late = enriched(memory_id="m", version=9)
+    assert decide([late], {KEY: erased(10)}, {"alice": MARK}).writes == {}
+
+
+def test_other_users_are_not_concerned() -> None:
+    his = enriched(memory_id="m", user_id="bob", version=9)
+    came = decide([his], {}, {"alice": MARK})
+    assert (came.outcomes, list(came.writes.values())) == (["stored"], [his])
+
+
+def test_a_repeat_under_an_idempotency_key_is_done_once_its_event_is_held() -> None:
+    """Its version is that of the repetition, and compares with nothing."""
+    first = enriched(memory_id="m", version=5, if_absent=True)
+    again = named(first).model_copy(update={"version": 50})
+    assert is_done(again, known_of(first), first.event_id, None)
+    assert not is_done(again, Known(stamp(enriched(version=20))), None, None)
+
+
+def test_the_forgetting_of_a_user_is_done_once_its_watermark_is_there() -> None:
+    assert is_done(named(_forgetting), None, None, MARK)
+    assert not is_done(named(_forgetting), None, None, None)
+    later = named(_forgetting).model_copy(update={"version": 11})
+    assert not is_done(later, None, None, MARK)
+
+
+@pytest.mark.parametrize("nobody", ["", " ", "\u2003\n"])
+def test_nobody_is_refused(nobody: str) -> None:
+    with pytest.raises(Refused):
+        named_user(nobody)
+    assert named_user(" alice ") == " alice "
+
+
+def test_a_forgotten_state_is_known_as_such() -> None:
+    assert known_of(forgotten("m", version=3)).forgotten
