@@ -28,7 +28,7 @@ from pipeline.kafka.asking import Asking, Envelope
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
-from producers.receipts import Receipt, Receipts, raising
+from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt, raising
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import (
     Enriched,
@@ -213,7 +213,7 @@ class MemoryClient:
         await self._publish([(event, None)])
         return self._receipt(event)
 
-    async def forget_user(self, user_id: str) -> Receipt:
+    async def forget_user(self, user_id: str) -> UserReceipt:
         """Forgets everything of one user up to now. What is remembered later stays."""
         fields = self._event(user_id, uuid4())
         partitions = len(await self._partitions())
@@ -225,9 +225,8 @@ class MemoryClient:
             del self._own[key]
         # One copy on each partition: there it stands behind all that it must outlive.
         await self._publish([(event, event.partition) for event in events])
-        return Receipt(
+        return UserReceipt(
             user_id=user_id,
-            memory_id=None,
             event_id=events[0].event_id,
             version=events[0].version,
             partitions=partitions,
@@ -276,20 +275,20 @@ class MemoryClient:
         assert isinstance(answered, CountsAnswered)
         return answered
 
-    def receipt(self, token: str) -> Receipt:
+    def receipt(self, token: str) -> Receipt | UserReceipt:
         """A receipt from another process, by its token."""
         try:
-            return Receipt.model_validate_json(token).answered_by(self._receipts)
+            return TOKEN.validate_json(token).answered_by(self._receipts)
         except ValidationError as error:
             raise Refused(f"This is no receipt: {told(error)}") from error
 
     async def stored(
         self,
-        receipts: Sequence[Receipt],
+        receipts: Sequence[AnyReceipt],
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
-        on_set_aside: Callable[[Receipt, Unusable], None] = raising,
+        on_set_aside: Callable[[AnyReceipt, Unusable], None] = raising,
     ) -> None:
         """Waits for many receipts at once; tells how many are done with as they come.
 

@@ -9,10 +9,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
-from typing import Self
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from pipeline.domain.receipts import STORES, Store
 from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
@@ -21,7 +21,7 @@ from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import Record, event_id_in
 from schemas.events import STORED as NOTICES
-from schemas.events import MemorySetAside, Stored, UserErased
+from schemas.events import MemorySetAside, Stored, UserErased, Version
 from schemas.search import MAX_RECEIPTS, EventRef, ReceiptsAnswered, ReceiptsAsked, ReceiptState
 from schemas.text import Id
 from schemas.topics import STORED
@@ -37,24 +37,30 @@ Part = tuple[Store, int]
 """What has to be heard from: each store, for each partition that the event went to."""
 
 
-class Receipt(BaseModel):
-    """Kafka has the event. Whether it is searchable yet can be awaited, or asked about later."""
+class AnyReceipt(BaseModel):
+    """What every receipt can do."""
 
     model_config = ConfigDict(frozen=True)
 
     user_id: Id
-    memory_id: Id | None
-    """None for the forgetting of the whole user."""
     event_id: UUID
-    version: int
-    partitions: int = 1
-    """How many partitions the event went to."""
+    version: Version
     _receipts: "Receipts | None" = PrivateAttr(default=None)
 
     @property
     def token(self) -> str:
         """The receipt as a string, for `MemoryClient.receipt` in another process."""
-        return self.model_dump_json(exclude_none=True)
+        return self.model_dump_json()
+
+    @property
+    def parts(self) -> set[Part]:
+        """Who has to say that it has done with the event."""
+        return {(store, 0) for store in STORES}
+
+    @property
+    def event(self) -> EventRef:
+        """The event, as the stores are asked about it."""
+        raise NotImplementedError
 
     def answered_by(self, receipts: "Receipts") -> Self:
         """The same receipt, able to ask."""
@@ -81,7 +87,34 @@ class Receipt(BaseModel):
         return self._receipts
 
 
-def raising(_: Receipt, error: Unusable) -> None:
+class Receipt(AnyReceipt):
+    """Kafka has the event. Whether it is searchable yet can be awaited, or asked about later."""
+
+    memory_id: Id
+
+    @property
+    def event(self) -> EventRef:
+        return EventRef(event_id=self.event_id, memory_id=self.memory_id, version=self.version)
+
+
+class UserReceipt(AnyReceipt):
+    """The receipt for the forgetting of a user, which goes to each partition."""
+
+    partitions: Annotated[int, Field(ge=1)]
+
+    @property
+    def parts(self) -> set[Part]:
+        return {(store, partition) for store in STORES for partition in range(self.partitions)}
+
+    @property
+    def event(self) -> EventRef:
+        return EventRef(event_id=self.event_id, version=self.version)
+
+
+TOKEN: TypeAdapter[Receipt | UserReceipt] = TypeAdapter(Receipt | UserReceipt)
+
+
+def raising(_: AnyReceipt, error: Unusable) -> None:
     """Who waits for several receipts and says nothing else is told of the first that is set aside."""
     raise error
 
@@ -89,11 +122,9 @@ def raising(_: Receipt, error: Unusable) -> None:
 class _Watch:
     """One event that somebody waits for."""
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: AnyReceipt) -> None:
         self.receipt = receipt
-        self.missing: set[Part] = {
-            (store, partition) for store in STORES for partition in range(receipt.partitions)
-        }
+        self.missing = receipt.parts
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def hear(self, notice: Stored) -> None:
@@ -141,11 +172,11 @@ class Receipts:
 
     async def wait(
         self,
-        receipts: Sequence[Receipt],
+        receipts: Sequence[AnyReceipt],
         *,
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
-        on_set_aside: Callable[[Receipt, Unusable], None] = raising,
+        on_set_aside: Callable[[AnyReceipt, Unusable], None] = raising,
     ) -> None:
         """Waits until both stores have done with every event; tells with how many, as they come.
 
@@ -164,14 +195,11 @@ class Receipts:
             for event_id in watches:
                 self._watched.pop(event_id, None)
 
-    async def ask(self, receipts: Sequence[Receipt], *, timeout_s: float) -> list[ReceiptState]:
+    async def ask(self, receipts: Sequence[AnyReceipt], *, timeout_s: float) -> list[ReceiptState]:
         """How far each store is with each event, in order. Raises Unavailable."""
         states: dict[UUID, ReceiptState] = {}
         for user_id, batch in _batches(receipts):
-            events = tuple(
-                EventRef(event_id=r.event_id, memory_id=r.memory_id, version=r.version)
-                for r in batch
-            )
+            events = tuple(receipt.event for receipt in batch)
             answered = await self._asking.ask(
                 lambda envelope, user_id=user_id, events=events: ReceiptsAsked(
                     **envelope.fields(), user_id=user_id, events=events
@@ -194,7 +222,7 @@ class Receipts:
         self,
         watches: Sequence[_Watch],
         on_progress: Callable[[int], None],
-        on_set_aside: Callable[[Receipt, Unusable], None],
+        on_set_aside: Callable[[AnyReceipt, Unusable], None],
     ) -> None:
         pending = [watch for watch in watches if not watch.done.done()]
         # What was stored before anybody listened is never heard of: ask first.
@@ -238,7 +266,7 @@ class Receipts:
 
 
 def _pending(
-    watches: Sequence[_Watch], on_set_aside: Callable[[Receipt, Unusable], None]
+    watches: Sequence[_Watch], on_set_aside: Callable[[AnyReceipt, Unusable], None]
 ) -> list[_Watch]:
     """Who is still waited for. Tells what went wrong with the others, if anything did."""
     pending: list[_Watch] = []
@@ -258,8 +286,8 @@ def _late(pending: Sequence[_Watch], of: int, timeout_s: float) -> str:
     )
 
 
-def _batches(receipts: Sequence[Receipt]) -> Iterable[tuple[str, Sequence[Receipt]]]:
-    by_user: dict[str, list[Receipt]] = defaultdict(list)
+def _batches(receipts: Sequence[AnyReceipt]) -> Iterable[tuple[str, Sequence[AnyReceipt]]]:
+    by_user: dict[str, list[AnyReceipt]] = defaultdict(list)
     for receipt in receipts:
         by_user[receipt.user_id].append(receipt)
     for user_id, mine in by_user.items():

@@ -13,7 +13,7 @@ from pipeline.errors import Unavailable, Unusable
 
 if TYPE_CHECKING:
     from producers.client import MemoryClient
-    from producers.receipts import Receipt
+    from producers.receipts import AnyReceipt, Receipt
 
 MOST = 5_000
 _AT_ONCE = 500
@@ -30,7 +30,7 @@ class Confirming:
         *,
         patience_s: float,
         on_progress: Callable[[int, int], None],
-        on_set_aside: Callable[["Receipt", Unusable], None],
+        on_set_aside: Callable[["AnyReceipt", Unusable], None],
         most: int = MOST,
     ) -> None:
         self.stored = 0
@@ -93,7 +93,7 @@ class Confirming:
                 self.stored += new
                 self._on_progress(self.stored, self.set_aside)
 
-        def put_aside(receipt: "Receipt", error: Unusable) -> None:
+        def put_aside(receipt: "AnyReceipt", error: Unusable) -> None:
             self.set_aside += 1
             self.stored -= 1  # it counts as done with, too
             self._on_set_aside(receipt, error)

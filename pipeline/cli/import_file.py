@@ -131,7 +131,7 @@ async def _import(
     watching = Watching(
         on_accepted=accepted,
         on_rejected=rejected.add,
-        on_set_aside=lambda receipt, why: tell(f"{receipt.memory_id}: {why}", style="yellow"),
+        on_set_aside=lambda receipt, why: tell(f"{receipt.event.memory_id}: {why}", style="yellow"),
     )
     try:
         async with client_of(here.kafka, here.prefix) as client:

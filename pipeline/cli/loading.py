@@ -18,7 +18,7 @@ from pipeline.errors import Refused, Unusable
 
 if TYPE_CHECKING:
     from producers.client import MemoryClient, NewMemory
-    from producers.receipts import Receipt
+    from producers.receipts import AnyReceipt
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Watching:
     on_accepted: Callable[[Line], None]
     """The last line of a batch that was accepted."""
     on_rejected: Callable[[Line, str], None]
-    on_set_aside: Callable[["Receipt", Unusable], None]
+    on_set_aside: Callable[["AnyReceipt", Unusable], None]
 
 
 async def load(

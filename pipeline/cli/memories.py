@@ -13,7 +13,7 @@ from pipeline.cli.printing import complain, duration, moment, show, show_json, t
 from pipeline.cli.reaching import connected, running
 
 if TYPE_CHECKING:
-    from producers.receipts import Receipt
+    from producers.receipts import AnyReceipt
     from schemas.search import KnownMemory
 
 Words = Annotated[str, typer.Argument(help="The text; - reads it from standard input.")]
@@ -213,7 +213,7 @@ def _show(memory: "KnownMemory") -> None:
 
 
 async def _settle(
-    receipt: "Receipt", done: str, began: float, *, wait: bool, timeout_s: float, json: bool
+    receipt: "AnyReceipt", done: str, began: float, *, wait: bool, timeout_s: float, json: bool
 ) -> None:
     """Waits for both stores if asked to, and tells what became of it."""
     accepted_s = time.perf_counter() - began
@@ -223,7 +223,7 @@ async def _settle(
     if json:
         show_json(
             {
-                "memory_id": receipt.memory_id,
+                "memory_id": receipt.event.memory_id,
                 "event_id": str(receipt.event_id),
                 "version": receipt.version,
                 "receipt": receipt.token,
@@ -233,8 +233,8 @@ async def _settle(
             }
         )
         return
-    if receipt.memory_id is not None:
-        show(receipt.memory_id)
+    if receipt.event.memory_id is not None:
+        show(receipt.event.memory_id)
     stored = f"in both stores after {duration(took_s)}" if wait else "the stores follow"
     tell(f"{done}: accepted in {duration(accepted_s)}, {stored}.", style="dim")
 

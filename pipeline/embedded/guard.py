@@ -19,6 +19,7 @@ import psutil
 
 MARK = "HYBRID_MEMORY_STACK"  # environment of every process of a stack: its data folder
 LEAVE = signal.SIGUSR1  # from the supervisor that ended well
+_MOST_ROUNDS = 10  # a process that the kernel cannot end must not keep us for ever
 
 
 def leftovers(data: Path) -> list[psutil.Process]:
@@ -37,13 +38,15 @@ def end_leftovers(data: Path, *, grace_s: float = 5.0) -> int:
     """Ask every process of the stack to end, kill what has not after `grace_s`; how many there were."""
     ended = 0
     quiet_rounds = 0
-    while quiet_rounds < 2:
+    for _ in range(_MOST_ROUNDS):
         found = leftovers(data)
         ended += len(found)
         if found:
             _end(found, grace_s)
         # A process between fork and exec does not show its mark yet: look again.
         quiet_rounds = 0 if found else quiet_rounds + 1
+        if quiet_rounds == 2:
+            break
         time.sleep(0.1)
     return ended
 

@@ -228,6 +228,17 @@ async def test_starting_at_once_after_a_kill_waits_for_the_remains(running: Runn
     assert await read_everywhere(running.up())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's part of the leash")
+async def test_a_supervisor_killed_together_with_its_guard_leaves_nothing_running(
+    running: Running,
+) -> None:
+    for doomed in (*guards(running), psutil.Process(running.stack.pid)):
+        doomed.kill()
+
+    await eventually(lambda: running.processes() == [], timeout_s=10)
+    running.up()
+
+
 async def test_ctrl_c_stops_stages_first_and_kafka_last(running: Running) -> None:
     supervisor = psutil.Process(running.stack.pid)
     supervisor.send_signal(signal.SIGINT)
