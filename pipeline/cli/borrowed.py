@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.printing import tell
-from pipeline.cli.stack import plan, until_serving
+from pipeline.cli.serving import until_serving
+from pipeline.cli.stack import plan
 from pipeline.cli.starting import Starting
 
 if TYPE_CHECKING:
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def borrowed_stack(data: Path, settings: "Settings") -> "AsyncGenerator[Stack]":
     """A stack whose stages serve. It is stopped at the end only if it was started for this."""
+    from pipeline import app
     from pipeline.embedded import discover
 
     there = discover()
     if there is not None:
         tell(f"A stack runs on {there.data}: it is used, and goes on running.")
+        names = [process.name for process in app.stage_processes(settings, there)]
+        with Starting() as starting:
+            await until_serving(there, settings, names, starting)
         yield there
         return
     async with _started(plan(data, settings, {}, _kafka_jars()), settings) as stack:

@@ -3,6 +3,8 @@
 The codes are those of sysexits.h: a shell or a supervisor reads from them whether to try again.
 """
 
+import inspect
+
 import typer
 from typer.core import TyperGroup
 
@@ -63,6 +65,12 @@ def missing(error: ModuleNotFoundError) -> str:
     )
 
 
+def flowing(text: str) -> str:
+    """The paragraphs without our line breaks: a terminal has its own width. `\b` keeps those below it."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if p.startswith("\b") else " ".join(p.split()) for p in paragraphs)
+
+
 app = typer.Typer(
     name="hybrid-memory",
     cls=Telling,
@@ -79,6 +87,9 @@ app = typer.Typer(
 
 for group in (stack, demo, memories, search, tail, import_file, status, stages, dead, docs):
     group.register(app)
+for within in (app, *(group.typer_instance for group in app.registered_groups)):
+    for command in within.registered_commands if within else ():
+        command.help = flowing(inspect.getdoc(command.callback) or "")
 
 
 def main() -> None:

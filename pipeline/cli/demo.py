@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.hops import STEPS, Heard, hearing
-from pipeline.cli.options import Data
+from pipeline.cli.options import NewData
 from pipeline.cli.printing import duration, on_one_line, output, show
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
 from pipeline.errors import Refused
@@ -47,7 +47,7 @@ class Sample:
     """The ids of the memories, by user."""
 
 
-def demo(data: Data = None) -> None:
+def demo(data: NewData = None) -> None:
     """See everything at work: some 200 memories of three people, stored, found, changed, forgotten.
 
     Starts a stack of its own, unless one runs already, and stops it at the end. May be repeated.

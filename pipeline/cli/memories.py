@@ -26,7 +26,10 @@ OccurredAt = Annotated[
         show_default=False,
     ),
 ]
-Named = Annotated[str | None, typer.Option(metavar="NAME", show_default=False)]
+
+
+def _named(about: str) -> typer.models.OptionInfo:
+    return typer.Option(metavar="NAME", help=about, show_default=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -42,13 +45,10 @@ def add(
         str | None,
         typer.Option("--id", metavar="ID", help="Made up unless given.", show_default=False),
     ] = None,
-    speaker: Named = None,
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The conversation it is from.", show_default=False),
-    ] = None,
-    agent: Named = None,
-    app: Named = None,
+    speaker: Annotated[str | None, _named("Who said it.")] = None,
+    run: Annotated[str | None, _named("The conversation it is from.")] = None,
+    agent: Annotated[str | None, _named("The agent that heard it.")] = None,
+    app: Annotated[str | None, _named("The application it comes through.")] = None,
     occurred_at: OccurredAt = None,
     metadata: MetadataPairs = None,
     idempotency_key: Annotated[

@@ -20,6 +20,17 @@ Data = Annotated[
         show_envvar=False,
     ),
 ]
+NewData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        envvar="HYBRID_MEMORY_DATA",
+        help="Where it keeps its data; a folder of this user's unless given.",
+        show_default=False,
+        show_envvar=False,
+    ),
+]
 User = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="Whose memory it is.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program, and nothing else.")]
 Wait = Annotated[

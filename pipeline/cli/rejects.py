@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.printing import on_one_line, tell
+from pipeline.errors import Refused
 
 if TYPE_CHECKING:
     from pipeline.cli.lines import Line
@@ -27,9 +28,15 @@ class Rejects:
         self._told += 1
         if self._path is not None:
             row = (line.content or b"").decode("utf-8", "backslashreplace")
-            with self._path.open(self._mode, encoding="utf-8") as file:
-                file.write(dumps({"line": line.number, "reason": reason, "row": row}) + "\n")
-            self._mode = "a"
+            self._keep(self._path, dumps({"line": line.number, "reason": reason, "row": row}))
+
+    def _keep(self, path: Path, told: str) -> None:
+        try:
+            with path.open(self._mode, encoding="utf-8") as file:
+                file.write(told + "\n")
+        except OSError as error:
+            raise Refused(f"--rejects {path} cannot be written: {error.strerror}.") from error
+        self._mode = "a"
 
     def tell_rest(self) -> None:
         """How many were not told one by one."""

@@ -16,7 +16,9 @@ from pipeline.cli.reaching import connected, running
 if TYPE_CHECKING:
     from schemas.search import Hit, SearchAnswered
 
-Only = Annotated[str | None, typer.Option(metavar="NAME", show_default=False)]
+
+def _only(of: str) -> typer.models.OptionInfo:
+    return typer.Option(metavar="NAME", help=f"Only {of}.", show_default=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,13 +29,16 @@ def register(app: typer.Typer) -> None:
 def search(
     text: Annotated[str, typer.Argument(help="What to look for, in any words.")],
     user: User,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100)] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100, help="Memories at most.")
+    ] = 10,
     min_score: Annotated[
         float | None,
         typer.Option(min=-1, max=1, help="Cosine similarity at least.", show_default=False),
     ] = None,
     domain: Annotated[
-        Literal["coding", "business", "other"] | None, typer.Option(show_default=False)
+        Literal["coding", "business", "other"] | None,
+        typer.Option(help="Only about this.", show_default=False),
     ] = None,
     topic: Annotated[
         list[str] | None,
@@ -46,10 +51,10 @@ def search(
     before: Annotated[
         str | None, typer.Option(metavar="TIME", help="Happened earlier.", show_default=False)
     ] = None,
-    speaker: Only = None,
-    run: Only = None,
-    agent: Only = None,
-    app: Only = None,
+    speaker: Annotated[str | None, _only("what this one said")] = None,
+    run: Annotated[str | None, _only("from this conversation")] = None,
+    agent: Annotated[str | None, _only("through this agent")] = None,
+    app: Annotated[str | None, _only("through this application")] = None,
     metadata: MetadataPairs = None,
     timeout: Timeout = 10.0,
     json: AsJson = False,

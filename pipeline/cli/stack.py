@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,18 +11,16 @@ from urllib.parse import urlsplit
 import typer
 from rich.table import Table
 
-from pipeline.cli.options import Data
+from pipeline.cli.options import Data, NewData
 from pipeline.cli.printing import complain, show, tell
 from pipeline.cli.reaching import located, quiet, read_settings, running
+from pipeline.cli.serving import until_serving
 from pipeline.cli.starting import Starting
-from pipeline.errors import PipelineError, Unavailable
+from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.embedded import Plan, Process, Stack
     from pipeline.settings import Settings
-
-STAGES_TIMEOUT_S = 600.0
-"""How long the stages may take until they serve: the first time a model is measured."""
 
 Port = Annotated[
     int | None,
@@ -37,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    data: Data = None,
+    data: NewData = None,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Leave it running in the background.")
     ] = False,
@@ -147,33 +145,6 @@ async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> 
     starting.finish()
     show_stack(stack)
     _show_next(stages=bool(starting.stages))
-
-
-async def until_serving(
-    stack: "Stack",
-    settings: "Settings",
-    processes: Iterable[str],
-    starting: Starting,
-) -> None:
-    """Returns once every stage has joined its consumer group. Raises Unavailable after a while."""
-    from pipeline.kafka.lag import group_members, group_of
-
-    kafka = settings.kafka(stack.kafka_bootstrap_servers)
-    prefix = settings.topic_prefix
-    waiting = {name: [group_of(prefix, s) for s in name.split("+")] for name in processes}
-    deadline = asyncio.get_running_loop().time() + STAGES_TIMEOUT_S
-    while waiting:
-        members = await group_members(kafka, [group for all_ in waiting.values() for group in all_])
-        for name in [n for n, groups in waiting.items() if all(members.get(g) for g in groups)]:
-            del waiting[name]
-            starting.serves(name)
-        if waiting and asyncio.get_running_loop().time() > deadline:
-            raise Unavailable(
-                f"{', '.join(waiting)}: not there after {STAGES_TIMEOUT_S:g} s. The logs in "
-                f"{stack.data / 'logs'} say why."
-            )
-        starting.waits(waiting)
-        await asyncio.sleep(0.3 if waiting else 0)
 
 
 def _up_detached(

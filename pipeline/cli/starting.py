@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SAY_EVERY_S = 5.0
 """How often something is told where no line can change."""
+LOADING = "loading; at the first start a model is measured, which takes a while"
 _MARKS = {"ready": ("✓", "green"), "refused": ("✗", "red"), "died": ("✗", "yellow")}
 
 
@@ -42,7 +43,7 @@ class Starting:
         self._live: Live | None = None
         self._finished = False
         self._stopping = False
-        self._told_at = time.monotonic()
+        self._began = self._told_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if interactive():
@@ -56,18 +57,19 @@ class Starting:
         self.finish()
 
     def __call__(self, progress: "Progress") -> None:
-        self._change(progress.part, progress.phase, progress.detail)
+        loading = progress.phase == "running" and progress.part in self.stages
+        self._change(progress.part, progress.phase, LOADING if loading else progress.detail)
 
     def serves(self, stage: str) -> None:
         """The stage has joined its group."""
-        line = self._lines.get(stage) or _Line()
+        line = self._lines.get(stage) or _Line(began=self._began)
         self._change(stage, "ready", f"in {duration(time.monotonic() - line.began)}")
 
     def waits(self, stages: Iterable[str]) -> None:
         """These do not serve yet: told where no line moves, and where it takes long."""
         if self._live is None and self._long_silent():
             self._told_at = time.monotonic()
-            tell(f"still starting: {', '.join(stages)}")
+            tell(f"still starting: {', '.join(stages)} ({LOADING})")
 
     def _long_silent(self) -> bool:
         return time.monotonic() - self._told_at > SAY_EVERY_S
@@ -80,13 +82,14 @@ class Starting:
             self._live = None
 
     def _change(self, part: str, phase: str, detail: str) -> None:
+        if phase in ("stopping", "stopped"):
+            self._stop()
+            return
         line = self._lines.setdefault(part, _Line())
         if phase == "starting":
             line.began = time.monotonic()
         line.phase, line.detail = phase, detail
-        if phase in ("stopping", "stopped"):
-            self._stop()
-        elif self._finished:
+        if self._finished:
             if phase in ("died", "refused"):
                 tell(f"{part} {phase}: {detail}", style=_style(phase))
         elif self._live is None and (phase in _MARKS or self._long_silent()):

@@ -18,11 +18,13 @@ from pipeline.embedded.state import (
     discover,
     in_use,
     last_started,
+    make_private,
     withdraw,
 )
 from pipeline.errors import Refused, Unavailable
 
 _POLL_INTERVAL_S = 0.1
+_PATIENCE_WITH_THE_DYING_S = 1.0  # a killed process is there for a moment
 
 
 def detach(
@@ -40,10 +42,10 @@ def detach(
     45 MB); then, as after a Ctrl-C, nothing is left running.
     """
     data = data.expanduser().resolve()
-    if (holder := DataLock.holder(data)) and DataLock.is_held(data):
-        raise Refused(in_use(data, holder))
+    _refuse_if_in_use(data)
     log = data / "logs" / "up.log"
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(data)
+    make_private(log.parent)
     log.write_bytes(b"")
     with log.open("ab") as output:
         supervisor = subprocess.Popen(  # noqa: S603 - the caller's own command line
@@ -95,6 +97,14 @@ class _Relay:
         *whole, self._begun = (self._begun + self._written.read()).split("\n")
         for line in whole:
             self._on_line(line)
+
+
+def _refuse_if_in_use(data: Path) -> None:
+    began = time.monotonic()
+    while (holder := DataLock.holder(data)) and DataLock.is_held(data):
+        if time.monotonic() - began > _PATIENCE_WITH_THE_DYING_S:
+            raise Refused(in_use(data, holder))
+        time.sleep(_POLL_INTERVAL_S)
 
 
 def _until_ready(

@@ -1,15 +1,13 @@
 """Keeps a process alive: started, watched, started again when it dies, stopped when asked."""
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.embedded.process import Command, manner, spawn, tail
+from pipeline.embedded.process import Command, kill_group, manner, spawn, tail
 from pipeline.errors import PipelineError, Unavailable
 
 EX_CONFIG = 78  # sysexits.h: the process cannot run as it is configured
@@ -79,6 +77,7 @@ class Keeper:
     def start(self) -> asyncio.Task[None]:
         """Begin; the task ends when the process is no longer kept, with an error only by a bug."""
         self._task = asyncio.create_task(self._keep(), name=f"keep {self.name}")
+        self._task.add_done_callback(self._ended)
         return self._task
 
     async def first_ready(self) -> None:
@@ -107,8 +106,7 @@ class Keeper:
         """End the process and what it started, at once."""
         self._stop_asked.set()
         if self.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+            kill_group(self.pid)
 
     async def _gone(self, task: asyncio.Task[None]) -> None:
         await asyncio.wait({task})
@@ -134,7 +132,13 @@ class Keeper:
             if time.monotonic() - began > _LONG_ENOUGH_S:
                 pauses_s = growing(*self._pauses_s)
             await self._pause(next(pauses_s), code)
-        if not self._first_ready.done():
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._first_ready.done():
+            return
+        if not task.cancelled() and (bug := task.exception()):
+            self._first_ready.set_exception(bug)
+        else:
             self._first_ready.cancel()
 
     async def _live(self) -> int:

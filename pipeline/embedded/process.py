@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from pipeline.embedded.guard import MARK
+from pipeline.embedded.state import make_private
 from pipeline.errors import Unavailable
 
 _LEASH = Path(__file__).with_name("leash.py")
@@ -70,6 +72,12 @@ async def spawn(command: Command) -> asyncio.subprocess.Process:
         )
 
 
+def kill_group(pid: int) -> None:
+    """Kill the process and what it started, at once."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 async def run_to_end(command: Command, text: str = "") -> None:
     """Run a command that prepares something, with `text` on its standard input.
 
@@ -80,7 +88,8 @@ async def run_to_end(command: Command, text: str = "") -> None:
         await process.communicate(text.encode())
     finally:
         if process.returncode is None:
-            process.kill()
+            kill_group(process.pid)
+            await process.wait()
     if process.returncode:
         program = Path(command.argv[0]).name
         raise Unavailable(
@@ -100,7 +109,7 @@ def tail(path: Path, *, lines: int = 15, most_bytes: int = 4000) -> str:
 
 
 def _opened(log: Path) -> IO[bytes]:
-    log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(log.parent)
     return log.open("ab")
 
 

@@ -77,6 +77,15 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only this user may enter; one that exists stays as it is."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def announce(stack: Stack) -> None:
@@ -94,10 +103,12 @@ def withdraw(data: Path) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file as a whole, mode 0600, making its folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(path.parent)
     handle, written = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     Path(written).replace(path)
 
 
@@ -137,9 +148,10 @@ def _read_stack(data: Path) -> Stack | None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        told = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return told if isinstance(told, dict) else {}
 
 
 class DataLock:

@@ -17,7 +17,7 @@ from pipeline.embedded.crew import Crew
 from pipeline.embedded.guard import end_leftovers, leftovers
 from pipeline.embedded.keeper import Progress
 from pipeline.embedded.plan import Plan
-from pipeline.embedded.state import DataLock, Stack, withdraw
+from pipeline.embedded.state import DataLock, Stack, make_private, withdraw
 from pipeline.errors import Refused
 
 # Two Ctrl-C closer than this are one: some launchers pass on what the terminal also sends.
@@ -108,8 +108,8 @@ async def _first_of(event: Any, task: asyncio.Task[None]) -> None:
 def _made(data: Path) -> Path:
     data = data.expanduser().resolve()
     try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (data / "qdrant").mkdir(exist_ok=True, mode=0o700)
+        make_private(data)
+        make_private(data / "qdrant")
     except OSError as error:
         raise Refused(f"The data folder {data} cannot be used: {error}. Give another.") from error
     return data

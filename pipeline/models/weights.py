@@ -51,11 +51,13 @@ def locate(model: str) -> Source:
     if model in (DEFAULT_MODEL, _DEFAULT_ON_HUB):
         return _default()
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if model and folder.is_dir():
         return _local(folder.resolve())
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model) and not model.startswith("."):
         return Source(name=model, place=model, stamp=model)
-    raise Refused(f"there is no folder {model}: name one that holds a model, or a model on the hub")
+    raise Refused(
+        f"there is no folder '{model}': name one that holds a model, or a model on the hub"
+    )
 
 
 def fetch(source: Source) -> Path:

@@ -4,6 +4,9 @@ A directory has one owner, which both writes and searches. The engine holds Pyth
 so writes are cut small: a search waits for one piece, not for a batch. Search is exact, by the index on
 the user. The engine's `optimize` is never called: at 60,000 memories it stops the process for 12 s and
 doubles the disk and memory used, and search is no faster for it.
+
+What was written outlives a power cut because the engine's log is on the disk; the engine's own `flush`,
+which writes out everything else and stops the process meanwhile, is only called to keep the log short.
 """
 
 import asyncio
@@ -48,6 +51,8 @@ from pipeline.stores.points import (
 
 _PIECE = 32
 """Points written at once: some 5 ms."""
+_LOG_POINTS = 4_000
+"""Points that the engine's log may hold: some 80 MB, and a second when it is read again."""
 
 T = TypeVar("T")
 
@@ -67,16 +72,17 @@ async def open_edge(directory: Path, *, model: str, dimensions: int) -> VectorIn
     except BaseException:
         thread.shutdown(wait=False)
         raise
-    return VectorIndex(EdgePoints(shard, lock, thread), shape)
+    return VectorIndex(EdgePoints(shard, _shard_of(directory) / "wal", lock, thread), shape)
 
 
 class EdgePoints:
     """Points over one open shard; it owns the thread that the shard is called in."""
 
     def __init__(
-        self, shard: edge.EdgeShard, lock: TextIOWrapper, thread: ThreadPoolExecutor
+        self, shard: edge.EdgeShard, log: Path, lock: TextIOWrapper, thread: ThreadPoolExecutor
     ) -> None:
-        self._shard, self._lock, self._thread = shard, lock, thread
+        self._shard, self._log, self._lock, self._thread = shard, log, lock, thread
+        self._logged = 0
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         records = await self._call(self._shard.retrieve, list(ids), STATE_FIELDS, False)
@@ -85,6 +91,7 @@ class EdgePoints:
     async def put(self, points: Sequence[Point]) -> None:
         for begin in range(0, len(points), _PIECE):
             await self._call(self._put, points[begin : begin + _PIECE])
+        self._logged += len(points)
 
     def _put(self, points: Sequence[Point]) -> None:
         self._shard.update(
@@ -94,7 +101,13 @@ class EdgePoints:
         )
 
     async def settle(self) -> None:
-        await self._call(self._shard.flush)
+        if self._logged >= _LOG_POINTS:
+            await self._call(self._shard.flush)
+            self._logged = 0
+            return
+        # Opened between two writes, as writes rename these files; then out of the engine's way.
+        files = await self._call(_opened, self._log)
+        await asyncio.to_thread(_sync, files)
 
     async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
         request = edge.QueryRequest(
@@ -142,10 +155,27 @@ def _open(directory: Path, shape: IndexShape) -> tuple[TextIOWrapper, edge.EdgeS
         if not index.exists():
             _make(directory, shape)
         _check_shape(index, shape)
-        return lock, edge.EdgeShard.load(str(index / "shard"))
+        return lock, edge.EdgeShard.load(str(_shard_of(directory)))
     except BaseException:
         lock.close()
         raise
+
+
+def _shard_of(directory: Path) -> Path:
+    return directory / "index" / "shard"
+
+
+def _opened(log: Path) -> Sequence[int]:
+    """Descriptors of the log's files, and of their folder."""
+    return [os.open(path, os.O_RDONLY) for path in (log, *log.iterdir())]
+
+
+def _sync(files: Sequence[int]) -> None:
+    for file in files:
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _owned(directory: Path) -> TextIOWrapper:

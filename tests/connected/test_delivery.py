@@ -276,7 +276,7 @@ async def test_an_idle_stage_shows_that_it_polls(kafka: KafkaConnection, prefix:
     until, liveness = asyncio.Event(), Liveness(limit_s=5)
     task = asyncio.create_task(serve(kafka, prefix, [stage()], until=until, liveness=liveness))
     async with asyncio.timeout(20):
-        while not liveness.ready:
+        while not liveness.ready:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     await asyncio.sleep(1)
     assert liveness.poll_age_s()["classifier"] < 0.5

@@ -30,6 +30,7 @@ async def served(plan: Plan, *, stop_after_s: float = 60.0) -> list[Progress]:
 async def test_a_part_that_cannot_start_says_why_and_the_others_are_stopped(data: Path) -> None:
     (data / "postgres").mkdir(parents=True, mode=0o700)
     (data / "postgres" / "PG_VERSION").write_text("9\n")
+    (data / "postgres.password").write_text("secret")
 
     with pytest.raises(Unavailable, match=r"postgres does not start(.|\n)*postgres\.log"):
         await served(Plan(data, kafka_bootstrap_servers="there:9092"))

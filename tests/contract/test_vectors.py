@@ -461,11 +461,11 @@ async def test_what_does_not_fit_is_unusable_and_nothing_is_written(
 ) -> None:
     await vectors.write([enriched(memory_id="before")])
     bad = enriched(**NOT_FITTING[reason])
-    batch = [enriched(memory_id="a"), bad, enriched(memory_id="b")]
+    neighbours = [enriched(memory_id="a"), user_forgotten("bob"), enriched(memory_id="b")]
     with pytest.raises(Unusable):
-        await vectors.write(batch)
+        await vectors.write([*neighbours, bad])
     assert await ids(vectors) == ["before"]
-    assert await vectors.write([batch[0], batch[2]]) == ["stored", "stored"]
+    assert await vectors.write(neighbours) == ["stored", "stored", "stored"]
     assert await ids(vectors) == ["a", "b", "before"]
 
 

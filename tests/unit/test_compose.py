@@ -37,7 +37,13 @@ def test_every_stage_is_a_service(stages: Mapping[str, Json]):
 
 def test_a_service_runs_its_stage(stages: Mapping[str, Json]):
     for name, service in stages.items():
-        assert service["command"] == ["hybrid-memory", "run", name]
+        assert service["command"][:3] == ["hybrid-memory", "run", name]
+
+
+def test_a_service_says_whether_it_is_well(stages: Mapping[str, Json]):
+    for service in stages.values():
+        (port,) = re.findall(r"--health-port=(\d+)", " ".join(service["command"]))
+        assert f"http://127.0.0.1:{port}/ready" in service["healthcheck"]["test"][-1]
 
 
 def test_the_environment_is_settings(stages: Mapping[str, Json]):

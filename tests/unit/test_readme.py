@@ -85,7 +85,8 @@ def test_the_map_fits_on_a_few_screens(project: Path):
 
 def test_a_decision_says_why(project: Path):
     decisions = sorted((project / "docs/decisions").glob("[0-9]*.md"))
-    assert [file.name[:4] for file in decisions] == [f"{n + 1:04}" for n in range(len(decisions))]
+    numbers = [file.name[:4] for file in decisions]
+    assert len(set(numbers)) == len(numbers) > 0
     for file in decisions:
         text = file.read_text("utf-8")
         assert re.findall(r"^## (\w+)", text, re.MULTILINE) == [

@@ -16,23 +16,26 @@ import pytest
 from pipeline.embedded.crew import bound_logs
 from pipeline.embedded.guard import MARK, end_leftovers, leftovers
 from pipeline.embedded.keeper import Keeper, Phase, growing
-from pipeline.embedded.process import Command, leashed, marked, run_to_end, tail
+from pipeline.embedded.process import Command, leashed, marked, run_to_end
 from pipeline.errors import Unavailable
 
 SLEEP = "import time; time.sleep(60)"
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); "
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); "
 GUARD = Path(sys.modules[leftovers.__module__].__file__ or "")
 
 
 class Kept:
     """A keeper with what it told."""
 
-    def __init__(self, folder: Path, code: str, *, attempts: int = 3, **stop: float) -> None:
+    def __init__(self, folder: Path, code: str, attempts: int, stop_timeout_s: float) -> None:
         self.told: list[tuple[Phase, str]] = []
         self.log = folder / "logs" / "it.log"
         argv = [sys.executable, "-c", code]
-        command = Command(argv, cwd=folder, log=self.log, env=marked(folder), **stop)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        command = Command(
+            argv, cwd=folder, log=self.log, env=marked(folder), stop_timeout_s=stop_timeout_s
+        )
         self.answers = True
+        self.bug: Exception | None = None
         self.keeper = Keeper(
             "it",
             command,
@@ -44,6 +47,8 @@ class Kept:
         )
 
     async def _ready(self) -> bool:
+        if self.bug:
+            raise self.bug
         return self.answers
 
     @property
@@ -55,8 +60,8 @@ class Kept:
 async def keep(tmp_path: Path) -> AsyncIterator[Callable[..., Kept]]:
     made: list[Kept] = []
 
-    def make(code: str, **options: float) -> Kept:
-        made.append(Kept(tmp_path, code, **options))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    def make(code: str, *, attempts: int = 3, stop_timeout_s: float = 20.0) -> Kept:
+        made.append(Kept(tmp_path, code, attempts, stop_timeout_s))
         made[-1].keeper.start()
         return made[-1]
 
@@ -99,6 +104,14 @@ async def test_one_that_never_answers_is_killed(keep: Callable[..., Kept]) -> No
     await eventually(lambda: kept.keeper.pid is None)
 
 
+async def test_a_bug_in_the_probe_reaches_whoever_waits(keep: Callable[..., Kept]) -> None:
+    kept = keep(SLEEP)
+    kept.bug = ZeroDivisionError()
+
+    with pytest.raises(ZeroDivisionError):
+        await kept.keeper.first_ready()
+
+
 async def test_one_that_is_misconfigured_is_not_started_again(keep: Callable[..., Kept]) -> None:
     kept = keep("import time; time.sleep(0.3); raise SystemExit(78)")
     await kept.keeper.first_ready()
@@ -134,7 +147,8 @@ async def test_one_that_does_not_listen_is_killed_with_its_children(
 ) -> None:
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEP!r}])"
     kept = keep(DEAF + child, stop_timeout_s=0.3)
-    await eventually(lambda: "1" in tail(kept.log))
+    await kept.keeper.first_ready()
+    await eventually(lambda: kept.log.read_text() == "deaf\n")
     parent = psutil.Process(kept.keeper.pid)
     await eventually(lambda: len(parent.children()) == 1)
     family = [parent, *parent.children()]

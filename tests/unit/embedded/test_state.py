@@ -79,6 +79,12 @@ async def test_a_file_that_says_nothing_useful_is_no_stack(data: Path, text: str
     lock.release()
 
 
+def test_a_pointer_that_says_nothing_useful_is_no_pointer(home: Path) -> None:
+    (home / "running.json").write_text("[]")
+
+    assert discover() is None
+
+
 async def test_a_withdrawn_stack_leaves_no_word(data: Path, home: Path) -> None:
     announce(a_stack(data))
     withdraw(data)

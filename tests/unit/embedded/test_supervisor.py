@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +60,7 @@ def stage(name: str, code: str, **env: str) -> Process:
 
 
 @asynccontextmanager
-async def served(data: Path, *stages: Process) -> AsyncIterator[Served]:
+async def served(data: Path, *stages: Process) -> AsyncGenerator[Served]:
     until = asyncio.Event()
     told: list[Progress] = []
     ready: asyncio.Future[Stack] = asyncio.get_running_loop().create_future()
@@ -114,7 +114,7 @@ async def test_a_stage_that_is_misconfigured_says_why_and_is_left_alone(data: Pa
         assert "QDRANT_URL: no such host" in refused.detail
 
 
-async def test_the_log_of_a_stage_does_not_hold_the_others_up(data: Path) -> None:
+async def test_stages_stop_side_by_side(data: Path) -> None:
     sleepers = [stage(f"sleeper-{number}", SLEEP) for number in range(3)]
     async with served(data, *sleepers) as running:
         began = time.monotonic()

@@ -1,0 +1,67 @@
+"""Whether the stages of a stack serve yet: a process that runs may still load its model."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli.starting import Starting
+from pipeline.errors import Unavailable
+
+if TYPE_CHECKING:
+    from pipeline.embedded import Stack
+    from pipeline.settings import Settings
+
+STAGES_TIMEOUT_S = 600.0
+"""How long the stages may take until they serve: the first time a model is measured."""
+
+GONE_S = 15.0
+"""A stage that has no process for so long will not come: one that died is started again sooner."""
+POLL_INTERVAL_S = 0.3
+
+
+async def until_serving(
+    stack: "Stack",
+    settings: "Settings",
+    processes: Iterable[str],
+    starting: Starting,
+) -> None:
+    """Returns once every stage has joined its consumer group.
+
+    Raises Unavailable where one does not run, or does not join in a long time.
+    """
+    from pipeline.kafka.lag import group_members, group_of
+
+    kafka = settings.kafka(stack.kafka_bootstrap_servers)
+    prefix = settings.topic_prefix
+    waiting = {name: [group_of(prefix, s) for s in name.split("+")] for name in processes}
+    began = time.monotonic()
+    ran_at = dict.fromkeys(waiting, began)
+    while waiting:
+        members = await group_members(kafka, [group for all_ in waiting.values() for group in all_])
+        for name in [n for n, groups in waiting.items() if all(members.get(g) for g in groups)]:
+            del waiting[name]
+            starting.serves(name)
+        _still_coming(stack.data, waiting, ran_at, began)
+        starting.waits(waiting)
+        await asyncio.sleep(POLL_INTERVAL_S if waiting else 0)
+
+
+def _still_coming(
+    data: Path, waiting: Iterable[str], ran_at: dict[str, float], began: float
+) -> None:
+    """Raises Unavailable when there is no more hope for one that is waited for."""
+    from pipeline.embedded import discover
+    from pipeline.embedded.process import tail
+
+    now = time.monotonic()
+    stack = discover(data)
+    for name in waiting:
+        part = stack.parts.get(name) if stack else None
+        if part is not None and part.pid is not None:
+            ran_at[name] = now
+        if now - ran_at[name] > GONE_S or now - began > STAGES_TIMEOUT_S:
+            state = "runs, but does not serve" if ran_at[name] == now else "does not run"
+            log = data / "logs" / f"{name}.log"
+            raise Unavailable(f"{name} {state}. The end of {log}:\n{tail(log, lines=3)}")

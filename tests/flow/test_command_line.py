@@ -1,0 +1,54 @@
+"""The commands, on the stream that they find by themselves."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.embedded import Stack
+
+pytestmark = pytest.mark.connected
+
+
+async def command(*arguments: str) -> Result:
+    """As in a shell; in a thread, for it brings an event loop of its own."""
+    return await asyncio.to_thread(CliRunner().invoke, app, arguments)
+
+
+async def told(*arguments: str) -> Any:
+    result = await command(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+async def test_a_memory_is_added_found_revised_and_forgotten(stream: Stack):
+    user = ("--user", "shell")
+    added = await told("add", "I love spicy Thai food", *user, "--metadata", "source=chat")
+    answer = await told("search", "dinner ideas", *user, "--metadata", "source=chat")
+    assert [hit["memory_id"] for hit in answer["hits"]] == [added["memory_id"]]
+    await told("revise", added["memory_id"], "I gave up spicy food", *user)
+    assert (await told("get", added["memory_id"], *user))["text"] == "I gave up spicy food"
+    await told("forget", added["memory_id"], *user)
+    assert (await told("search", "dinner ideas", *user))["hits"] == []
+    assert (await command("get", added["memory_id"], *user)).exit_code == 1
+
+
+async def test_a_file_is_imported_and_counted(stream: Stack, tmp_path: Path):
+    before = await told("status")
+    rows = [{"id": str(n), "text": f"Note {n} about cycling", "run_id": "r"} for n in range(40)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
+    result = await command("import", str(file), "--user", "rider", "--batch", "15", "--json")
+    assert result.exit_code == 1
+    count = json.loads(result.stdout)
+    assert (count["accepted"], count["rejected"], count["stored"]) == (40, 1, 40)
+    after = await told("status")
+    assert after["record"] == after["index"] == before["record"] + 40
+    assert after["ok"]
+    assert (await command("forget-user", "rider", "--yes")).exit_code == 0
+    assert (await told("status"))["index"] == before["index"]

@@ -1,0 +1,84 @@
+"""Receipts are followed in bounded numbers, and silence is told."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from pipeline.cli.confirming import Confirming
+from pipeline.errors import Unavailable, Unusable
+from producers.receipts import Receipt
+from tests.unit.cli.conftest import FakeClient
+
+
+def receipts(count: int) -> list[Receipt]:
+    return [
+        Receipt(user_id="alice", memory_id=f"m{number}", event_id=uuid4(), version=1)
+        for number in range(count)
+    ]
+
+
+class Gated:
+    """Stores nothing until it is let."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def stored(
+        self, receipts: Sequence[Receipt], *, on_progress: Callable[[int], None], **_: Any
+    ) -> None:
+        await self.open.wait()
+        on_progress(len(receipts))
+
+
+def ignored(*_: object) -> None: ...
+
+
+def confirming(client: Any, **options: Any) -> Confirming:
+    defaults: dict[str, Any] = {
+        "patience_s": 60.0,
+        "on_progress": ignored,
+        "on_set_aside": ignored,
+    }
+    return Confirming(client, **(defaults | options))
+
+
+async def test_all_are_counted_in_the_end():
+    async with confirming(FakeClient()) as following:
+        await following.add(receipts(1_200))
+        await following.rest()
+        assert (following.stored, following.set_aside) == (1_200, 0)
+
+
+async def test_what_is_set_aside_is_told_and_not_counted_as_stored():
+    client, told = FakeClient(), list[str | None]()
+    client.set_aside = {"m1": "no vector"}
+
+    def tell(receipt: Receipt, _: Unusable) -> None:
+        told.append(receipt.memory_id)
+
+    async with confirming(client, on_set_aside=tell) as following:
+        await following.add(receipts(3))
+        await following.rest()
+        assert (following.stored, following.set_aside) == (2, 1)
+    assert told == ["m1"]
+
+
+async def test_who_publishes_too_fast_is_held_back():
+    client = Gated()
+    async with confirming(client, most=10) as following:
+        await following.add(receipts(10))
+        second = asyncio.create_task(following.add(receipts(10)))
+        await asyncio.sleep(0.05)
+        assert not second.done()
+        client.open.set()
+        await second
+
+
+async def test_silence_is_told_with_how_many_are_on_their_way():
+    async with confirming(Gated(), patience_s=0.01) as following:
+        await following.add(receipts(7))
+        with pytest.raises(Unavailable, match="7 accepted"):
+            await following.rest()

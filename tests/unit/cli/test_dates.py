@@ -1,0 +1,55 @@
+"""Dates are read as they are meant, or refused."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.cli.dates import when
+from pipeline.errors import Refused
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2025-01-01 08:20:15", "2025-01-01T08:20:15+00:00"),
+        ("2025-01-01T08:20:15Z", "2025-01-01T08:20:15+00:00"),
+        ("2025-01-01T08:20:15+02:00", "2025-01-01T06:20:15+00:00"),
+        ("2025-01-01", "2025-01-01T00:00:00+00:00"),
+        ("1:56 pm on 8 May, 2023", "2023-05-08T13:56:00+00:00"),
+        ("8 May 2023 10:00 +0530", "2023-05-08T04:30:00+00:00"),
+        ("Mon, 8 May 2023 10:00:00 GMT", "2023-05-08T10:00:00+00:00"),
+        ("13/02/2023", "2023-02-13T00:00:00+00:00"),
+    ],
+)
+def test_one_reading_is_taken(written: str, meant: str):
+    assert when(written).isoformat() == meant
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "8 May",  # which year?
+        "May 2023",  # which day?
+        "12:30",
+        "Monday",
+        "01/02/2023",  # January or February?
+        "25-01-02",
+        "8 May 2023 10:00 IST",  # India, Ireland or Israel?
+        "tomorrow",
+        "2025-02-30",
+        "1735719615000",
+        "0001-01-01T00:00:00+05:00",
+        "",
+    ],
+)
+def test_what_is_not_certain_is_refused(written: str):
+    with pytest.raises(Refused, match="2025-01-31T08:20:15"):
+        when(written)
+
+
+@given(st.text(max_size=40))
+def test_nothing_else_is_ever_raised(written: str):
+    with suppress(Refused):
+        assert when(written).utcoffset() is not None

@@ -1,0 +1,139 @@
+"""`import`: all good rows in, every bad one told, and it goes on where it stopped."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import Command, FakeClient
+
+
+@pytest.fixture
+def file(home: Path) -> Path:
+    return home / "rows.jsonl"
+
+
+def write(file: Path, rows: Iterable[Any]) -> None:
+    file.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+
+
+def rows(count: int, **fields: Any) -> list[dict[str, Any]]:
+    return [{"user": "alice", "id": f"m{n}", "text": f"text {n}", **fields} for n in range(count)]
+
+
+def test_every_row_is_published_in_batches_and_waited_for(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(25))
+    result = command("import", str(file), "--batch", "10", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "accepted": 25,
+        "accepted_before": 0,
+        "rejected": 0,
+        "rejected_before": 0,
+        "stored": 25,
+        "set_aside": 0,
+        "took_s": pytest.approx(0, abs=10),  # pyright: ignore[reportUnknownMemberType]
+        "accepted_per_s": pytest.approx(0, abs=1e6),  # pyright: ignore[reportUnknownMemberType]
+    }
+    assert [len(batch) for batch in client.batches] == [10, 10, 5]
+    assert len(client.waited_for) == 25
+
+
+def test_without_waiting_nobody_is_waited_for(command: Command, client: FakeClient, file: Path):
+    write(file, rows(3))
+    result = command("import", str(file), "--no-wait")
+    assert result.exit_code == 0
+    assert "3 accepted, 0 rejected, the stores follow" in result.stdout
+    assert client.waited_for == []
+
+
+def test_bad_rows_are_told_kept_and_cost_the_others_nothing(
+    command: Command, client: FakeClient, file: Path, home: Path
+):
+    good = rows(3)
+    write(file, [good[0], "{oops", good[1], "", {"text": "whose?"}, good[2]])
+    result = command("import", str(file), "--rejects", "bad.jsonl")
+    assert result.exit_code == 1
+    assert "Read 5 rows: 3 accepted, 2 rejected, 3 stored" in result.stdout
+    assert "line 2: no JSON" in result.stderr
+    assert 'line 5: no "user"' in result.stderr
+    assert set(client.memories) == {("alice", f"m{n}") for n in range(3)}
+    kept = [json.loads(line) for line in (home / "bad.jsonl").read_text().splitlines()]
+    assert [(bad["line"], bad["row"]) for bad in kept] == [
+        (2, "{oops"),
+        (5, '{"text": "whose?"}'),
+    ]
+
+
+def test_of_many_bad_rows_the_first_are_told_and_the_others_counted(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, ["{"] * 25)
+    result = command("import", str(file))
+    assert result.stderr.count("no JSON") == 10
+    assert "and 15 more" in result.stderr
+
+
+def test_an_import_that_broke_goes_on_after_the_last_accepted_batch(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(10, run_id="r"))
+    client.goes_away_after = 2
+    broken = command("import", str(file), "--batch", "2")
+    assert broken.exit_code == 75
+    client.goes_away_after = None
+    resumed = command("import", str(file), "--batch", "2")
+    assert resumed.exit_code == 0
+    assert "Goes on after line 4" in resumed.stderr
+    assert "Read 6 rows: 6 accepted" in resumed.stdout
+    assert "An earlier run had accepted 4" in resumed.stdout
+    published = [memory for batch in client.batches for memory in batch]
+    assert [memory.memory_id for memory in published] == [f"m{n}" for n in range(10)]
+    assert [said.text for said in published[4].preceding] == ["text 2", "text 3"]
+
+
+def test_a_complete_import_begins_anew_the_next_time(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(3))
+    for _ in range(2):
+        assert "Read 3 rows: 3 accepted" in command("import", str(file)).stdout
+    assert len(client.memories) == 3
+
+
+def test_restart_forgets_where_it_stopped(command: Command, client: FakeClient, file: Path):
+    write(file, rows(4))
+    client.goes_away_after = 1
+    command("import", str(file), "--batch", "2")
+    client.goes_away_after = None
+    result = command("import", str(file), "--restart")
+    assert "Read 4 rows: 4 accepted" in result.stdout
+
+
+def test_rows_without_ids_are_the_same_memories_the_second_time(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, [{"text": "a"}, {"text": "b"}])
+    for _ in range(2):
+        command("import", str(file), "--user", "alice")
+    assert len(client.memories) == 2
+
+
+def test_dead_letters_are_told_and_counted(command: Command, client: FakeClient, file: Path):
+    write(file, rows(3))
+    client.set_aside = {"m1": "It went to the dead letters."}
+    result = command("import", str(file))
+    assert result.exit_code == 1
+    assert "m1: It went to the dead letters." in result.stderr
+    assert "2 stored, 1 in the dead letters" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "."])
+def test_what_cannot_be_read_is_refused(command: Command, client: FakeClient, name: str):
+    result = command("import", name)
+    assert result.exit_code == 2
+    assert "cannot be read" in result.stderr

@@ -1,0 +1,93 @@
+"""add, revise, forget, forget-user, get."""
+
+import json
+from datetime import UTC, datetime
+
+from tests.unit.cli.conftest import Command, FakeClient
+
+
+def test_adding_prints_the_id_and_waits(command: Command, client: FakeClient):
+    result = command(
+        "add",
+        "I love Thai food",
+        "--user=alice",
+        "--occurred-at=2025-01-01 10:00",
+        "--metadata=n=3",
+        "--metadata=source=chat",
+        "--run=r1",
+    )
+    assert result.exit_code == 0
+    ((key, memory),) = client.memories.items()
+    assert result.stdout.strip() == key[1]
+    assert "in both stores" in result.stderr
+    assert memory.metadata == {"n": 3, "source": "chat"}
+    assert memory.occurred_at == datetime(2025, 1, 1, 10, tzinfo=UTC)
+    assert memory.run_id == "r1"
+    assert [receipt.event.memory_id for receipt in client.waited_for] == [key[1]]
+
+
+def test_json_is_one_object_and_nothing_else(command: Command, client: FakeClient):
+    result = command("add", "hi", "-u", "alice", "--json", "--no-wait")
+    told = json.loads(result.stdout)
+    assert told["stored"] is False
+    assert json.loads(told["receipt"])["memory_id"] == told["memory_id"]
+    assert client.waited_for == []
+
+
+def test_a_dash_reads_standard_input(command: Command, client: FakeClient):
+    command("add", "-", "--user", "alice", stdin="two\nlines\n")
+    assert [memory.text for memory in client.memories.values()] == ["two\nlines"]
+
+
+def test_metadata_without_a_value_is_refused(command: Command, client: FakeClient):
+    result = command("add", "hi", "--user", "alice", "--metadata", "oops")
+    assert result.exit_code == 2
+    assert "KEY=VALUE" in result.stderr
+    assert client.memories == {}
+
+
+def test_a_memory_in_the_dead_letters_is_told(command: Command, client: FakeClient):
+    client.set_aside = {"m1": "It went to the dead letters at embedder: no vector"}
+    result = command("add", "hi", "--user", "alice", "--id", "m1")
+    assert result.exit_code == 65
+    assert "dead letters at embedder" in result.stderr
+
+
+def test_revising_and_getting(command: Command, client: FakeClient):
+    command("add", "old", "--user", "alice", "--id", "m1")
+    assert command("revise", "m1", "new", "--user", "alice").exit_code == 0
+    assert "new" in command("get", "m1", "--user", "alice").stdout
+    assert json.loads(command("get", "m1", "-u", "alice", "--json").stdout)["text"] == "new"
+
+
+def test_revising_what_is_not_there_is_refused(command: Command, client: FakeClient):
+    result = command("revise", "m1", "new", "--user", "alice")
+    assert result.exit_code == 2
+    assert "no memory m1" in result.stderr
+
+
+def test_forgetting_one(command: Command, client: FakeClient):
+    command("add", "hi", "--user", "alice", "--id", "m1")
+    assert command("forget", "m1", "--user", "alice").exit_code == 0
+    gone = command("get", "m1", "--user", "alice")
+    assert (gone.exit_code, gone.stdout) == (1, "")
+    assert "no memory m1" in gone.stderr
+
+
+def test_forgetting_a_user_asks_first(command: Command, client: FakeClient):
+    command("add", "hi", "--user", "alice")
+    assert command("forget-user", "alice", stdin="n\n").exit_code == 1
+    assert len(client.memories) == 1
+    assert command("forget-user", "alice", "--yes").exit_code == 0
+    assert client.memories == {}
+
+
+def test_without_an_answer_nobody_is_forgotten(command: Command, client: FakeClient):
+    command("add", "hi", "--user", "alice")
+    assert command("forget-user", "alice", stdin="").exit_code == 1
+    assert len(client.memories) == 1
+
+
+def test_another_users_memory_is_not_shown(command: Command, client: FakeClient):
+    command("add", "hi", "--user", "alice", "--id", "m1")
+    assert command("get", "m1", "--user", "bob").exit_code == 1

@@ -1,0 +1,72 @@
+"""search: what is asked, and how the answer looks."""
+
+import json
+from datetime import UTC, datetime
+
+from tests.unit.cli.conftest import Command, FakeClient
+
+
+def test_hits_are_shown_with_their_score_and_the_time_told(command: Command, client: FakeClient):
+    command("add", "I love spicy Thai food", "--user", "alice", "--id", "m1")
+    result = command("search", "thai", "--user", "alice")
+    assert result.exit_code == 0
+    for shown in ("0.500", "I love spicy Thai food", "food", "m1"):
+        assert shown in result.stdout
+    assert "question embedded in 3.0 ms, index searched in 1.0 ms" in result.stderr
+
+
+def test_nothing_found_is_said(command: Command, client: FakeClient):
+    result = command("search", "anything", "--user", "alice")
+    assert result.exit_code == 0
+    assert "Nothing found" in result.stdout
+
+
+def test_filters_go_with_the_question(command: Command, client: FakeClient):
+    command(
+        "search",
+        "tests",
+        "--user=alice",
+        "--limit=3",
+        "--min-score=0.2",
+        "--domain=coding",
+        "--topic=python",
+        "--topic=testing",
+        "--after=2025-01-01",
+        "--before=2025-02-01T00:00:00+01:00",
+        "--metadata=n=3",
+        "--speaker=Bob",
+    )
+    asked = client.asked
+    assert (asked["limit"], asked["min_score"]) == (3, 0.2)
+    assert asked["filter"]["domain"] == "coding"
+    assert asked["filter"]["topics"] == ("python", "testing")
+    assert asked["filter"]["occurred_from"] == datetime(2025, 1, 1, tzinfo=UTC)
+    assert asked["filter"]["occurred_until"] == datetime(2025, 1, 31, 23, tzinfo=UTC)
+    assert asked["filter"]["metadata"] == {"n": 3}
+    assert asked["filter"]["speaker"] == "Bob"
+
+
+def test_json_is_the_answer(command: Command, client: FakeClient):
+    command("add", "thai food", "--user", "alice", "--id", "m1")
+    answer = json.loads(command("search", "thai", "--user", "alice", "--json").stdout)
+    assert [hit["memory_id"] for hit in answer["hits"]] == ["m1"]
+    assert answer["embed_ms"] == 3.0
+
+
+def test_a_strangers_text_does_not_reach_the_terminal_as_commands(
+    command: Command, client: FakeClient
+):
+    command("add", "thai \x1b[2Jfood [bold]x[/bold]\nnext", "--user", "alice")
+    shown = command("search", "thai", "--user", "alice").stdout
+    assert "\x1b" not in shown
+    assert "[bold]x[/bold] next" in shown
+
+
+def test_a_search_without_a_user_is_refused(command: Command, client: FakeClient):
+    assert command("search", "thai").exit_code == 2
+
+
+def test_a_date_that_is_not_certain_is_refused(command: Command, client: FakeClient):
+    result = command("search", "thai", "--user", "alice", "--after", "yesterday")
+    assert result.exit_code == 2
+    assert "no date that can be relied on" in result.stderr

@@ -1,0 +1,74 @@
+"""up, down, run, stages: what is planned, and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli.stack import masked, plan
+from pipeline.settings import Settings
+from tests.unit.cli.conftest import Command
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://u:secret@h:5432/d", "postgresql://u:***@h:5432/d"),
+        ("redis://:s%40t@h:6379/0", "redis://:***@h:6379/0"),
+        ("http://h:6333", "http://h:6333"),
+        ("h:9092,i:9092", "h:9092,i:9092"),
+        ("Qdrant Edge in /a/b", "Qdrant Edge in /a/b"),
+        ("http://[oops", "(an address that cannot be read)"),
+    ],
+)
+def test_passwords_are_not_shown(address: str, shown: str):
+    assert masked(address) == shown
+
+
+def test_a_part_that_the_settings_name_is_not_started(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("POSTGRES_DSN", "postgresql://u:p@h/d")
+    made = plan(home, Settings(), {"kafka": 9092}, None)
+    assert made.postgres_dsn == "postgresql://u:p@h/d"
+    assert (made.kafka_bootstrap_servers, made.redis_url) == (None, None)
+    assert made.ports == {"kafka": 9092}
+
+
+def test_nothing_to_stop_is_said(command: Command):
+    result = command("down")
+    assert result.exit_code == 0
+    assert "No stack runs here." in result.stderr
+
+
+def test_an_unknown_stage_is_refused_with_the_known_ones(command: Command):
+    result = command("run", "clasifier")
+    assert result.exit_code == 2
+    assert "No such stage: clasifier. There are classifier, embedder" in result.stderr
+
+
+def test_a_stage_without_a_stack_cannot_start(command: Command):
+    result = command("run", "classifier")
+    assert result.exit_code == 78
+    assert "KAFKA_BOOTSTRAP_SERVERS" in result.stderr
+
+
+def test_stages_tell_what_flows_from_where_to_where(command: Command):
+    told = [json.loads(line) for line in command("stages", "--json").stdout.splitlines()]
+    assert {
+        "stage": "record_writer",
+        "reads": "memory.enriched",
+        "writes": ["Postgres", "memory.stored"],
+        "about": "keep the record.",
+    } in told
+    assert "classifier" in command("stages").stdout
+
+
+def test_topics_have_the_prefix_that_is_set(command: Command, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOPIC_PREFIX", "team")
+    assert "team.classified" in command("stages").stdout
+
+
+@pytest.mark.parametrize("document", [("asyncapi",), ("asyncapi", "-f", "json"), ("schemas",)])
+def test_the_contract_is_printed(command: Command, document: tuple[str, ...]):
+    result = command("docs", *document)
+    assert result.exit_code == 0
+    assert "MemoryEnriched" in result.stdout

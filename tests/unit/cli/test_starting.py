@@ -1,0 +1,67 @@
+"""Where no line can change, a start is told in few plain lines."""
+
+import pytest
+
+from pipeline.cli import starting
+from pipeline.cli.meter import Meter
+from pipeline.cli.starting import Starting
+from pipeline.embedded import Progress
+
+
+def told(captured: pytest.CaptureFixture[str]) -> list[str]:
+    return [" ".join(line.split()) for line in captured.readouterr().err.splitlines()]
+
+
+def test_a_line_for_each_part_that_is_ready(capsys: pytest.CaptureFixture[str]):
+    with Starting() as watching:
+        watching(Progress("kafka", "preparing", ""))
+        watching(Progress("kafka", "starting", ""))
+        watching(Progress("kafka", "ready", "in 2.1 s"))
+    assert told(capsys) == ["kafka ready in 2.1 s"]
+
+
+def test_a_stage_is_ready_when_it_serves(capsys: pytest.CaptureFixture[str]):
+    with Starting() as watching:
+        watching(Progress("embedder", "running", "process 7"))
+        watching.serves("embedder")
+    (line,) = told(capsys)
+    assert line.startswith("embedder ready in")
+
+
+def test_long_work_is_told_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(starting, "SAY_EVERY_S", 0.0)
+    with Starting() as watching:
+        watching(Progress("kafka", "preparing", "fetching Kafka's jars, 3 of 46"))
+        watching.waits(["embedder"])
+    assert told(capsys) == [
+        "kafka preparing fetching Kafka's jars, 3 of 46",
+        f"still starting: embedder ({starting.LOADING})",
+    ]
+
+
+def test_afterwards_only_trouble_is_told(capsys: pytest.CaptureFixture[str]):
+    with Starting() as watching:
+        watching.finish()
+        watching(Progress("embedder", "died", "killed by SIGKILL; starts again in 1 s"))
+        watching(Progress("embedder", "starting", ""))
+        watching(Progress("embedder", "stopping", ""))
+        watching(Progress("classifier", "stopping", ""))
+    assert told(capsys) == [
+        "embedder died: killed by SIGKILL; starts again in 1 s",
+        "Stopping: each stage finishes its batch, then the parts end.",
+    ]
+
+
+def test_a_load_is_told_in_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.cli.meter.SAY_EVERY_S", 0.0)
+    with Meter(100) as meter:
+        meter.accepted(50)
+        meter.stored(25)
+    first, second = told(capsys)
+    assert first.startswith("50 of 100 accepted, 0 stored, ")
+    assert second.startswith("50 of 100 accepted, 25 stored, ")
+    assert second.endswith("left")

@@ -1,0 +1,94 @@
+"""status: what is down is said, whatever is down."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.cli.checks import Part
+from pipeline.cli.status import StageState, Status, picture
+from tests.unit.cli.conftest import Command
+
+
+def status(**fields: Any) -> Status:
+    defaults: dict[str, Any] = {
+        "parts": [Part("Kafka", "localhost:9092", True)],
+        "stages": [StageState("classifier", "memory.events", 0, 1)],
+        "record": 7,
+        "index": 7,
+        "dead_letters": 0,
+    }
+    return Status(**(defaults | fields))
+
+
+def shown(seen: Status) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(picture(seen))
+    return capture.get()
+
+
+def test_all_is_well_when_all_is_up():
+    assert status().ok
+    assert "Memories: 7 in Postgres, 7 in the index." in shown(status())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"parts": [Part("Kafka", "", False, "away")]},
+        {"stages": [StageState("classifier", "memory.events", 5, 0)]},
+        {"stages": [StageState("classifier", "memory.events", None, None)]},
+        {"record": None, "index": None},
+    ],
+)
+def test_anything_down_is_not_well(fields: dict[str, Sequence[Any]]):
+    assert not status(**fields).ok
+
+
+def test_a_part_that_cannot_be_asked_is_not_down():
+    assert status(parts=[Part("Postgres", "db", None, "not asked")]).ok
+
+
+def test_lag_dead_letters_and_differences_are_shown():
+    text = shown(
+        status(
+            stages=[StageState("embedder", "memory.classified", 12_345, 2)],
+            index=6,
+            dead_letters=3,
+        )
+    )
+    assert "12,345" in text
+    assert "7 in Postgres, 6 in the index (they differ" in text
+    assert "Dead letters: 3. `hybrid-memory dead list` shows them." in text
+
+
+def test_where_nothing_runs_everything_is_said_to_be_down(command: Command):
+    result = command("status")
+    assert result.exit_code == 1
+    assert result.stdout.count("none runs here") == 4
+    assert "KAFKA_BOOTSTRAP_SERVERS names another" in result.stdout
+
+
+def test_json_tells_it_to_programs(command: Command):
+    result = command("status", "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert told["ok"] is False
+    assert [part["up"] for part in told["parts"]] == [False] * 4
+    assert {stage["stage"] for stage in told["stages"]} >= {"classifier", "embedder", "query"}
+
+
+def test_servers_that_are_away_are_said_to_be_down(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("POSTGRES_DSN", "postgresql://u:secret@127.0.0.1:1/d")
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1")
+    monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:1")
+    result = command("status", "--json")
+    told = json.loads(result.stdout)
+    assert [part["up"] for part in told["parts"]] == [False] * 4
+    assert "secret" not in result.output

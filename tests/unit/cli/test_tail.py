@@ -1,0 +1,38 @@
+"""tail: a line a memory, as it is learnt."""
+
+import json
+
+import pytest
+
+from tests.unit.cli.conftest import Command, FakeClient, enriched, forgotten, user_forgotten
+
+
+@pytest.mark.parametrize("arguments", [(), ("--user", "alice", "--all")])
+def test_whose_must_be_said_once(command: Command, client: FakeClient, arguments: tuple[str, ...]):
+    result = command("tail", *arguments)
+    assert result.exit_code == 2
+    assert "--user USER, or --all" in result.stderr
+
+
+def test_each_memory_is_a_line(command: Command, client: FakeClient):
+    client.passing = [enriched("I love\nThai food"), forgotten("m1")]
+    result = command("tail", "--user", "alice")
+    (line,) = result.stdout.splitlines()
+    assert line.endswith("alice  other     food  I love Thai food")
+    assert client.asked["user_id"] == "alice"
+    assert client.asked["all_users"] is False
+
+
+def test_what_is_forgotten_goes_by_where_it_is_asked_for(command: Command, client: FakeClient):
+    client.passing = [forgotten("m1"), user_forgotten(0), user_forgotten(1)]
+    lines = command("tail", "--all", "--forgotten").stdout.splitlines()
+    assert [line.split("  ", 2)[2] for line in lines] == ["forgot m1", "forgot everything"]
+
+
+def test_json_leaves_vectors_out_unless_they_are_wanted(command: Command, client: FakeClient):
+    client.passing = [enriched("a"), enriched("b")]
+    told = [json.loads(line) for line in command("tail", "--all", "--json").stdout.splitlines()]
+    assert [event["text"] for event in told] == ["a", "b"]
+    assert "text_vector" not in told[0]
+    with_them = command("tail", "--all", "--json", "--vectors").stdout.splitlines()
+    assert "text_vector" in json.loads(with_them[0])
