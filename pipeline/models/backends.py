@@ -88,6 +88,16 @@ class OpenVinoEncoder:
         self._requests = queue.SimpleQueue[Any]()
         for _ in range(self.workers):
             self._requests.put(compiled.create_infer_request())
+            self._warm()
+
+    def _warm(self) -> None:
+        """Encodes one token with each request, in one thread, before several may.
+
+        OpenVINO sets up its conversion of arrays at the first call, behind a lock of its own while it
+        holds Python's: two threads whose first calls meet wait for each other for ever.
+        """
+        one = np.ones((1, 1), np.int64)
+        self.encode(one, one)
 
     def encode(self, ids: Ints, mask: Ints) -> tuple[Floats, Floats]:
         request = self._requests.get()

@@ -1,7 +1,6 @@
 """A model that was never seen is prepared in a process of its own, once, whoever asks."""
 
 import asyncio
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,14 +25,9 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *" ".join(TEXTS[:2]).split()]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-    )
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    limits = {"intermediate_size": 64, "max_position_embeddings": 40}
+    config = BertConfig.from_dict({"vocab_size": len(vocabulary), **shape, **limits})
     bare, whole = (tmp_path_factory.mktemp(name) for name in ("bare", "small-model"))
     BertModel(config).save_pretrained(bare)
     BertTokenizer(vocab=vocabulary, model_max_length=40).save_pretrained(bare)
@@ -129,12 +123,11 @@ async def test_a_prepared_model_opens_without_torch(tmp_path: Path) -> None:
     await embedder.close()
     home = tmp_path / "home"
     home.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", _LIGHT, str(CACHE)],
-        env={"HOME": str(home), "PYTHONPATH": str(Path.cwd())},
-        capture_output=True,
-        text=True,
-        check=False,
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _LIGHT, str(CACHE)),
+        env={"HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[3])},
+        stderr=asyncio.subprocess.PIPE,
     )
-    assert done.returncode == 0, done.stderr
+    _, said = await process.communicate()
+    assert process.returncode == 0, said.decode()
     assert not list(home.iterdir())
