@@ -385,6 +385,7 @@ class MemoryClient:
             memory_id=event.memory_id,
             event_id=event.event_id,
             version=event.version,
+            if_absent=isinstance(event, MemoryCaptured) and event.if_absent,
         ).answered_by(self._receipts)
 
     async def _publish(self, events: Sequence[tuple[Event, int | None]]) -> None:

@@ -91,10 +91,17 @@ class Receipt(AnyReceipt):
     """Kafka has the event. Whether it is searchable yet can be awaited, or asked about later."""
 
     memory_id: Id
+    if_absent: bool = False
+    """Published under an idempotency key."""
 
     @property
     def event(self) -> EventRef:
-        return EventRef(event_id=self.event_id, memory_id=self.memory_id, version=self.version)
+        return EventRef(
+            event_id=self.event_id,
+            memory_id=self.memory_id,
+            version=self.version,
+            if_absent=self.if_absent,
+        )
 
 
 class UserReceipt(AnyReceipt):

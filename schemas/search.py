@@ -92,6 +92,8 @@ class EventRef(BaseModel):
     event_id: UUID
     memory_id: Id | None = None
     version: Version
+    if_absent: bool = False
+    """Whether the event yields to any other state of its memory."""
 
 
 class ReceiptsAsked(UserQuestion):

@@ -57,8 +57,13 @@ class Settled:
 def stamp(event: MemoryEvent) -> Stamp:
     """The stamp of the state that `event` brings."""
     yields = isinstance(event, MemoryEnriched) and event.if_absent
-    precedence = event.version - MAX_VERSION - 1 if yields else event.version
-    return Stamp(precedence, event.event_id.int >> (128 - _TIE_BITS))
+    return placed(event.event_id, event.version, yields=yields)
+
+
+def placed(event_id: UUID, version: int, *, yields: bool) -> Stamp:
+    """The stamp of a state; one that `yields` comes before every one that does not."""
+    precedence = version - MAX_VERSION - 1 if yields else version
+    return Stamp(precedence, event_id.int >> (128 - _TIE_BITS))
 
 
 def settle(

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from pipeline.domain.identity import memory_key
-from pipeline.domain.versions import Known, Outcome, Stamp, erased, settle, stamp
+from pipeline.domain.versions import Known, Outcome, Stamp, erased, placed, settle, stamp
 from pipeline.errors import Refused
 from pipeline.ports import AuditEntry
 from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
@@ -104,8 +104,7 @@ def is_done(
 
 
 def _stamp_of(event: EventRef) -> Stamp:
-    named = MemoryForgotten.model_construct(event_id=event.event_id, version=event.version)
-    return stamp(named)
+    return placed(event.event_id, event.version, yields=event.if_absent)
 
 
 def named_user(user_id: str) -> str:
