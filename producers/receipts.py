@@ -145,8 +145,6 @@ class _Watch:
     def learn(self, state: ReceiptState) -> None:
         known = {"record": state.record, "index": state.index}
         self._strike({part for part in self.missing if known[part[0]]})
-        if state.set_aside is not None:
-            self._finish(Unusable(f"It went to the dead letters: {state.set_aside}"))
 
     def _strike(self, parts: set[Part]) -> None:
         self.missing -= parts

@@ -4,7 +4,6 @@ A question names who asks, by when it needs the answer and where to send it. The
 what cannot be answered is answered with a `Failed` that says why.
 """
 
-from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -124,16 +123,15 @@ class Answer(Message):
     """From the question's arrival at the query consumer to the answer's departure."""
 
 
-class Hit(BaseModel):
-    """One memory that was found."""
+class KnownMemory(BaseModel):
+    """A memory as the stores hold it."""
 
     model_config = ConfigDict(frozen=True)
 
     memory_id: str
     text: str
-    score: FiniteFloat
-    """Cosine similarity, -1 to 1."""
     occurred_at: AwareDatetime
+    version: int
     speaker: str | None = None
     agent_id: str | None = None
     app_id: str | None = None
@@ -141,7 +139,13 @@ class Hit(BaseModel):
     domain: Domain
     topics: tuple[str, ...] = ()
     metadata: Metadata = {}
-    version: int
+
+
+class Hit(KnownMemory):
+    """One memory that was found."""
+
+    score: FiniteFloat
+    """Cosine similarity, -1 to 1."""
 
 
 class SearchAnswered(Answer):
@@ -161,8 +165,6 @@ class ReceiptState(BaseModel):
     event_id: UUID
     record: bool
     index: bool
-    set_aside: str | None = None
-    """Why the event went to the dead letters, if it did."""
 
 
 class ReceiptsAnswered(Answer):
@@ -170,24 +172,6 @@ class ReceiptsAnswered(Answer):
 
     type: Literal["ReceiptsAnswered"] = "ReceiptsAnswered"
     states: tuple[ReceiptState, ...]
-
-
-class KnownMemory(BaseModel):
-    """A memory as the record holds it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    memory_id: str
-    text: str
-    occurred_at: datetime
-    version: int
-    speaker: str | None = None
-    agent_id: str | None = None
-    app_id: str | None = None
-    run_id: str | None = None
-    domain: Domain
-    topics: tuple[str, ...] = ()
-    metadata: Metadata = {}
 
 
 class MemoryAnswered(Answer):
