@@ -338,7 +338,7 @@ class MemoryClient:
         the place is kept, and readers of the same group share the work. With `forgotten`, what was
         forgotten comes by too, as MemoryForgotten and UserForgotten.
         """
-        if user_id is None and not all_users:
+        if not all_users and not (user_id or "").strip():
             raise Refused("Whose memories? Give user_id=..., or all_users=True.")
         topic = ENRICHED.under(self._prefix)
         async with following(

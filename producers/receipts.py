@@ -7,11 +7,14 @@ receipt from another day or another process has its answer too.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Self
 from uuid import UUID
 
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from pipeline.domain.receipts import STORES, Store
@@ -25,6 +28,8 @@ from schemas.events import MemorySetAside, Stored, UserErased, Version
 from schemas.search import MAX_RECEIPTS, EventRef, ReceiptsAnswered, ReceiptsAsked, ReceiptState
 from schemas.text import Id
 from schemas.topics import STORED
+
+log = structlog.get_logger(__name__)
 
 ASK_EVERY_S = 2.0
 """How long to trust the notices before the stores are asked again."""
@@ -258,16 +263,25 @@ class Receipts:
                 consumer = await self._stack.enter_async_context(
                     following(self._connection, STORED.under(self._prefix))
                 )
-                self._listening = asyncio.create_task(self._hear(records(consumer, commit=False)))
+                self._listening = asyncio.create_task(self._hear(consumer))
 
-    async def _hear(self, notices: AsyncGenerator[Record]) -> None:
-        async for record in notices:
-            event_id = event_id_in(record)
-            watch = self._watched.get(event_id) if event_id else None
-            if watch is not None:
-                with suppress(ValueError):
-                    watch.hear(NOTICES.validate_json(record.value or b""))
-                    self._news.set()
+    async def _hear(self, consumer: AIOKafkaConsumer) -> None:
+        while True:
+            try:
+                async for record in records(consumer, commit=False):
+                    self._notice(record)
+            except KafkaError as error:
+                # Receipts are asked about meanwhile.
+                log.warning("notices are late", reason=str(error))
+                await asyncio.sleep(ASK_EVERY_S)
+
+    def _notice(self, record: Record) -> None:
+        event_id = event_id_in(record)
+        watch = self._watched.get(event_id) if event_id else None
+        if watch is not None:
+            with suppress(ValueError):
+                watch.hear(NOTICES.validate_json(record.value or b""))
+                self._news.set()
 
 
 def _pending(

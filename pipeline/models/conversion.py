@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import nncf
 import numpy as np
 import openvino
 import torch
@@ -87,6 +86,8 @@ def _converted(prepared: Prepared) -> openvino.Model:
 
 def _quantized(prepared: Prepared) -> openvino.Model:
     """Weights and activations in int8, the activations' ranges learnt from our own texts."""
+    import nncf
+
     texts = memories(CALIBRATION_TEXTS, seed=CALIBRATION_SEED)
     return nncf.quantize(
         openvino.Core().read_model(prepared.graph("fp32")),

@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.embedder import open_embedder
+from pipeline.models.prepared import Prepared
+from pipeline.models.weights import locate
 from tests.contract.test_embedder import CACHE, agreement
 
 # torch and its neighbours deprecate a good deal.
@@ -37,11 +40,16 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return whole
 
 
-async def test_two_that_start_at_once_prepare_it_once(small_model: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+async def test_two_that_start_at_once_prepare_it_once(small_model: Path, cache: Path) -> None:
     heard: tuple[list[str], list[str]] = ([], [])
     one, other = await asyncio.gather(
         *(
-            open_embedder(str(small_model), cache_dir=tmp_path, on_progress=said.append)
+            open_embedder(str(small_model), cache_dir=cache, on_progress=said.append)
             for said in heard
         )
     )
@@ -53,11 +61,11 @@ async def test_two_that_start_at_once_prepare_it_once(small_model: Path, tmp_pat
     await other.close()
 
 
-async def test_it_says_what_sentence_transformers_says(small_model: Path, tmp_path: Path) -> None:
+async def test_it_says_what_sentence_transformers_says(small_model: Path, cache: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     embedder = await open_embedder(
-        str(small_model), backend="openvino-fp32", cache_dir=tmp_path, threads=1
+        str(small_model), backend="openvino-fp32", cache_dir=cache, threads=1
     )
     seen = await embedder.embed(TEXTS)
     await embedder.close()
@@ -69,10 +77,12 @@ async def test_it_says_what_sentence_transformers_says(small_model: Path, tmp_pa
     assert len(seen[2].tokens) == 100
 
 
-async def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    from pipeline.models.conversion import describe
+
     (tmp_path / "config.json").write_text('{"model_type": "toaster"}')
     with pytest.raises(Refused, match="name another"):
-        await open_embedder(str(tmp_path), cache_dir=tmp_path / "cache")
+        describe(tmp_path)
 
 
 async def test_a_hub_that_cannot_be_reached_is_unavailable(
@@ -84,7 +94,7 @@ async def test_a_hub_that_cannot_be_reached_is_unavailable(
         await open_embedder("nobody/nothing", cache_dir=tmp_path / "cache")
 
 
-async def test_a_preparation_that_is_cancelled_leaves_no_process(
+async def test_a_preparation_that_is_cancelled_frees_its_lock(
     small_model: Path, tmp_path: Path
 ) -> None:
     started = asyncio.Event()
@@ -95,9 +105,8 @@ async def test_a_preparation_that_is_cancelled_leaves_no_process(
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    # The lock of the killed one is free again.
-    embedder = await open_embedder(str(small_model), backend="torch-fp32", cache_dir=tmp_path)
-    await embedder.close()
+    with FileLock(Prepared.of(locate(str(small_model)), tmp_path).lock, timeout=0):
+        pass
 
 
 _LIGHT = """
