@@ -4,6 +4,7 @@ Reads the words alone, so it keeps up with any publisher.
 Safe to repeat: the same text is about the same.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -18,7 +19,9 @@ def stage(classifier: Classifier) -> Stage:
 
     async def classify(events: Sequence[Published]) -> Sequence[Classified]:
         states = [event for event in events if isinstance(event, MemoryState)]
-        found = iter(classifier.classify([state.text for state in states]))
+        texts = [state.text for state in states]
+        # A batch of long texts takes seconds: heartbeats go on meanwhile.
+        found = iter(await asyncio.to_thread(classifier.classify, texts))
         return [
             event.becomes(MemoryClassified, asdict(next(found)))
             if isinstance(event, MemoryState)

@@ -5,6 +5,7 @@ mixed into a memory's vector, and is seldom encoded anew: it was a memory itself
 Safe to repeat: the same text and model give the same vector.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
@@ -31,17 +32,12 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
         own = {worded(state) for state in states}
         before = {worded(said) for state in states for said in state.preceding} - own
         labels = {topic for state in states for topic in state.topics}
-        known = await _recall(cache, embedder.model, sorted(before | labels))
+        known = await _recall(cache, embedder, sorted(before | labels))
         texts = sorted(own | ((before | labels) - known.keys()))
         embedded = dict(zip(texts, await embedder.embed(texts), strict=True))
         dense = known | {text: embedding.text for text, embedding in embedded.items()}
         await _remember(cache, embedder.model, dense, _reusable(states) | labels | before, known)
-        return [
-            _enriched(event, embedder.model, embedded[worded(event)], dense)
-            if isinstance(event, MemoryClassified)
-            else event
-            for event in events
-        ]
+        return await asyncio.to_thread(_all_enriched, events, embedder.model, embedded, dense)
 
     return Stage(
         name="embedder",
@@ -50,6 +46,20 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
         decode=CLASSIFIED_EVENTS.validate_json,
         react=embed,
     )
+
+
+def _all_enriched(
+    events: Sequence[Classified],
+    model: str,
+    embedded: Mapping[str, Embedding],
+    dense: Mapping[str, Floats],
+) -> Sequence[Enriched]:
+    return [
+        _enriched(event, model, embedded[worded(event)], dense)
+        if isinstance(event, MemoryClassified)
+        else event
+        for event in events
+    ]
 
 
 def _reusable(states: Sequence[MemoryClassified]) -> set[str]:
@@ -90,12 +100,13 @@ def packed(matrix: Floats | Halves) -> Vectors:
     return Vectors(dtype=dtype, shape=(rows, columns), data=little.tobytes())
 
 
-async def _recall(cache: Cache, model: str, texts: Sequence[str]) -> dict[str, Floats]:
-    found = await cache.get_many([_key(model, text) for text in texts])
+async def _recall(cache: Cache, embedder: Embedder, texts: Sequence[str]) -> dict[str, Floats]:
+    found = await cache.get_many([_key(embedder.model, text) for text in texts])
     return {
         text: np.frombuffer(value, np.float32)
         for text, value in zip(texts, found, strict=True)
-        if value is not None
+        # Whatever else stands there is not ours.
+        if value is not None and len(value) == 4 * embedder.dimensions
     }
 
 

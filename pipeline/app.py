@@ -93,11 +93,12 @@ def _place(name: str) -> tuple[int, str]:
 
 def stage_processes(settings: Settings, stack: Stack) -> Sequence[Process]:
     """The processes that `up` keeps: one a stage, but one for all that own the Edge directory."""
-    together = ("vector_writer", "query")
-    names = list(stage_modules())
-    groups = [[name] for name in names if settings.qdrant_url or name not in together]
-    if not settings.qdrant_url:
-        groups.append([name for name in names if name in together])
+    modules = stage_modules()
+    owners = (
+        [] if settings.qdrant_url else [n for n in modules if "vectors" in _ports_of(modules[n])]
+    )
+    groups = [[name] for name in modules if name not in owners]
+    groups += [owners] if owners else []
     run = [sys.executable, "-m", "pipeline.cli", "run", "--data", str(stack.data)]
     return [Process("+".join(group), [*run, *group]) for group in groups]
 

@@ -4,11 +4,12 @@ A broker that answers a ping says nothing about a consumer whose loop has died. 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 
 class Liveness:
-    """When each subscription last asked for more."""
+    """When each subscription last asked for more. One that is still waiting for more is alive."""
 
     def __init__(
         self, *, limit_s: float = 300.0, now: Callable[[], float] = time.monotonic
@@ -16,15 +17,25 @@ class Liveness:
         self._limit_s = limit_s
         self._now = now
         self._polled_at: dict[str, float] = {}
+        self._polling: set[str] = set()
 
-    def polled(self, name: str) -> None:
-        """The subscription `name` has just asked for more."""
+    @contextmanager
+    def polling(self, name: str) -> Generator[None]:
+        """The subscription `name` asks for more for the time of the block."""
+        self._polling.add(name)
         self._polled_at[name] = self._now()
+        try:
+            yield
+        finally:
+            self._polling.discard(name)
+            self._polled_at[name] = self._now()
 
     def poll_age_s(self) -> dict[str, float]:
-        """Seconds since the last poll, by subscription; empty before the first."""
+        """Seconds since the last poll ended, by subscription; 0 during one."""
         now = self._now()
-        return {name: now - at for name, at in self._polled_at.items()}
+        return {
+            name: 0.0 if name in self._polling else now - at for name, at in self._polled_at.items()
+        }
 
     @property
     def alive(self) -> bool:

@@ -71,7 +71,7 @@ class Classifier(Protocol):
     """Says what texts are about."""
 
     def classify(self, texts: Sequence[str]) -> Sequence[Classification]:
-        """One classification a text, in order. Pure and quick: it may run on the event loop."""
+        """One classification a text, in order. Pure; it is called in a thread."""
         ...
 
 
@@ -102,7 +102,7 @@ class MemoryRecords(Protocol):
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         """Writes a batch, in order, all or nothing; says what became of each change.
 
-        Safe to repeat. `pipeline.domain.versions.settle` decides which state wins.
+        Safe to repeat. `pipeline.stores.states.decide` says which state wins.
         """
         ...
 
@@ -139,7 +139,7 @@ class MemoryVectors(Protocol):
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         """Writes a batch, in order; says what became of each change. Durable when it returns.
 
-        Safe to repeat. `pipeline.domain.versions.settle` decides which state wins.
+        Safe to repeat. `pipeline.stores.states.decide` says which state wins.
         Raises Unusable where a vector does not fit the index (dimensions, names, not finite).
         """
         ...

@@ -23,9 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.domain.identity import event_id_of
 from pipeline.domain.telling import told
-from pipeline.errors import Refused, Unusable
+from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.asking import Asking, Envelope
-from pipeline.kafka.connection import KafkaConnection, started_producer
+from pipeline.kafka.connection import (
+    PUBLISH_PATIENCE_S,
+    KafkaConnection,
+    started_producer,
+    stopped_producer,
+)
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt, raising
@@ -107,7 +112,7 @@ class MemoryClient:
 
     async def __aenter__(self) -> Self:
         self._producer = await started_producer(self._connection)
-        self._stack.push_async_callback(self._producer.stop)
+        self._stack.push_async_callback(stopped_producer, self._producer)
         try:
             await self._check_topics()
         except BaseException:
@@ -193,7 +198,8 @@ class MemoryClient:
         known = await self._newest(said.user_id, memory_id, timeout_s)
         event = _built(
             MemoryRevised,
-            **self._event(said.user_id, uuid4()),
+            # A clock that is behind must not make the revision older than what it revises.
+            **self._event(said.user_id, uuid4(), after=known.version),
             memory_id=memory_id,
             text=text,
             occurred_at=occurred_at or known.occurred_at,
@@ -353,8 +359,8 @@ class MemoryClient:
 
     # Within
 
-    def _event(self, user_id: str, event_id: UUID) -> dict[str, Any]:
-        version = self._clock.next()
+    def _event(self, user_id: str, event_id: UUID, *, after: int = 0) -> dict[str, Any]:
+        version = self._clock.next(after=after)
         return {
             "event_id": event_id,
             "user_id": user_id,
@@ -389,22 +395,31 @@ class MemoryClient:
         ).answered_by(self._receipts)
 
     async def _publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
-        producer, topic = self._started(), EVENTS.under(self._prefix)
         try:
             for start in range(0, len(events), IN_FLIGHT):
-                sent = [
-                    await producer.send(
-                        topic,
-                        value_of(event),
-                        key=key_of(event),
-                        partition=partition,
-                        headers=as_pairs(headers_of(event)),
-                    )
-                    for event, partition in events[start : start + IN_FLIGHT]
-                ]
-                await asyncio.gather(*sent)
+                async with asyncio.timeout(PUBLISH_PATIENCE_S):
+                    await self._send(events[start : start + IN_FLIGHT])
+        except TimeoutError as error:
+            raise Unavailable(
+                f"Kafka did not acknowledge within {PUBLISH_PATIENCE_S:g} s. What was sent may still "
+                "arrive: repeat it with the same idempotency key or memory id."
+            ) from error
         except (KafkaError, OSError) as error:
             raise self._connection.named(error) from error
+
+    async def _send(self, events: Sequence[tuple[Event, int | None]]) -> None:
+        producer, topic = self._started(), EVENTS.under(self._prefix)
+        sent = [
+            await producer.send(
+                topic,
+                value_of(event),
+                key=key_of(event),
+                partition=partition,
+                headers=as_pairs(headers_of(event)),
+            )
+            for event, partition in events
+        ]
+        await asyncio.gather(*sent)
 
     async def _check_topics(self) -> None:
         """Waits a little for the topics: the first stage to start is making them, perhaps."""
@@ -458,8 +473,9 @@ class MemoryClient:
             answered = await self._known(user_id, memory_id, timeout_s)
             own = self._own.get((user_id, memory_id))
             if answered.memory is not None:
-                newer = own is not None and own.version > answered.memory.version
-                return own if newer and own is not None else answered.memory
+                if own is not None and _is_newer(own, answered.memory):
+                    return own
+                return answered.memory
             if answered.forgotten:
                 raise Refused(f"Memory {memory_id} was forgotten: remember it anew.")
             if own is not None:
@@ -477,6 +493,11 @@ def _built(kind: type[Built], **fields: Any) -> Built:
         return kind(**fields)
     except ValidationError as error:
         raise Refused(told(error)) from error
+
+
+def _is_newer(own: MemoryCaptured | MemoryRevised, stored: KnownMemory) -> bool:
+    """Whether our own event, still on its way, will replace what is stored."""
+    return not own.if_absent and own.version > stored.version
 
 
 def _checked(index: int, memory: NewMemory | Mapping[str, Any]) -> NewMemory:

@@ -6,7 +6,8 @@ receipt from another day or another process has its answer too.
 """
 
 import asyncio
-from collections import defaultdict
+import random
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Self
@@ -19,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from pipeline.domain.receipts import STORES, Store
 from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
-from pipeline.kafka.asking import Asking
+from pipeline.kafka.asking import Asking, cancelled
 from pipeline.kafka.connection import KafkaConnection
-from pipeline.kafka.following import following, records
-from pipeline.kafka.records import Record, event_id_in
+from pipeline.kafka.following import following, records, rewind
+from pipeline.kafka.records import Record, event_id_in, legible
 from schemas.events import STORED as NOTICES
 from schemas.events import MemorySetAside, Stored, UserErased, Version
 from schemas.search import MAX_RECEIPTS, EventRef, ReceiptsAnswered, ReceiptsAsked, ReceiptState
@@ -34,6 +35,9 @@ log = structlog.get_logger(__name__)
 ASK_EVERY_S = 2.0
 """How long to trust the notices before the stores are asked again."""
 
+REMEMBERED = 10_000
+CLOCKS_DIFFER_MS = 60_000
+"""A notice is dated by its stage's clock, a receipt by its publisher's."""
 MANY = 100
 PAUSE_S = 0.1
 """Who waits for many receipts looks at them ten times a second, not at each notice."""
@@ -174,11 +178,15 @@ class Receipts:
         self._connection = connection
         self._prefix = prefix
         self._asking = asking
-        self._watched: dict[UUID, _Watch] = {}
+        self._watched: dict[UUID, list[_Watch]] = defaultdict(list)
+        self._set_aside: OrderedDict[UUID, MemorySetAside] = OrderedDict()
+        """What was heard last: a dead letter is told of once, and nobody may be waiting just then."""
+        self._heard_from: int | None = None
+        """The version, in microseconds, from which on notices have been heard."""
         self._starting = asyncio.Lock()
-        self._listening: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
-        self._stack = AsyncExitStack()
+        self._open = AsyncExitStack()
+        self._consumer: AIOKafkaConsumer | None = None
 
     async def wait(
         self,
@@ -193,40 +201,30 @@ class Receipts:
         Raises Unavailable when `timeout_s` have passed, Unusable at once when one is set aside, unless
         `on_set_aside` takes it: then the others are still waited for.
         """
-        await self._listen()
-        watches = {r.event_id: self._watched.setdefault(r.event_id, _Watch(r)) for r in receipts}
+        watches = [_Watch(receipt) for receipt in {r.event_id: r for r in receipts}.values()]
+        for watch in watches:
+            self._watched[watch.receipt.event_id].append(watch)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._until_done(list(watches.values()), on_progress, on_set_aside)
+                await self._until_done(watches, on_progress, on_set_aside)
         except TimeoutError as error:
-            pending = [watch for watch in watches.values() if not watch.done.done()]
+            pending = [watch for watch in watches if not watch.done.done()]
             raise Unavailable(_late(pending, len(watches), timeout_s)) from error
         finally:
-            for event_id in watches:
-                self._watched.pop(event_id, None)
+            for watch in watches:
+                self._forget(watch)
 
     async def ask(self, receipts: Sequence[AnyReceipt], *, timeout_s: float) -> list[ReceiptState]:
         """How far each store is with each event, in order. Raises Unavailable."""
         states: dict[UUID, ReceiptState] = {}
         for user_id, batch in _batches(receipts):
-            events = tuple(receipt.event for receipt in batch)
-            answered = await self._asking.ask(
-                lambda envelope, user_id=user_id, events=events: ReceiptsAsked(
-                    **envelope.fields(), user_id=user_id, events=events
-                ),
-                timeout_s=timeout_s,
-            )
-            assert isinstance(answered, ReceiptsAnswered)
-            states.update({state.event_id: state for state in answered.states})
+            states.update(await self._states(user_id, batch, timeout_s))
         return [states[receipt.event_id] for receipt in receipts]
 
     async def close(self) -> None:
         """Stops listening."""
-        if self._listening is not None:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
-        await self._stack.aclose()
+        await self._open.aclose()
+        self._consumer = self._heard_from = None
 
     async def _until_done(
         self,
@@ -234,10 +232,13 @@ class Receipts:
         on_progress: Callable[[int], None],
         on_set_aside: Callable[[AnyReceipt, Unusable], None],
     ) -> None:
-        pending = [watch for watch in watches if not watch.done.done()]
-        # What was stored before anybody listened is never heard of: ask first.
-        await self._ask_about(pending)
-        pending = list(watches)
+        await self._listen(min((watch.receipt.version for watch in watches), default=0))
+        for watch in watches:
+            if (notice := self._set_aside.get(watch.receipt.event_id)) is not None:
+                watch.hear(notice)
+        # What was stored before anybody waited is not heard of again: ask first.
+        await self._ask_about([watch for watch in watches if not watch.done.done()])
+        pending: Sequence[_Watch] = watches
         while pending := _pending(pending, on_set_aside):
             on_progress(len(watches) - len(pending))
             self._news.clear()
@@ -250,20 +251,40 @@ class Receipts:
         on_progress(len(watches))
 
     async def _ask_about(self, watches: Sequence[_Watch]) -> None:
-        asked = watches[:MAX_RECEIPTS]
-        # Nobody answers: the notices may still tell.
-        with suppress(Unavailable):
-            states = await self.ask([watch.receipt for watch in asked], timeout_s=ASK_EVERY_S)
-            for watch, state in zip(asked, states, strict=True):
-                watch.learn(state)
+        # Any of them: the same ones each time would keep the others waiting.
+        asked = random.sample(watches, min(len(watches), MAX_RECEIPTS))
+        by_event = {watch.receipt.event_id: watch for watch in asked}
+        for user_id, batch in _batches([watch.receipt for watch in asked]):
+            # Nobody answers: the notices may still tell.
+            with suppress(Unavailable):
+                states = await self._states(user_id, batch, ASK_EVERY_S)
+                for event_id, state in states.items():
+                    by_event[event_id].learn(state)
 
-    async def _listen(self) -> None:
+    async def _states(
+        self, user_id: str, batch: Sequence[AnyReceipt], timeout_s: float
+    ) -> dict[UUID, ReceiptState]:
+        events = tuple(receipt.event for receipt in batch)
+        answered = await self._asking.ask(
+            lambda envelope: ReceiptsAsked(**envelope.fields(), user_id=user_id, events=events),
+            timeout_s=timeout_s,
+        )
+        assert isinstance(answered, ReceiptsAnswered)
+        return {state.event_id: state for state in answered.states}
+
+    async def _listen(self, version: int) -> None:
+        """Hears the notices from `version` on, those that went by long ago too."""
         async with self._starting:
-            if self._listening is None:
-                consumer = await self._stack.enter_async_context(
+            if self._consumer is None:
+                self._consumer = await self._open.enter_async_context(
                     following(self._connection, STORED.under(self._prefix))
                 )
-                self._listening = asyncio.create_task(self._hear(consumer))
+                self._open.push_async_callback(
+                    cancelled, asyncio.create_task(self._hear(self._consumer))
+                )
+            if self._heard_from is None or version < self._heard_from:
+                await rewind(self._consumer, since_ms=version // 1_000 - CLOCKS_DIFFER_MS)
+                self._heard_from = version
 
     async def _hear(self, consumer: AIOKafkaConsumer) -> None:
         while True:
@@ -277,11 +298,29 @@ class Receipts:
 
     def _notice(self, record: Record) -> None:
         event_id = event_id_in(record)
-        watch = self._watched.get(event_id) if event_id else None
-        if watch is not None:
-            with suppress(ValueError):
-                watch.hear(NOTICES.validate_json(record.value or b""))
-                self._news.set()
+        if event_id is None or not (event_id in self._watched or _tells_of_a_dead_letter(record)):
+            return
+        try:
+            notice = NOTICES.validate_json(record.value or b"")
+        except ValueError:
+            return
+        if isinstance(notice, MemorySetAside):
+            self._set_aside[event_id] = notice
+            while len(self._set_aside) > REMEMBERED:
+                self._set_aside.popitem(last=False)
+        for watch in self._watched.get(event_id, ()):
+            watch.hear(notice)
+            self._news.set()
+
+    def _forget(self, watch: _Watch) -> None:
+        event_id = watch.receipt.event_id
+        self._watched[event_id].remove(watch)
+        if not self._watched[event_id]:
+            del self._watched[event_id]
+
+
+def _tells_of_a_dead_letter(record: Record) -> bool:
+    return dict(legible(record.headers)).get("type") == MemorySetAside.__name__.encode()
 
 
 def _pending(

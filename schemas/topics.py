@@ -40,7 +40,11 @@ ANSWERED = Topic(
     "search.answered", "answers, on the partition their asker named", retention_ms=HOUR_MS
 )
 DEAD = Topic(
-    "dead", "what could not be used: its bytes, origin and reason", retention_ms=30 * DAY_MS
+    "dead",
+    "what could not be used: its bytes, origin and reason",
+    retention_ms=30 * DAY_MS,
+    # Beyond the largest message there can be: its origin and the reason come on top.
+    max_message_bytes=3 * 1024 * 1024,
 )
 
 TOPICS = (EVENTS, CLASSIFIED, ENRICHED, STORED, ASKED, ANSWERED, DEAD)

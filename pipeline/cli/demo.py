@@ -139,7 +139,10 @@ async def _remember(client: "MemoryClient", sample: Sample) -> "list[Receipt]":
 
     conversations = Conversations()
     lines = sample.memories.read_bytes().splitlines()
-    return await client.remember_many([conversations.follow(memory_of(line)) for line in lines])
+    return await client.remember_many(
+        # What an earlier demo left was just forgotten, and this brings it back.
+        [conversations.follow(memory_of(line, overwrite=True)) for line in lines]
+    )
 
 
 async def _only_the_sample(client: "MemoryClient", sample: Sample) -> None:

@@ -51,6 +51,12 @@ def import_file(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew, whatever an earlier import left.")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace memories that are there, and bring back forgotten ones."
+        ),
+    ] = False,
     rejects: Annotated[
         Path | None,
         typer.Option(
@@ -70,8 +76,9 @@ def import_file(
     A row is a JSON object with "user" (or "user_id") and "text", and perhaps "id", "date", "speaker",
     "run_id" (or "session"), "agent_id" and "app_id"; everything else is kept as metadata. Dates are
     ISO 8601, "2025-01-31 08:20:15" or "1:56 pm on 8 May, 2023", in UTC unless they have an offset. A
-    row without an id gets one made of its content: importing a file again doubles nothing. In the rows
-    of one run, each memory is understood with the two before it.
+    row without an id gets one made of its content. A memory that is there already stays as it is, and
+    one that was forgotten stays forgotten: importing a file again changes nothing, unless you say
+    --overwrite. In the rows of one run, each memory is understood with the two before it.
 
     Ctrl-C loses nothing: the same command goes on where it stopped.
 
@@ -85,7 +92,16 @@ def import_file(
     quiet()
     patience_s = timeout if wait else None
     place, count = running(
-        _import(here, file, user, rejects, batch, restart=restart, patience_s=patience_s)
+        _import(
+            here,
+            file,
+            user,
+            rejects,
+            batch,
+            restart=restart,
+            overwrite=overwrite,
+            patience_s=patience_s,
+        )
     )
     _report(place, count, wait=wait, json=json)
     if count.rejected or count.set_aside:
@@ -100,6 +116,7 @@ async def _import(
     batch: int,
     *,
     restart: bool,
+    overwrite: bool,
     patience_s: float | None,
 ) -> "tuple[Place | None, Count]":
     from pipeline.cli import places
@@ -143,6 +160,7 @@ async def _import(
                     client,
                     lines_of(fd, number=line, offset=offset),
                     user=user,
+                    overwrite=overwrite,
                     batch=batch,
                     conversations=conversations,
                     count=count,

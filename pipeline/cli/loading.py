@@ -48,6 +48,7 @@ async def load(
     lines: Lines,
     *,
     user: str | None,
+    overwrite: bool,
     batch: int,
     conversations: Conversations,
     count: Count,
@@ -74,7 +75,7 @@ async def load(
         while (some := await asyncio.to_thread(batch_of, lines, batch)) is not None:
             if not some:
                 continue
-            memories = _memories(some, user, conversations, count, watching)
+            memories = _memories(some, user, conversations, count, watching, overwrite=overwrite)
             receipts = await client.remember_many(memories)
             count.accepted += len(receipts)
             watching.on_accepted(some[-1])
@@ -91,12 +92,15 @@ def _memories(
     conversations: Conversations,
     count: Count,
     watching: Watching,
+    *,
+    overwrite: bool,
 ) -> "list[NewMemory]":
     memories: list[NewMemory] = []
     for line in lines:
         try:
             if line.content is None or line.content.strip():
-                memories.append(conversations.follow(memory_of(_whole(line), user=user)))
+                memory = memory_of(_whole(line), user=user, overwrite=overwrite)
+                memories.append(conversations.follow(memory))
         except Refused as error:
             count.rejected += 1
             watching.on_rejected(line, str(error))

@@ -3,7 +3,8 @@
     {"user": "alice", "text": "...", "id"?, "date"?, "speaker"?, "run_id"? or "session"?,
      "agent_id"?, "app_id"?, ...everything else is metadata}
 
-Pure: a line always gives the same memory with the same id, so that importing it again changes nothing.
+Pure: a line always gives the same memory with the same id, and unless it is to overwrite what is there, the
+same idempotency key: importing it again changes nothing, not even what was revised or forgotten since.
 """
 
 import json
@@ -36,8 +37,10 @@ _DATES = ("date", "occurred_at")
 _KEPT: TypeAdapter[dict[str, list[Said]]] = TypeAdapter(dict[str, list[Said]])
 
 
-def memory_of(line: bytes, *, user: str | None = None) -> NewMemory:
+def memory_of(line: bytes, *, user: str | None = None, overwrite: bool = False) -> NewMemory:
     """The memory that a line tells; `user` stands in where the row names none.
+
+    With `overwrite` it is the newest state of its memory, otherwise it yields to any other.
 
     Raises Refused with what is wrong with it.
     """
@@ -47,10 +50,12 @@ def memory_of(line: bytes, *, user: str | None = None) -> NewMemory:
     user_id = ids["user_id"] or user
     if user_id is None:
         raise Refused('no "user": whose memory is it? Give --user for rows that do not say')
+    memory_id = ids["memory_id"] or _derived_id(user_id, line)
     fields: dict[str, Any] = {
         **ids,
         "user_id": user_id,
-        "memory_id": ids["memory_id"] or _derived_id(user_id, line),
+        "memory_id": memory_id,
+        "idempotency_key": None if overwrite else _key(memory_id),
         "occurred_at": None if date is None else when(text_of(date)),
         "text": row.pop("text", ""),
         "metadata": _metadata(row),
@@ -92,6 +97,11 @@ def _derived_id(user_id: str, line: bytes) -> str:
     """The same line of the same user is the same memory."""
     named = user_id.encode("utf-8", "surrogatepass")
     return sha256(b"%d:%b%b" % (len(named), named, line.strip())).hexdigest()[:32]
+
+
+def _key(memory_id: str) -> str:
+    named = memory_id.encode("utf-8", "surrogatepass")
+    return f"import:{sha256(named).hexdigest()[:32]}"
 
 
 def _metadata(rest: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,8 @@ async def until_serving(
 
     Raises Unavailable where one does not run, or does not join in a long time.
     """
-    from pipeline.kafka.lag import group_members, group_of
+    from pipeline.kafka.lag import group_members
+    from pipeline.kafka.records import group_of
 
     kafka = settings.kafka(stack.kafka_bootstrap_servers)
     prefix = settings.topic_prefix

@@ -183,12 +183,14 @@ def show_stack(stack: "Stack") -> None:
 
 
 def masked(address: str) -> str:
-    """The address without its password."""
+    """The address without its password, and without a query, which may hold another."""
     try:
-        password = urlsplit(address).password
+        split = urlsplit(address)
+        password = split.password
     except ValueError:
         return "(an address that cannot be read)"
-    return address.replace(f":{password}@", ":***@") if password else address
+    shown = address.replace(f":{password}@", ":***@") if password else address
+    return shown.partition("?")[0] + "?..." if split.query else shown
 
 
 def _show_next(*, stages: bool) -> None:

@@ -144,7 +144,8 @@ async def _stream(
 async def _lags(
     kafka: "KafkaConnection", prefix: str, told: "Sequence[Flow]"
 ) -> tuple[list[StageState], int]:
-    from pipeline.kafka.lag import group_of, group_states, topic_ranges
+    from pipeline.kafka.lag import group_states, topic_ranges
+    from pipeline.kafka.records import group_of
 
     groups = {group_of(prefix, flow.stage): flow.reads.under(prefix) for flow in told}
     states = await group_states(kafka, groups)

@@ -4,8 +4,8 @@ A store reads what it knows of the memories in a batch, asks `settle` what follo
 rules do not depend on the order of arrival, so both stores end with the same states:
 
 - the greatest version wins; equal versions are told apart by their event ids;
-- a state published under an idempotency key yields to any other, so that repeating a `remember` neither
-  undoes a revision nor brings back what was forgotten;
+- a state published under an idempotency key yields to any other, and to an earlier one of its kind, so
+  that repeating a `remember` changes nothing, undoes no revision and brings back nothing forgotten;
 - when a user is forgotten, what is not newer goes, and what arrives late and is not newer stays out.
 """
 
@@ -15,7 +15,7 @@ from typing import Literal
 from uuid import UUID
 
 from pipeline.domain.identity import memory_key
-from schemas.events import MAX_VERSION, Enriched, MemoryEnriched, MemoryEvent, UserForgotten
+from schemas.events import Enriched, MemoryEnriched, MemoryEvent, UserForgotten
 
 Outcome = Literal["stored", "superseded", "forgotten"]
 
@@ -28,13 +28,13 @@ class Stamp:
     """The place of one state among all states of its memory. The greatest wins."""
 
     precedence: int
-    """The version; below zero for a state that yields to any other."""
+    """The version; below zero for a state that yields to any other: of those the first one wins."""
     tie: int
 
     @property
     def version(self) -> int:
         """Microseconds: when this state was published."""
-        return self.precedence if self.precedence > 0 else self.precedence + MAX_VERSION + 1
+        return abs(self.precedence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,7 @@ def stamp(event: MemoryEvent) -> Stamp:
 
 def placed(event_id: UUID, version: int, *, yields: bool) -> Stamp:
     """The stamp of a state; one that `yields` comes before every one that does not."""
-    precedence = version - MAX_VERSION - 1 if yields else version
-    return Stamp(precedence, event_id.int >> (128 - _TIE_BITS))
+    return Stamp(-version if yields else version, event_id.int >> (128 - _TIE_BITS))
 
 
 def settle(

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from pipeline.errors import Refused
 
 _GUARD = Path(__file__).with_name("guard.py")
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
+_STAGE_STOP_TIMEOUT_S = 60.0
+"""A stage finishes the batch in flight, which may take most of a minute."""
 _LOG_CHECK_INTERVAL_S = 30.0
 
 
@@ -111,6 +114,7 @@ class Crew:
             cwd=Path.cwd(),
             log=self._plan.data / "logs" / f"{stage.name}.log",
             env=marked(self._plan.data, **stage.env),
+            stop_timeout_s=_STAGE_STOP_TIMEOUT_S,
         )
         keeper = Keeper(
             stage.name, command, tell=tell, changed=self._announce, pauses_s=(1.0, 30.0)
@@ -143,9 +147,11 @@ async def _bound_logs(logs: Path) -> None:
 def bound_logs(logs: Path, *, limit_bytes: int = _LOG_LIMIT_BYTES) -> None:
     """Keep each log below a limit, with one predecessor; the writers append and notice nothing."""
     for log in logs.glob("*.log"):
-        if log.stat().st_size > limit_bytes:
-            shutil.copyfile(log, log.with_suffix(".log.1"))
-            os.truncate(log, 0)
+        # A full disk, or a log that somebody removed, is no reason to stop the stack.
+        with suppress(OSError):
+            if log.stat().st_size > limit_bytes:
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+                os.truncate(log, 0)
 
 
 def _in_silence(_phase: Phase, _detail: str) -> None:

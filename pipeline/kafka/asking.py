@@ -7,7 +7,7 @@ is no consumer group: answers of the past interest nobody.
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,13 +18,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import PipelineError, Refused, Unavailable
-from pipeline.kafka.connection import KafkaConnection, started_producer
+from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
 from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
 from schemas.search import ANSWERED as ANSWERS
 from schemas.search import Answered, Asked, Failed, ReplyTo
 from schemas.topics import ANSWERED, ASKED
 
 log = structlog.get_logger(__name__)
+
+ASKED_TIMES = 3
+"""How often one question is asked within its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +52,20 @@ class Asking:
         self._prefix = prefix
         self._waiting: dict[UUID, asyncio.Future[Answered]] = {}
         self._starting = asyncio.Lock()
-        self._producer: AIOKafkaProducer | None = None
-        self._consumer: AIOKafkaConsumer | None = None
-        self._listening: asyncio.Task[None] | None = None
-        self._reply_to: ReplyTo | None = None
+        self._asks: tuple[AIOKafkaProducer, ReplyTo] | None = None
+        self._open = AsyncExitStack()
 
     async def ask(self, make: Callable[[Envelope], Asked], *, timeout_s: float) -> Answered:
         """The answer to the question that `make` puts into an envelope.
 
         Raises Refused where the question is wrong, Unavailable where nobody answers in time.
         """
-        producer, reply_to = await self._ready()
-        now = datetime.now(UTC)
-        asked = make(Envelope(uuid4(), now, now + timedelta(seconds=timeout_s), reply_to))
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting[asked.question_id] = answer
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        question_id = uuid4()
+        self._waiting[question_id] = answer
         try:
-            await producer.send_and_wait(
-                ASKED.under(self._prefix), value_of(asked), headers=as_pairs(headers_of(asked))
-            )
-            answered = await asyncio.wait_for(answer, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                answered = await self._answered(question_id, answer, make, timeout_s)
         except TimeoutError as error:
             raise Unavailable(
                 f"No answer in {timeout_s:g} s. Is a query consumer running? "
@@ -77,64 +74,80 @@ class Asking:
         except KafkaError as error:
             raise self._connection.named(error) from error
         finally:
-            del self._waiting[asked.question_id]
+            del self._waiting[question_id]
         if isinstance(answered, Failed):
             raise (Unavailable if answered.retry else Refused)(answered.reason)
         return answered
 
+    async def _answered(
+        self,
+        question_id: UUID,
+        answer: asyncio.Future[Answered],
+        make: Callable[[Envelope], Asked],
+        timeout_s: float,
+    ) -> Answered:
+        """Asks, and asks again now and then: a question is lost with the process that took it."""
+        producer, reply_to = await self._ready()
+        now = datetime.now(UTC)
+        asked = make(Envelope(question_id, now, now + timedelta(seconds=timeout_s), reply_to))
+        topic, value = ASKED.under(self._prefix), value_of(asked)
+        while not answer.done():
+            await producer.send_and_wait(topic, value, headers=as_pairs(headers_of(asked)))
+            await asyncio.wait([answer], timeout=timeout_s / ASKED_TIMES)
+        return answer.result()
+
     async def close(self) -> None:
         """Stops listening; who still waits is told."""
-        if self._listening is not None:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
-        if self._consumer is not None:
-            await self._consumer.stop()
-        if self._producer is not None:
-            await self._producer.stop()
-        self._producer = self._reply_to = None
+        await self._open.aclose()
+        self._asks = None
         self._fail_all(Unavailable("The client was closed before the answer came."))
 
     async def _ready(self) -> tuple[AIOKafkaProducer, ReplyTo]:
         async with self._starting:
-            if self._producer is None or self._reply_to is None:
-                producer = await started_producer(
-                    # A lost question is asked again; waiting for replicas would only make it late.
-                    self._connection,
-                    linger_ms=0,
-                    acks=1,
-                    enable_idempotence=False,
-                )
-                self._producer = producer
-                self._reply_to = await self._listen(producer)
-            return self._producer, self._reply_to
+            if self._asks is None:
+                async with AsyncExitStack() as stack:
+                    self._asks = await self._start(stack)
+                    # Only what came up whole is kept open.
+                    self._open = stack.pop_all()
+            return self._asks
 
-    async def _listen(self, producer: AIOKafkaProducer) -> ReplyTo:
-        topic = ANSWERED.under(self._prefix)
+    async def _start(self, stack: AsyncExitStack) -> tuple[AIOKafkaProducer, ReplyTo]:
+        producer = await started_producer(
+            # A lost question is asked again; waiting for replicas would only make it late.
+            self._connection,
+            linger_ms=0,
+            acks=1,
+            enable_idempotence=False,
+        )
+        stack.push_async_callback(stopped_producer, producer)
         consumer = AIOKafkaConsumer(**self._connection.options(), auto_offset_reset="latest")
+        stack.push_async_callback(consumer.stop)
         try:
-            await consumer.start()
-            cluster: Any = await producer.client.fetch_all_metadata()
-            partitions: set[int] | None = cluster.partitions_for_topic(topic)
-            if not partitions:
-                raise Refused(
-                    f"Topic {topic} is not there. Start a stage (`hybrid-memory up`, or "
-                    "`hybrid-memory run query`): it makes the topics."
-                )
-            mine = TopicPartition(topic, random.choice(sorted(partitions)))  # noqa: S311
-            consumer.assign([mine])
-            await consumer.seek_to_end(mine)
-            # Only now is the end known: an answer that comes next is not missed.
-            await consumer.position(mine)
+            mine = await self._listen(consumer, producer)
         except (KafkaError, OSError) as error:
-            await consumer.stop()
             raise self._connection.named(error) from error
-        except PipelineError:
-            await consumer.stop()
-            raise
-        self._consumer = consumer
-        self._listening = asyncio.create_task(self._hear(consumer))
-        return ReplyTo(topic=topic, partition=mine.partition)
+        hearing = asyncio.create_task(self._hear(consumer))
+        stack.push_async_callback(cancelled, hearing)
+        return producer, ReplyTo(topic=mine.topic, partition=mine.partition)
+
+    async def _listen(
+        self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer
+    ) -> TopicPartition:
+        topic = ANSWERED.under(self._prefix)
+        await consumer.start()
+        cluster: Any = await producer.client.fetch_all_metadata()
+        partitions: set[int] | None = cluster.partitions_for_topic(topic)
+        if not partitions:
+            raise Refused(
+                f"Topic {topic} is not there. Start a stage (`hybrid-memory up`, or "
+                "`hybrid-memory run query`): it makes the topics."
+            )
+        mine = TopicPartition(topic, random.choice(sorted(partitions)))  # noqa: S311
+        consumer.assign([mine])
+        await consumer.seek_to_end(mine)
+        # Only now is the end known: an answer that comes next is not missed.
+        await consumer.position(mine)
+        return mine
 
     async def _hear(self, consumer: AIOKafkaConsumer) -> None:
         while True:
@@ -161,6 +174,13 @@ class Asking:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(error)
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """Ends a task that runs for ever."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _correlation_id(record: Record) -> UUID | None:

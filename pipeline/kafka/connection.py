@@ -4,7 +4,9 @@ Producers are idempotent and wait for all in-sync replicas: an acknowledged even
 a retried one is not there twice nor out of order.
 """
 
+import asyncio
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +27,9 @@ from pipeline.errors import PipelineError, Refused, Unavailable
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_POLL_INTERVAL_MS = 300_000
+PUBLISH_PATIENCE_S = 60.0
+"""How long an acknowledgement is waited for. An idempotent producer itself would wait for ever."""
+STOP_PATIENCE_S = 10.0
 
 PUBLISHING: dict[str, Any] = {
     "acks": "all",
@@ -87,6 +92,8 @@ class KafkaConnection:
                 f"Kafka at {self.bootstrap_servers} does not let us do it ({error}): check "
                 "KAFKA_SECURITY_PROTOCOL, KAFKA_USERNAME, KAFKA_PASSWORD and the user's ACLs."
             )
+        if isinstance(error, KafkaError) and not transient(error):
+            return Refused(f"Kafka at {self.bootstrap_servers} refuses: {error!r}")
         return Unavailable(
             f"Kafka at {self.bootstrap_servers} does not answer ({error}). "
             "Is it running? `hybrid-memory up` starts one here, "
@@ -112,6 +119,12 @@ async def started_producer(connection: KafkaConnection, **overrides: Any) -> AIO
         await producer.stop()
         raise connection.named(error) from error
     return producer
+
+
+async def stopped_producer(producer: AIOKafkaProducer) -> None:
+    """Flushes and stops; gives up after a while, for an idempotent producer waits for Kafka for ever."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(producer.stop(), STOP_PATIENCE_S)
 
 
 def transient(error: KafkaError) -> bool:

@@ -30,9 +30,9 @@ from tenacity import (
 
 from pipeline.domain.telling import told
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
-from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, transient
+from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, PUBLISH_PATIENCE_S, transient
 from pipeline.kafka.dead_letters import DeadLetterLimit, dead_headers, notice, utc_now
-from pipeline.kafka.records import Headers, Record, as_pairs, headers_of, key_of, value_of
+from pipeline.kafka.records import Headers, Record, as_pairs, group_of, headers_of, key_of, value_of
 from pipeline.stage import Stage
 from schemas.events import Event, Message
 from schemas.topics import DEAD, STORED, Topic
@@ -95,7 +95,7 @@ class StageDelivery(ConsumerRebalanceListener):
         self._subscriber = broker.subscriber(
             self.stage.reads.under(self._prefix),
             batch=True,
-            group_id=f"{self._prefix}.{self.stage.name}",
+            group_id=group_of(self._prefix, self.stage.name),
             ack_policy=AckPolicy.MANUAL,
             max_records=self.stage.max_records,
             # Not a linger: the first data ends it. Longer only makes an idle stage late.
@@ -136,6 +136,9 @@ class StageDelivery(ConsumerRebalanceListener):
             self._log.warning("batch comes back", records=len(records), reason=str(error))
             with suppress(Stopping):
                 await self._pause(1.0)
+        except asyncio.CancelledError:
+            self._rewind(records)
+            raise
         except BaseException as error:
             # Nothing may be committed past this batch, so nothing more is taken.
             self._rewind(records)
@@ -232,10 +235,13 @@ class StageDelivery(ConsumerRebalanceListener):
         """Publishes in order, then waits for every acknowledgement."""
         now = utc_now()
         try:
-            sent = [await self._send(self.stage.writes, outgoing) for outgoing in made]
-            for record, error in dead:
-                sent += await self._set_aside(record, str(error), now)
-            await asyncio.gather(*sent)
+            async with asyncio.timeout(PUBLISH_PATIENCE_S):
+                sent = [await self._send(self.stage.writes, outgoing) for outgoing in made]
+                for record, error in dead:
+                    sent += await self._set_aside(record, str(error), now)
+                await asyncio.gather(*sent)
+        except TimeoutError as error:
+            raise Unavailable("Kafka does not acknowledge: is it running?") from error
         except KafkaError as error:
             if not transient(error):
                 raise

@@ -1,7 +1,8 @@
 """Answers questions over Kafka: many at a time, each by its deadline, each with some answer.
 
-Questions are committed when they arrive: one that is lost with its process is asked again by its asker,
-who knows the deadline. Serial answering with a commit each would be twelve times slower.
+Questions are committed in the background, not when they are answered: one that is lost with its process
+is asked again by its asker, who knows the deadline. Serial answering with a commit each would be twelve
+times slower.
 """
 
 import time
@@ -11,7 +12,7 @@ from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
@@ -21,7 +22,7 @@ from pipeline.domain.telling import told
 from pipeline.errors import PipelineError, Unavailable
 from pipeline.kafka.dead_letters import utc_now
 from pipeline.kafka.delivery import CONSUMING
-from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
+from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, value_of
 from pipeline.stage import Desk
 from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo
 from schemas.topics import ANSWERED
@@ -53,7 +54,7 @@ class DeskDelivery:
         """Joins the desk's consumer group when the broker starts."""
         self._subscriber = broker.subscriber(
             self.desk.reads.under(self._prefix),
-            group_id=f"{self._prefix}.{self.desk.name}",
+            group_id=group_of(self._prefix, self.desk.name),
             ack_policy=AckPolicy.ACK_FIRST,
             max_workers=self.desk.max_workers,
             parser=_as_it_is,
@@ -89,6 +90,7 @@ class DeskDelivery:
         try:
             asked = ASKED.validate_json(value)
             if expired(asked, utc_now()):
+                self._log.info("too late to answer", question_id=str(question_id))
                 return None
             answered = await self.desk.answer(asked)
         except ValidationError as error:
@@ -111,17 +113,27 @@ class DeskDelivery:
         if answered is None:
             return
         try:
-            await self._producer.send_and_wait(
-                sender.reply_to.topic,
-                value_of(answered),
-                partition=sender.reply_to.partition,
-                headers=as_pairs(
-                    {**headers_of(answered), "correlation_id": str(sender.question_id)}
+            await self._send(sender, answered)
+        except MessageSizeTooLargeError:
+            await self._send(
+                sender,
+                Failed(
+                    question_id=sender.question_id,
+                    reason="The answer is larger than Kafka takes: ask for fewer (limit).",
+                    retry=False,
                 ),
             )
         except (KafkaError, AssertionError) as error:
             # aiokafka asserts that the partition exists.
             self._log.warning("answer not delivered", reason=str(error))
+
+    async def _send(self, sender: _Sender, answered: Answered) -> None:
+        await self._producer.send_and_wait(
+            sender.reply_to.topic,
+            value_of(answered),
+            partition=sender.reply_to.partition,
+            headers=as_pairs({**headers_of(answered), "correlation_id": str(sender.question_id)}),
+        )
 
 
 def expired(asked: Asked, now: datetime) -> bool:

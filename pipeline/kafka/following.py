@@ -5,12 +5,15 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
 
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.records import Record
+
+log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -56,6 +59,14 @@ async def _place(consumer: AIOKafkaConsumer, *, from_beginning: bool) -> None:
     await asyncio.gather(*(consumer.position(tp) for tp in assigned))
 
 
+async def rewind(consumer: AIOKafkaConsumer, *, since_ms: int) -> None:
+    """Goes back to the first record of each partition that is not older than `since_ms`."""
+    moments = dict.fromkeys(consumer.assignment(), max(0, since_ms))
+    for tp, found in (await consumer.offsets_for_times(moments)).items():
+        if found is not None and found.offset < await consumer.position(tp):
+            consumer.seek(tp, found.offset)
+
+
 async def records(consumer: AIOKafkaConsumer, *, commit: bool) -> AsyncGenerator[Record]:
     """The records as they come; with `commit`, a batch counts as read once its reader asks for more."""
     while True:
@@ -64,4 +75,12 @@ async def records(consumer: AIOKafkaConsumer, *, commit: bool) -> AsyncGenerator
             for record in batch:
                 yield record
         if commit and batches:
-            await consumer.commit()
+            await _commit(consumer)
+
+
+async def _commit(consumer: AIOKafkaConsumer) -> None:
+    try:
+        await consumer.commit()
+    except CommitFailedError as error:
+        # Another reader of the group has the partition now, and reads the batch again.
+        log.warning("not committed, the group has moved on", reason=str(error))

@@ -37,11 +37,6 @@ class Range:
         return sum(end - self.beginning.get(tp, 0) for tp, end in self.end.items())
 
 
-def group_of(prefix: str, stage: str) -> str:
-    """The consumer group of a stage."""
-    return f"{prefix}.{stage}"
-
-
 def lag(range_: Range, committed: Offsets) -> int:
     """What is left to read: from the commit, or from the beginning where there was none yet.
 

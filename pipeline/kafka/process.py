@@ -13,14 +13,14 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
 
-from pipeline.kafka.connection import KafkaConnection, started_producer
+from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.desk import DeskDelivery
 from pipeline.kafka.security import faststream_security
 from pipeline.liveness import Liveness
 from pipeline.stage import Desk, Stage
 
-GRACE_S = 60.0
+GRACE_S = 50.0
 """How long a stop waits for the batches in flight."""
 
 
@@ -40,9 +40,9 @@ async def serve(
     """
     async with AsyncExitStack() as stack:
         events = await started_producer(connection)
-        stack.push_async_callback(events.stop)
+        stack.push_async_callback(stopped_producer, events)
         answers = await started_producer(connection, linger_ms=0)
-        stack.push_async_callback(answers.stop)
+        stack.push_async_callback(stopped_producer, answers)
         broker = _consuming(connection)
         stages = [StageDelivery(w, events, prefix, until) for w in work if isinstance(w, Stage)]
         desks = [DeskDelivery(w, answers, prefix) for w in work if isinstance(w, Desk)]
@@ -74,8 +74,8 @@ def _watch(consumer: Any, name: str, liveness: Liveness) -> None:
 
 def _noting(poll: Callable[..., Awaitable[Any]], name: str, liveness: Liveness) -> Any:
     async def noted(*args: Any, **kwargs: Any) -> Any:
-        liveness.polled(name)
-        return await poll(*args, **kwargs)
+        with liveness.polling(name):
+            return await poll(*args, **kwargs)
 
     return noted
 

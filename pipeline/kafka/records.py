@@ -19,6 +19,11 @@ Record = ConsumerRecord[bytes, bytes]
 """A record as it came. Its headers may be anything: null, bytes that are no text."""
 
 
+def group_of(prefix: str, stage: str) -> str:
+    """The consumer group of a stage."""
+    return f"{prefix}.{stage}"
+
+
 def key_of(message: Message) -> bytes | None:
     """The record's key; None where order does not matter."""
     match message:

@@ -1,7 +1,6 @@
 """What runs a model: OpenVINO or torch, each in several precisions. None is the fastest everywhere.
 
-A batch of token ids goes in; the texts' vectors and the tokens' last hidden states come out, both of one
-forward pass through the model's own modules (its pooling, whatever that is, included).
+A batch of token ids goes in; text vectors and token vectors come out, both of one forward pass.
 """
 
 import os
@@ -9,16 +8,13 @@ import queue
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
 from pipeline.models.prepared import Backend, Graph, Prepared
 from pipeline.models.tokens import Ints
 from pipeline.ports import Floats
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 _MAX_STREAMS: Final = 8
 _OPENVINO: Final[dict[Backend, tuple[Graph, str]]] = {
@@ -43,7 +39,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, ids: Ints, mask: Ints) -> tuple[Floats, Floats]:
-        """texts x tokens -> texts x dimensions, and texts x tokens x width. Blocks."""
+        """texts x tokens -> texts x dimensions, and texts x tokens x 64, normalised. Blocks."""
         ...
 
 
@@ -52,7 +48,7 @@ def open_encoder(prepared: Prepared, backend: Backend, *, threads: int) -> Encod
     if backend in _OPENVINO:
         graph, precision = _OPENVINO[backend]
         return OpenVinoEncoder(prepared.graph(graph), precision, threads=threads)
-    return TorchEncoder(prepared.weights, half=backend == "torch-bf16", threads=threads)
+    return TorchEncoder(prepared, half=backend == "torch-bf16", threads=threads)
 
 
 def graph_of(backend: Backend) -> Graph | None:
@@ -114,40 +110,26 @@ class TorchEncoder:
     workers = 1
     batch_tokens = 4096
 
-    def __init__(self, weights: Path, *, half: bool, threads: int) -> None:
+    def __init__(self, prepared: Prepared, *, half: bool, threads: int) -> None:
+        # The weights are here: whatever is not must not be looked for elsewhere.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         import torch
 
+        from pipeline.models.torch_model import SeeingModel, load
+
         torch.set_num_threads(threads)
-        self._model = load(weights, dtype=torch.bfloat16 if half else torch.float32)
+        model = load(prepared.weights, dtype=torch.bfloat16 if half else torch.float32)
+        self._model = SeeingModel(model, width=prepared.describe().width)
+        self._device = model.device
 
     def encode(self, ids: Ints, mask: Ints) -> tuple[Floats, Floats]:
         import torch
 
         with torch.inference_mode():
-            features = {
-                "input_ids": torch.from_numpy(ids),
-                "attention_mask": torch.from_numpy(mask),
-            }
-            seen: dict[str, Any] = self._model(
-                {name: tensor.to(self._model.device) for name, tensor in features.items()}
+            texts, tokens = self._model(
+                torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
             )
-            texts, tokens = seen["sentence_embedding"], seen["token_embeddings"]
             return texts.float().cpu().numpy(), tokens.float().cpu().numpy()
-
-
-def load(weights: Path, *, dtype: object, device: str | None = None) -> "SentenceTransformer":
-    """The model in `weights`, ready to infer. Never touches the network: the weights are here."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-
-    disable_progress_bar()
-    set_verbosity_error()
-    model = SentenceTransformer(
-        str(weights), device=device, model_kwargs={"dtype": dtype}, local_files_only=True
-    )
-    return model.eval()
 
 
 def pad(windows: Sequence[Ints], *, pad_id: int, max_tokens: int) -> tuple[Ints, Ints]:

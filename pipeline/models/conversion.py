@@ -1,8 +1,7 @@
 """A sentence-transformers model -> a description, and graphs that OpenVINO runs.
 
-The graph is that of the whole model, its pooling included, and gives both of its outputs: the text's
-vector and the tokens' last hidden states. torch exports it and OpenVINO reads the export; no other
-converter is needed. This module imports torch: only the preparation should import it.
+The graph is that of the whole model with both of its outputs. torch exports it and OpenVINO reads the
+export; no other converter is needed. This module imports torch: only the preparation should import it.
 """
 
 from collections.abc import Sequence
@@ -12,32 +11,19 @@ from typing import Final
 import numpy as np
 import openvino
 import torch
-from sentence_transformers import SentenceTransformer
 
 from pipeline.errors import Refused
-from pipeline.models.backends import load, pad
+from pipeline.models.backends import pad
 from pipeline.models.calibration import CALIBRATION_SEED, memories
 from pipeline.models.prepared import Description, Graph, Prepared
 from pipeline.models.tokens import Tokens
+from pipeline.models.torch_model import SeeingModel, load
 
 CALIBRATION_TEXTS: Final = 100
 """Three times as many take three times as long and are no closer to fp32."""
+_PROJECTION: Final = "token_projection"
 _UNLIMITED_TOKENS: Final = 8192
 """Some tokenizers name no limit; nothing that we accept is longer."""
-
-
-class _Both(torch.nn.Module):
-    """The model as a function of ids and mask, with both outputs."""
-
-    def __init__(self, model: SentenceTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        seen = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
-        return seen["sentence_embedding"], seen["token_embeddings"]
 
 
 def describe(weights: Path) -> tuple[Description, str]:
@@ -46,18 +32,19 @@ def describe(weights: Path) -> tuple[Description, str]:
     Raises Refused where the folder holds no model of texts that we can run.
     """
     try:
-        model = load(weights, dtype=torch.float32, device="cpu")
+        model = load(weights, device="cpu")
         tokenizer = model.tokenizer
         backend = tokenizer.backend_tokenizer
+        ids, mask = _sample(backend.encode("a few words").ids)
         with torch.inference_mode():
-            texts, tokens = _Both(model)(*_sample(backend.encode("a few words").ids))
+            seen = model({"input_ids": ids, "attention_mask": mask})
     except Exception as error:
         raise Refused(
             f"{weights} holds no text model that sentence-transformers loads ({error}): name another"
         ) from error
     described = Description(
-        dimensions=texts.shape[1],
-        width=tokens.shape[2],
+        dimensions=seen["sentence_embedding"].shape[1],
+        width=seen["token_embeddings"].shape[2],
         max_tokens=min(model.max_seq_length or _UNLIMITED_TOKENS, _UNLIMITED_TOKENS),
         pad_id=tokenizer.pad_token_id or 0,
         lowercase=bool(getattr(model[0], "do_lower_case", False)),
@@ -73,15 +60,27 @@ def make(graph: Graph, prepared: Prepared, path: Path) -> None:
 
 
 def _converted(prepared: Prepared) -> openvino.Model:
-    model = _Both(load(prepared.weights, dtype=torch.float32, device="cpu"))
-    texts = torch.export.Dim("texts", min=1, max=4096)
-    tokens = torch.export.Dim("tokens", min=2, max=prepared.describe().max_tokens)
-    shape = {0: texts, 1: tokens}
+    described = prepared.describe()
+    model = SeeingModel(load(prepared.weights, device="cpu"), width=described.width)
+    shape = {
+        0: torch.export.Dim("texts", min=1, max=4096),
+        1: torch.export.Dim("tokens", min=2, max=described.max_tokens),
+    }
     with torch.inference_mode():
         exported = torch.export.export(
             model, _sample(list(range(8))), dynamic_shapes=(shape, shape), strict=False
         )
-    return openvino.convert_model(exported)
+    converted = openvino.convert_model(exported)
+    _projection_of(converted).set_friendly_name(_PROJECTION)
+    return converted
+
+
+def _projection_of(model: openvino.Model) -> openvino.Node:
+    """The last matrix product before the token vectors."""
+    node = model.output(1).get_node()
+    while node.get_type_name() != "MatMul":
+        node = node.input_value(0).get_node()
+    return node
 
 
 def _quantized(prepared: Prepared) -> openvino.Model:
@@ -94,6 +93,7 @@ def _quantized(prepared: Prepared) -> openvino.Model:
         nncf.Dataset(_inputs(prepared, texts)),
         subset_size=len(texts),
         model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=nncf.IgnoredScope(names=[_PROJECTION]),
     )
 
 

@@ -1,7 +1,7 @@
-"""The last hidden states of a batch -> each text's vector and its token vectors.
+"""Windows -> a batch -> what the model sees of each, and of a whole text.
 
-Token vectors are the rows of the same forward pass that gives the text's vector: what matters of a text
-is found word by word (late interaction) at no further cost of the model.
+Token vectors come from the same forward pass as the text's vector: what matters of a text is found word
+by word (late interaction) at no further cost of the model.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from pipeline.errors import Unusable
 from pipeline.models.backends import Encoder, pad
 from pipeline.models.batching import Seen
 from pipeline.models.prepared import Description
-from pipeline.models.projection import projection
 from pipeline.models.tokens import Window
 from pipeline.ports import Embedding, Floats
 
@@ -28,16 +27,13 @@ def see(encoder: Encoder, description: Description, windows: Sequence[Window]) -
         pad_id=description.pad_id,
         max_tokens=description.max_tokens,
     )
-    texts, hidden = encoder.encode(ids, mask)
-    texts = normalised(texts)
+    texts, tokens = encoder.encode(ids, mask)
     row = np.repeat(np.arange(len(windows)), [len(window.telling) for window in windows])
     column = np.concatenate([window.telling for window in windows])
-    # Normalise before projecting: the projection is then one of directions, whatever the norms.
-    rows = normalised(hidden[row, column]) @ projection(description.width)
-    tokens = normalised(rows).astype(np.float16)
+    told = tokens[row, column].astype(np.float16)
     ends = np.cumsum([len(window.telling) for window in windows])
-    parts = np.split(tokens, ends[:-1])
-    return [Seen(text, part) for text, part in zip(texts, parts, strict=True)]
+    parts = np.split(told, ends[:-1])
+    return [Seen(text, part) for text, part in zip(normalised(texts), parts, strict=True)]
 
 
 def join(windows: Sequence[Window], seen: Sequence[Seen]) -> Embedding:
@@ -46,10 +42,10 @@ def join(windows: Sequence[Window], seen: Sequence[Seen]) -> Embedding:
     Of more than MAX_TOKEN_VECTORS, evenly spaced ones are kept: the end of a long text is found too.
     Raises Unusable where a vector is not finite.
     """
-    weights = np.array([len(window.ids) for window in windows], dtype=np.float32)
     text = seen[0].text
     if len(seen) > 1:
-        text = normalised(weights @ np.stack([part.text for part in seen]))
+        pairs = zip(windows, seen, strict=True)
+        text = normalised(np.sum([len(window.ids) * part.text for window, part in pairs], axis=0))
     tokens = np.concatenate([part.tokens for part in seen])
     tokens = tokens[evenly_spaced(len(tokens), MAX_TOKEN_VECTORS)]
     if not (np.isfinite(text).all() and np.isfinite(tokens).all() and text.any()):

@@ -39,6 +39,8 @@ from schemas.search import EventRef, Hit, SearchFilter
 
 _SPARE = 8
 """Points read beyond the limit, to see whether a tie goes on there."""
+_MOST = 1_024
+"""Points read for one question: a tie longer than that is not worth a user's whole index."""
 
 
 class Points(Protocol):
@@ -151,7 +153,9 @@ class VectorIndex:
         wanted = limit + _SPARE
         found = await self.points.nearest(text, where, wanted)
         # Many texts of a user may be the same: which of them are told must not be left to chance.
-        while len(found) == wanted and rounded(found[limit - 1].score) == rounded(found[-1].score):
+        while len(found) == wanted < _MOST and rounded(found[limit - 1].score) == rounded(
+            found[-1].score
+        ):
             wanted *= 4
             found = await self.points.nearest(text, where, wanted)
         hits = sorted(map(hit, found), key=lambda hit: (-hit.score, hit.memory_id))

@@ -11,12 +11,12 @@ from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.lag import (
     GroupState,
     group_members,
-    group_of,
     group_states,
     topic_partitions,
     topic_ranges,
 )
 from pipeline.kafka.latest import latest
+from pipeline.kafka.records import group_of
 from schemas.topics import DEAD, EVENTS
 
 pytestmark = pytest.mark.connected

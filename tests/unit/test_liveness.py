@@ -3,18 +3,42 @@
 from pipeline.liveness import Liveness
 
 
+class Clock:
+    """Time as a test wants it."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def poll(liveness: Liveness, name: str) -> None:
+    with liveness.polling(name):
+        pass
+
+
 def test_a_process_is_ready_once_it_has_polled() -> None:
     liveness = Liveness(limit_s=10)
     assert liveness.alive
     assert not liveness.ready
-    liveness.polled("classifier")
+    poll(liveness, "classifier")
     assert liveness.ready
 
 
 def test_one_subscription_without_polls_is_enough_to_be_dead() -> None:
-    clock = iter([0.0, 5.0, 11.0, 11.0])
-    liveness = Liveness(limit_s=10, now=lambda: next(clock))
-    liveness.polled("embedder")
-    liveness.polled("query")
+    clock = Clock()
+    liveness = Liveness(limit_s=10, now=clock)
+    poll(liveness, "embedder")
+    clock.now = 5.0
+    poll(liveness, "query")
+    clock.now = 11.0
     assert not liveness.alive
     assert liveness.poll_age_s() == {"embedder": 11.0, "query": 6.0}
+
+
+def test_a_desk_that_waits_for_a_question_is_alive() -> None:
+    clock = Clock()
+    liveness = Liveness(limit_s=10, now=clock)
+    with liveness.polling("query"):
+        clock.now = 1_000.0
+        assert liveness.ready
