@@ -2,14 +2,18 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from pipeline.errors import Refused, Unavailable
+from pipeline.embedded import Stack
+from pipeline.errors import Refused, Unavailable, Unusable
+from pipeline.kafka.connection import KafkaConnection, started_producer
 from producers.client import MemoryClient, NewMemory
 from schemas.events import MemoryEnriched, MemoryForgotten, Said
 from schemas.search import SearchAnswered
+from schemas.topics import EVENTS
 
 pytestmark = pytest.mark.connected
 
@@ -26,7 +30,7 @@ async def remembered(memory: MemoryClient, *texts: str, user: str, **fields: obj
         [{"text": text, "user_id": user, **fields} for text in texts]
     )
     await memory.stored(receipts, timeout_s=120)
-    return [receipt.memory_id or "" for receipt in receipts]
+    return [receipt.memory_id for receipt in receipts]
 
 
 def ids(answer: SearchAnswered) -> list[str]:
@@ -63,7 +67,6 @@ async def test_a_revision_replaces_the_text_and_keeps_the_rest(
 
 async def test_a_revision_right_after_needs_no_wait(memory: MemoryClient, user: str) -> None:
     receipt = await memory.remember("The meeting is on Monday", user_id=user)
-    assert receipt.memory_id
     revised = await memory.revise(receipt.memory_id, "The meeting is on Friday", user_id=user)
     await revised.stored(timeout_s=60)
     (hit,) = (await memory.search("when do we meet?", user_id=user)).hits
@@ -107,15 +110,15 @@ async def test_the_same_memory_id_of_two_users_is_two_memories(
 
 
 async def test_an_idempotency_key_makes_repeating_harmless(memory: MemoryClient, user: str) -> None:
-    async def say() -> str:
-        receipt = await memory.remember(
-            "I live in Porto", user_id=user, idempotency_key="message-17"
-        )
+    async def say(text: str = "I live in Porto") -> str:
+        receipt = await memory.remember(text, user_id=user, idempotency_key="message-17")
         await receipt.stored(timeout_s=60)
-        return receipt.memory_id or ""
+        return receipt.memory_id
 
     first = await say()
-    assert await say() == first
+    assert await say("I live in Lisbon") == first
+    (hit,) = (await memory.search("where do I live?", user_id=user)).hits
+    assert hit.text == "I live in Porto"
     await (await memory.revise(first, "I live in Braga", user_id=user)).stored(timeout_s=60)
     await say()
     (hit,) = (await memory.search("where do I live?", user_id=user)).hits
@@ -150,11 +153,11 @@ async def test_whoever_subscribes_sees_it_go_by(memory: MemoryClient, user: str)
 
 
 async def test_a_receipt_can_be_asked_about_from_another_process(
-    memory: MemoryClient, stream: object, user: str
+    memory: MemoryClient, stream: Stack, user: str
 ) -> None:
     receipt = await memory.remember("Ask me later", user_id=user)
     token = receipt.token
-    async with MemoryClient(stream.kafka_bootstrap_servers) as other:  # pyright: ignore
+    async with MemoryClient(stream.kafka_bootstrap_servers) as other:
         later = other.receipt(token)
         await later.stored(timeout_s=60)
         state = await later.status()
@@ -233,3 +236,20 @@ async def test_a_text_that_cannot_be_kept_is_refused(
 
 async def test_an_unknown_user_has_no_memories(memory: MemoryClient) -> None:
     assert (await memory.search("anything", user_id=str(uuid4()))).hits == ()
+
+
+async def test_a_dead_letter_of_a_while_ago_still_ends_the_wait(
+    memory: MemoryClient, stream: Stack, user: str
+) -> None:
+    receipt = await memory.remember("Fine until somebody publishes junk under its id", user_id=user)
+    await receipt.stored(timeout_s=60)
+    event_id = uuid4()
+    producer: Any = await started_producer(KafkaConnection(stream.kafka_bootstrap_servers))
+    headers = [("event-id", str(event_id).encode())]
+    await producer.send_and_wait(EVENTS.under("memory"), b"{}", key=b"junk", headers=headers)
+    await producer.stop()
+    await asyncio.sleep(2)
+    lost = receipt.model_copy(update={"event_id": event_id, "version": receipt.version + 10**9})
+    async with MemoryClient(stream.kafka_bootstrap_servers) as other:
+        with pytest.raises(Unusable, match="dead letters at classifier"):
+            await other.receipt(lost.token).stored(timeout_s=30)

@@ -30,7 +30,8 @@ def test_known_fields_are_taken_and_the_rest_is_metadata():
             type="sms",
             caption=None,
             metadata={"k": [1, 2]},
-        )
+        ),
+        overwrite=True,
     )
     assert memory == NewMemory(
         text="I love Thai food",
@@ -43,6 +44,14 @@ def test_known_fields_are_taken_and_the_rest_is_metadata():
         app_id="b",
         metadata={"type": "sms", "k": [1, 2]},
     )
+
+
+def test_the_same_memory_has_the_same_key_unless_it_is_to_overwrite():
+    key = memory_of(row(id="m1", text="a")).idempotency_key
+    assert key
+    assert memory_of(row(id="m1", text="b")).idempotency_key == key
+    assert memory_of(row(id="m2", text="a")).idempotency_key != key
+    assert memory_of(row(id="m1"), overwrite=True).idempotency_key is None
 
 
 def test_a_user_given_for_all_stands_in_only_where_a_row_names_none():

@@ -138,11 +138,11 @@ def test_an_older_state_is_superseded() -> None:
 
 
 @pytest.mark.parametrize("other", [enriched(memory_id="a", version=1), forgotten("a", version=1)])
-def test_a_state_under_an_idempotency_key_yields_to_any_other(
+def test_a_state_under_an_idempotency_key_yields_to_any_other_and_to_an_earlier_one(
     other: MemoryEnriched | MemoryForgotten,
 ) -> None:
     first, again = (enriched(memory_id="a", version=v, if_absent=True) for v in (7, MAX_VERSION))
-    assert stamp(first) < stamp(again) < stamp(other)
+    assert stamp(again) < stamp(first) < stamp(other)
     assert stamp(again).version == again.version
 
 

@@ -1,0 +1,108 @@
+"""What each stage makes of a batch, without Kafka: one event out for each event in."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from consumers import classifier, embedder, query, record_writer
+from consumers.embedder import mixed, packed
+from pipeline.domain.wording import worded
+from pipeline.models.classifier import HeuristicClassifier
+from pipeline.models.hashing import HashingEmbedder
+from pipeline.ports import Embedding
+from pipeline.stores.memory import CacheInMemory, RecordsInMemory
+from schemas.events import MemoryClassified, MemoryEnriched, MemoryStored, Said, UserErased
+from tests.builders import captured, enriched, forgotten, user_forgotten
+
+
+class CountingEmbedder(HashingEmbedder):
+    """Remembers which texts it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        self.asked += texts
+        return await super().embed(texts)
+
+
+async def classified(**fields: object) -> MemoryClassified:
+    (event,) = await classifier.stage(HeuristicClassifier()).react([captured(**fields)])
+    assert isinstance(event, MemoryClassified)
+    return event
+
+
+async def test_the_classifier_says_what_a_memory_is_about_and_lets_forgettings_pass() -> None:
+    events = [captured(text="The unit tests of the parser fail"), forgotten("m"), user_forgotten()]
+    about, *rest = await classifier.stage(HeuristicClassifier()).react(events)
+    assert isinstance(about, MemoryClassified)
+    assert about.domain == "coding"
+    assert (about.event_id, about.text) == (events[0].event_id, events[0].text)
+    assert rest == events[1:]
+
+
+async def test_the_embedder_gives_all_four_vectors() -> None:
+    event = await classified(text="We deploy the database on Friday")
+    (made,) = await embedder.stage(HashingEmbedder(), CacheInMemory()).react([event])
+    assert isinstance(made, MemoryEnriched)
+    assert made.text_vector.shape == (1, 384)
+    assert made.token_vectors.shape[1] == 64
+    assert made.topic_vectors.shape == (len(event.topics), 384)
+    assert made.lexical_vector.indices
+    assert made.becomes(MemoryEnriched, {}).text == event.text
+
+
+async def test_what_was_said_before_is_not_encoded_twice() -> None:
+    model, cache = CountingEmbedder(), CacheInMemory()
+    stage = embedder.stage(model, cache)
+    first = await classified(text="When is your exam?", run_id="chat", speaker="Ana")
+    await stage.react([first])
+    said = Said(text=first.text, speaker=first.speaker, occurred_at=first.occurred_at)
+    second = await classified(text="On the second of June", run_id="chat", preceding=(said,))
+    await stage.react([second])
+    assert model.asked.count(worded(first)) == 1
+
+
+async def test_a_cached_vector_of_another_width_is_not_used() -> None:
+    class Garbage(CacheInMemory):
+        async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+            return [b"junk" for _ in keys]
+
+    said = Said(text="When is your exam?")
+    event = await classified(text="On the second of June", preceding=(said,))
+    (made,) = await embedder.stage(HashingEmbedder(), Garbage()).react([event])
+    assert np.isfinite(np.frombuffer(made.text_vector.data, np.float32)).all()  # pyright: ignore
+
+
+def test_the_nearest_text_before_weighs_more() -> None:
+    own, near, far = np.eye(3, dtype=np.float32)
+    said = (Said(text="far"), Said(text="near"))
+    vector = mixed(own, said, {"far": far, "near": near})
+    assert vector == pytest.approx(np.array([1, 0.4, 0.2]) / np.linalg.norm([1, 0.4, 0.2]))
+
+
+def test_a_matrix_travels_as_little_endian_bytes() -> None:
+    vectors = packed(np.array([[1.0, 2.0]], np.float16))
+    assert (vectors.dtype, vectors.shape, vectors.data) == ("float16", (1, 2), b"\x00\x3c\x00\x40")
+
+
+async def test_a_writer_tells_what_became_of_each_event() -> None:
+    old, new = enriched(memory_id="m", version=1), enriched(memory_id="m", version=2)
+    forgetting = user_forgotten(version=3)
+    told = await record_writer.stage(RecordsInMemory()).react([new, old, forgetting])
+    assert [type(each) for each in told] == [MemoryStored, MemoryStored, UserErased]
+    assert [each.outcome for each in told[:2]] == ["stored", "superseded"]  # pyright: ignore
+    assert {each.store for each in told} == {"record"}  # pyright: ignore
+
+
+def test_every_port_that_a_stage_names_is_one_that_there_is() -> None:
+    from pipeline.app import Addresses, _openers, _ports_of, stage_modules  # pyright: ignore
+    from pipeline.kafka.connection import KafkaConnection
+    from pipeline.settings import Settings
+
+    where = Addresses(KafkaConnection("nowhere:1"), None, None, None, None)
+    there = _openers(Settings(), where, lambda _: None)
+    assert {port for module in stage_modules().values() for port in _ports_of(module)} <= set(there)
+    assert query.stage.__doc__

@@ -1,0 +1,65 @@
+"""When a receipt is done: each store has said so, for each partition; or a dead letter has."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from pipeline.domain.receipts import done
+from pipeline.errors import Refused, Unusable
+from producers.receipts import TOKEN, Receipt, UserReceipt, _Watch  # pyright: ignore
+from schemas.events import MemorySetAside
+from tests.builders import enriched, user_forgotten
+
+
+async def test_both_stores_must_have_said_so() -> None:
+    event = enriched()
+    watch = _Watch(
+        Receipt(
+            user_id="alice",
+            memory_id=event.memory_id,
+            event_id=event.event_id,
+            version=event.version,
+        )
+    )
+    watch.hear(done(event, "record", "stored"))
+    watch.hear(done(event, "record", "stored"))
+    assert not watch.done.done()
+    watch.hear(done(event, "index", "superseded"))
+    assert watch.done.done()
+
+
+async def test_a_users_forgetting_is_done_on_every_partition() -> None:
+    copies = [user_forgotten(partition=partition, partitions=2) for partition in range(2)]
+    watch = _Watch(UserReceipt(user_id="alice", event_id=uuid4(), version=1, partitions=2))
+    for copy in copies:
+        watch.hear(done(copy, "record", "stored"))
+    watch.hear(done(copies[0], "index", "stored"))
+    assert not watch.done.done()
+    watch.hear(done(copies[1], "index", "stored"))
+    assert watch.done.done()
+
+
+async def test_a_dead_letter_ends_the_wait_with_its_reason() -> None:
+    event_id = uuid4()
+    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=event_id, version=1))
+    watch.hear(
+        MemorySetAside(
+            event_id=event_id, stage="embedder", reason="no vector", at=datetime.now(UTC)
+        )
+    )
+    with pytest.raises(Unusable, match="embedder: no vector"):
+        watch.done.result()
+
+
+async def test_a_receipt_without_a_client_says_how_to_get_one() -> None:
+    receipt = Receipt(user_id="alice", memory_id="m", event_id=uuid4(), version=1)
+    with pytest.raises(Refused, match=r"client\.receipt"):
+        await receipt.stored()
+
+
+def test_a_token_is_the_receipt_again() -> None:
+    memory = Receipt(user_id="alice", memory_id="m", event_id=uuid4(), version=1, if_absent=True)
+    user = UserReceipt(user_id="alice", event_id=uuid4(), version=1, partitions=6)
+    assert TOKEN.validate_json(memory.token) == memory
+    assert TOKEN.validate_json(user.token) == user
