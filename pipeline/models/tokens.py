@@ -23,11 +23,6 @@ Ints = NDArray[np.int64]
 MEMO_CHUNKS: Final = 2**16
 MEMO_CHUNK_CHARS: Final = 32
 """Longer chunks are addresses, hashes or another script's whole sentences: they do not come again."""
-# What tokenizers that split at the apostrophe leave of contractions; `s`, `t` and such are stop words.
-_CONTRACTION_STEMS_IN_A_LINE: Final = (
-    "ain aren couldn didn doesn don hadn hasn haven isn mustn needn shan shouldn wasn weren wouldn"
-)
-_CONTRACTION_STEMS: Final = frozenset(_CONTRACTION_STEMS_IN_A_LINE.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +125,7 @@ def _words(encoding: Encoding, text: str) -> list[str]:
 
 
 def _is_content(word: str) -> bool:
-    plain = word.strip().lower().replace("’", "'")
-    return _is_word(word) and plain not in STOP_WORDS and plain not in _CONTRACTION_STEMS
+    return _is_word(word) and word.strip().lower().replace("’", "'") not in STOP_WORDS
 
 
 def _is_word(word: str) -> bool:

@@ -1,6 +1,7 @@
 """What each stage makes of a batch, without Kafka: one event out for each event in."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,18 +29,19 @@ class CountingEmbedder(HashingEmbedder):
         return await super().embed(texts)
 
 
-async def classified(**fields: object) -> MemoryClassified:
+async def classified(**fields: Any) -> MemoryClassified:
     (event,) = await classifier.stage(HeuristicClassifier()).react([captured(**fields)])
     assert isinstance(event, MemoryClassified)
     return event
 
 
 async def test_the_classifier_says_what_a_memory_is_about_and_lets_forgettings_pass() -> None:
-    events = [captured(text="The unit tests of the parser fail"), forgotten("m"), user_forgotten()]
+    heard = captured(text="The unit tests of the parser fail")
+    events = [heard, forgotten("m"), user_forgotten()]
     about, *rest = await classifier.stage(HeuristicClassifier()).react(events)
     assert isinstance(about, MemoryClassified)
     assert about.domain == "coding"
-    assert (about.event_id, about.text) == (events[0].event_id, events[0].text)
+    assert (about.event_id, about.text) == (heard.event_id, heard.text)
     assert rest == events[1:]
 
 
