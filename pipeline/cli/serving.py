@@ -45,8 +45,21 @@ async def until_serving(
             del waiting[name]
             starting.serves(name)
         _still_coming(stack.data, waiting, ran_at, began)
-        starting.waits(waiting)
+        starting.waits({name: _last_said(_log(stack.data, name)) for name in waiting})
         await asyncio.sleep(POLL_INTERVAL_S if waiting else 0)
+
+
+def _log(data: Path, name: str) -> Path:
+    return data / "logs" / f"{name}.log"
+
+
+def _last_said(log: Path) -> str:
+    """What a stage is at, in its own words: the last line of its log without time and level."""
+    from pipeline.embedded.process import tail
+
+    line = tail(log, lines=1)
+    # Its fields stand in columns behind the event.
+    return line.partition("]")[2].strip().split("  ")[0] if "[info" in line else ""
 
 
 def _still_coming(
@@ -64,5 +77,5 @@ def _still_coming(
             ran_at[name] = now
         if now - ran_at[name] > GONE_S or now - began > STAGES_TIMEOUT_S:
             state = "runs, but does not serve" if ran_at[name] == now else "does not run"
-            log = data / "logs" / f"{name}.log"
+            log = _log(data, name)
             raise Unavailable(f"{name} {state}. The end of {log}:\n{tail(log, lines=3)}")

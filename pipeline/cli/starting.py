@@ -4,7 +4,7 @@ Elsewhere a plain line for each change, and for long work now and then.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SAY_EVERY_S = 5.0
 """How often something is told where no line can change."""
+SAY_AGAIN_EVERY_S = 30.0
 LOADING = "loading; at the first start a model is measured, which takes a while"
 _MARKS = {"ready": ("✓", "green"), "refused": ("✗", "red"), "died": ("✗", "yellow")}
 
@@ -41,6 +42,7 @@ class Starting:
         """The processes that run stages, as soon as they are known."""
         self._lines: dict[str, _Line] = {}
         self._live: Live | None = None
+        self._news = ""
         self._finished = False
         self._stopping = False
         self._began = self._told_at = time.monotonic()
@@ -65,11 +67,17 @@ class Starting:
         line = self._lines.get(stage) or _Line(began=self._began)
         self._change(stage, "ready", f"in {duration(time.monotonic() - line.began)}")
 
-    def waits(self, stages: Iterable[str]) -> None:
-        """These do not serve yet: told where no line moves, and where it takes long."""
-        if self._live is None and self._long_silent():
-            self._told_at = time.monotonic()
-            tell(f"still starting: {', '.join(stages)} ({LOADING})")
+    def waits(self, stages: Mapping[str, str]) -> None:
+        """These do not serve yet, and what each said last: told where no line moves."""
+        for stage, said in stages.items():
+            if said and stage in self._lines:
+                self._lines[stage].detail = said
+        told = (f"{stage} ({said})" if said else stage for stage, said in stages.items())
+        news = ", ".join(told)
+        silent = SAY_EVERY_S if news != self._news else SAY_AGAIN_EVERY_S
+        if news and self._live is None and time.monotonic() - self._told_at > silent:
+            self._told_at, self._news = time.monotonic(), news
+            tell(f"still starting: {news}")
 
     def _long_silent(self) -> bool:
         return time.monotonic() - self._told_at > SAY_EVERY_S

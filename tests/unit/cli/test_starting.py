@@ -34,10 +34,13 @@ def test_long_work_is_told_now_and_then(
     monkeypatch.setattr(starting, "SAY_EVERY_S", 0.0)
     with Starting() as watching:
         watching(Progress("kafka", "preparing", "fetching Kafka's jars, 3 of 46"))
-        watching.waits(["embedder"])
+        watching.waits({"embedder": ""})
+        watching.waits({"embedder": "measuring"})
+        watching.waits({"embedder": "measuring"})
     assert told(capsys) == [
         "kafka preparing fetching Kafka's jars, 3 of 46",
-        f"still starting: embedder ({starting.LOADING})",
+        "still starting: embedder",
+        "still starting: embedder (measuring)",
     ]
 
 
