@@ -22,6 +22,8 @@ from schemas.topics import CLASSIFIED, ENRICHED
 PRECEDING_WEIGHTS = (0.4, 0.2)
 """Of the nearest text said before, and of the one before that; the memory's own is 1."""
 CACHE_TTL_S = 24 * 3_600
+MAX_BATCH_BYTES = 256 * 1024
+"""Some 700 usual memories, or five of the longest: seconds of the model's time, not minutes."""
 
 
 def stage(embedder: Embedder, cache: Cache) -> Stage:
@@ -45,6 +47,7 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
         writes=ENRICHED,
         decode=CLASSIFIED_EVENTS.validate_json,
         react=embed,
+        max_bytes=MAX_BATCH_BYTES,
     )
 
 

@@ -30,6 +30,9 @@ class Stage:
     message that cannot be used is alone and set aside. Anything else ends the process.
     """
     max_records: int = 256
+    max_bytes: int = 4 * 1024 * 1024
+    """Of the values in one batch: what `react` takes at once must be done within minutes, or Kafka gives
+    the partitions to another consumer, and the batch begins anew."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,24 +124,27 @@ class StageDelivery(ConsumerRebalanceListener):
     ) -> None:
         self._log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
 
-    async def _take(self, records: Sequence[Record]) -> None:
+    async def _take(self, taken: Sequence[Record]) -> None:
         if self.failure.done():
             return
         self._idle.clear()
+        records, later = cut(taken, self.stage.max_bytes)
         try:
             await self._deliver(records)
             await self._commit(records)
+            # Fetched again by the next poll, which tells Kafka that we are alive.
+            self._rewind(later)
         except (Unavailable, Stopping) as error:
-            self._rewind(records)
-            self._log.warning("batch comes back", records=len(records), reason=str(error))
+            self._rewind(taken)
+            self._log.warning("batch comes back", records=len(taken), reason=str(error))
             with suppress(Stopping):
                 await self._pause(1.0)
         except asyncio.CancelledError:
-            self._rewind(records)
+            self._rewind(taken)
             raise
         except BaseException as error:
             # Nothing may be committed past this batch, so nothing more is taken.
-            self._rewind(records)
+            self._rewind(taken)
             self.failure.set_exception(error)
             raise
         finally:
@@ -304,6 +307,16 @@ class StageDelivery(ConsumerRebalanceListener):
         for tp, offset in _first_offsets(records).items():
             if tp in assigned:
                 consumer.seek(tp, offset)
+
+
+def cut(records: Sequence[Record], max_bytes: int) -> tuple[Sequence[Record], Sequence[Record]]:
+    """The first records, of no more than `max_bytes` but at least one, and the rest."""
+    size = 0
+    for index, record in enumerate(records):
+        size += len(record.value or b"")
+        if size > max_bytes and index:
+            return records[:index], records[index:]
+    return records, ()
 
 
 def _offsets_after(records: Sequence[Record]) -> dict[TopicPartition, int]:

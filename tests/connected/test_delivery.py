@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from pipeline.errors import Halted, Unavailable, Unusable
+from pipeline.kafka import delivery
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.process import serve
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
@@ -261,6 +263,47 @@ async def test_a_rebalance_waits_for_the_batch_in_flight(world: World) -> None:
     everything = await world.texts(CLASSIFIED, 1_000, within_s=2)
     assert sorted(texts) == sorted(everything)
     assert len(set(everything)) == len(everything) == 80
+
+
+async def test_a_batch_is_no_larger_than_its_stage_can_do_in_time(world: World) -> None:
+    sizes: list[int] = []
+
+    async def counting(batch: Sequence[Any]) -> Sequence[Message]:
+        sizes.append(len(batch))
+        return batch
+
+    for partition in range(2):
+        events = [captured(text=f"{partition}-{n} " + "x" * 1_000) for n in range(20)]
+        await world.publish(*events, partition=partition)
+    async with serving(world.kafka, world.prefix, replace(stage(counting), max_bytes=5_000)):
+        records = await world.arrived(CLASSIFIED, 40)
+    for partition in range(2):
+        texts = [PUBLISHED.validate_json(r.value).text for r in records if r.partition == partition]  # pyright: ignore
+        assert [text.split()[0] for text in texts] == [f"{partition}-{n}" for n in range(20)]
+    assert max(sizes) <= 4
+    assert await world.committed() == sum(sizes) == 40
+
+
+async def test_what_a_batch_left_for_later_comes_back_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "PATIENCE_S", 0.0)
+    calls = 0
+
+    async def down_at_first(batch: Sequence[Any]) -> Sequence[Message]:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise Unavailable("away")
+        return batch
+
+    for partition in range(2):
+        events = [captured(text=f"{partition}-{n} " + "x" * 1_000) for n in range(5)]
+        await world.publish(*events, partition=partition)
+    async with serving(world.kafka, world.prefix, replace(stage(down_at_first), max_bytes=5_000)):
+        texts = await world.texts(CLASSIFIED, 10)
+    assert len(set(texts)) == 10
+    assert await world.committed() == 10
 
 
 async def test_an_event_keeps_its_key_and_its_partition(world: World) -> None:
