@@ -159,7 +159,7 @@ class MemoryClient:
             agent_id=agent_id,
             app_id=app_id,
             run_id=run_id,
-            metadata=dict(metadata or {}),
+            metadata={} if metadata is None else metadata,
             preceding=said,
             idempotency_key=idempotency_key,
         )
@@ -207,7 +207,7 @@ class MemoryClient:
             agent_id=known.agent_id,
             app_id=known.app_id,
             run_id=known.run_id,
-            metadata=known.metadata if metadata is None else dict(metadata),
+            metadata=known.metadata if metadata is None else metadata,
         )
         await self._publish([(event, None)])
         return self._receipt(event)
@@ -252,7 +252,10 @@ class MemoryClient:
     ) -> SearchAnswered:
         """The user's memories that are closest to `text`, best first.
 
-        `limit` is 1 to 100, `min_score` a cosine similarity. A user nobody knows has no memories.
+        `limit` is 1 to 100, `min_score` a cosine similarity. `filter` may name `domain`, `topics` (any
+        of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
+        `app_id`, `run_id` and `metadata` (each key with its value): all must hold. A user nobody knows
+        has no memories.
         """
         narrowed = SearchFilter() if filter is None else filter
         answered = await self._ask(

@@ -22,7 +22,7 @@ OccurredAt = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="When what it tells happened: ISO 8601, UTC unless it has an offset; now unless given.",
+        help="When what it tells happened: ISO 8601, UTC unless it has an offset.",
         show_default=False,
     ),
 ]

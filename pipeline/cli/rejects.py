@@ -1,4 +1,7 @@
-"""The rows of an import that cannot be used: the first are told, all are kept where that is wanted."""
+"""The rows of an import that cannot be used: the first are told, all are kept where that is wanted.
+
+A file that is there already is never overwritten: it may be the one that is imported.
+"""
 
 from json import dumps
 from pathlib import Path
@@ -19,7 +22,9 @@ class Rejects:
     def __init__(self, path: Path | None, *, append: bool) -> None:
         self._told = 0
         self._path = path
-        self._mode = "a" if append else "w"
+        self._mode = "a" if append else "x"
+        if path is not None and not append and path.exists():
+            raise Refused(f"--rejects {path} is there already: name a new file, or remove it.")
 
     def add(self, line: "Line", reason: str) -> None:
         """One row that cannot be used."""
