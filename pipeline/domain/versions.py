@@ -62,7 +62,8 @@ def stamp(event: MemoryEvent) -> Stamp:
 
 def placed(event_id: UUID, version: int, *, yields: bool) -> Stamp:
     """The stamp of a state; one that `yields` comes before every one that does not."""
-    return Stamp(-version if yields else version, event_id.int >> (128 - _TIE_BITS))
+    # The low bits: the high ones of a UUIDv7 are its time, the same for many.
+    return Stamp(-version if yields else version, event_id.int & (2**_TIE_BITS - 1))
 
 
 def settle(
