@@ -6,6 +6,7 @@ A batch of token ids goes in; text vectors and token vectors come out, both of o
 import os
 import queue
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,6 +24,10 @@ _OPENVINO: Final[dict[Backend, tuple[Graph, str]]] = {
     "openvino-int8": ("int8", "f32"),
 }
 """Backend -> which converted model, and the precision of what is not quantized."""
+
+_FIRST_CALL: Final = threading.Lock()
+"""A process's first call of OpenVINO sets up its conversion of arrays, behind a lock of its own and with
+Python's held: two threads whose first calls meet wait for each other, and the process stands still."""
 
 
 class Encoder(Protocol):
@@ -84,16 +89,8 @@ class OpenVinoEncoder:
         self._requests = queue.SimpleQueue[Any]()
         for _ in range(self.workers):
             self._requests.put(compiled.create_infer_request())
-            self._warm()
-
-    def _warm(self) -> None:
-        """Encodes one token with each request, in one thread, before several may.
-
-        OpenVINO sets up its conversion of arrays at the first call, behind a lock of its own while it
-        holds Python's: two threads whose first calls meet wait for each other for ever.
-        """
-        one = np.ones((1, 1), np.int64)
-        self.encode(one, one)
+        with _FIRST_CALL:
+            self.encode(np.ones((1, 1), np.int64), np.ones((1, 1), np.int64))
 
     def encode(self, ids: Ints, mask: Ints) -> tuple[Floats, Floats]:
         request = self._requests.get()
