@@ -37,7 +37,7 @@ PUBLISHING: dict[str, Any] = {
     "linger_ms": 5,
     "max_batch_size": 262_144,
     "max_request_size": MAX_REQUEST_BYTES,
-    "compression_type": "lz4",
+    "compression_type": "zstd",
 }
 
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
