@@ -3,10 +3,12 @@
 Only `pipeline/app.py` and the command line read it; everything else asks for what it needs.
 """
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+import yaml
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,6 +16,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from pipeline.errors import Refused
+from pipeline.kafka.addresses import bootstrap_servers
 from pipeline.kafka.connection import KafkaConnection, SaslMechanism, SecurityProtocol
 
 
@@ -65,6 +69,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _addresses(cls, given: str | None) -> str | None:
+        # Empty is not given: a compose file passes on what is not set so.
+        return bootstrap_servers(given) if given else given
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -78,7 +88,7 @@ class Settings(BaseSettings):
             init_settings,
             env_settings,
             dotenv_settings,
-            YamlConfigSettingsSource(settings_cls),
+            _OurYaml(settings_cls),
             file_secret_settings,
         )
 
@@ -92,3 +102,25 @@ class Settings(BaseSettings):
             password=self.kafka_password.get_secret_value() if self.kafka_password else None,
             ca_file=str(self.kafka_ca_file) if self.kafka_ca_file else None,
         )
+
+
+class _OurYaml(YamlConfigSettingsSource):
+    """The file is ours alone, unlike the environment: a key that nobody knows was meant for us."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        try:
+            read: Any = super()._read_file(file_path)
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise Refused(f"{file_path} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(read, dict):
+            raise Refused(f"{file_path} must hold a setting a line, as in `log_level: debug`.")
+        settings: dict[str, Any] = {str(key): value for key, value in read.items()}
+        for key in sorted(settings.keys() - Settings.model_fields.keys()):
+            raise Refused(f"{file_path}: there is no setting {key[:60]!r}. {_nearest(key)}")
+        return settings
+
+
+def _nearest(key: str) -> str:
+    known = list(Settings.model_fields)
+    close = get_close_matches(key.lower().replace("-", "_"), known, n=1)
+    return f"Do you mean {close[0]}?" if close else f"There are {', '.join(known)}."

@@ -24,6 +24,7 @@ from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.domain.identity import event_id_of
 from pipeline.domain.telling import told
 from pipeline.errors import Refused, Unavailable, Unusable
+from pipeline.kafka.addresses import bootstrap_servers
 from pipeline.kafka.asking import Asking, Envelope
 from pipeline.kafka.connection import (
     PUBLISH_PATIENCE_S,
@@ -96,31 +97,45 @@ class MemoryClient:
     Every method may raise Unavailable (Kafka, or who should answer, is away: try again) and Refused (the
     call cannot be right: the message says why). When a method that publishes returns, Kafka has the
     event on all its in-sync replicas, and nothing accepted is lost.
+
+    `kafka` is host:port, several separated by commas. A client is for one `async with`.
     """
 
     def __init__(
         self, kafka: str | KafkaConnection = "localhost:9092", *, prefix: str = "memory"
     ) -> None:
-        self._connection = KafkaConnection(kafka) if isinstance(kafka, str) else kafka
+        self._connection = _connection_to(kafka)
         self._prefix = prefix
         self._clock = VersionClock()
         self._own: dict[tuple[str, str], MemoryCaptured | MemoryRevised] = {}
         self._stack = AsyncExitStack()
         self._producer: AIOKafkaProducer | None = None
+        self._entered = False
         self._asking = Asking(self._connection, prefix)
         self._receipts = Receipts(self._connection, prefix, self._asking)
 
     async def __aenter__(self) -> Self:
-        self._producer = await started_producer(self._connection)
-        self._stack.push_async_callback(stopped_producer, self._producer)
+        if self._entered:
+            raise Refused(
+                "This client has had its `async with`: go on with it inside, or make another one with "
+                "`MemoryClient(...)`."
+            )
+        self._entered = True
         try:
-            await self._check_topics()
+            await self._start()
         except BaseException:
+            # Nothing came of it: the same client may try again.
+            self._entered, self._producer = False, None
             await self._stack.aclose()
             raise
+        return self
+
+    async def _start(self) -> None:
+        self._producer = await started_producer(self._connection)
+        self._stack.push_async_callback(stopped_producer, self._producer)
+        await self._check_topics()
         self._stack.push_async_callback(self._asking.close)
         self._stack.push_async_callback(self._receipts.close)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
@@ -257,7 +272,9 @@ class MemoryClient:
         `app_id`, `run_id` and `metadata` (each key with its value): all must hold. A user nobody knows
         has no memories.
         """
-        narrowed = SearchFilter() if filter is None else filter
+        if not str(text).strip():
+            raise Refused("text: is empty: say what to look for")
+        narrowed = _narrowed(filter)
         answered = await self._ask(
             lambda envelope: SearchAsked(
                 **envelope.fields(),
@@ -265,7 +282,7 @@ class MemoryClient:
                 text=text,
                 limit=limit,
                 min_score=min_score,
-                filter=SearchFilter.model_validate(narrowed),
+                filter=narrowed,
             ),
             timeout_s,
         )
@@ -285,7 +302,8 @@ class MemoryClient:
         return answered
 
     def receipt(self, token: str) -> Receipt | UserReceipt:
-        """A receipt from another process, by its token."""
+        """A receipt from another process, or of a client that was closed, by its token."""
+        self._started()
         try:
             return TOKEN.validate_json(token).answered_by(self._receipts)
         except ValidationError as error:
@@ -447,9 +465,8 @@ class MemoryClient:
 
     def _started(self) -> Any:
         if self._producer is None:
-            raise Refused(
-                "The client is not connected: use `async with MemoryClient(...) as memory`."
-            )
+            state = "was closed" if self._entered else "is not connected"
+            raise Refused(f"The client {state}: use `async with MemoryClient(...) as memory`.")
         return self._producer
 
     async def _ask(self, make: Callable[[Envelope], Asked], timeout_s: float) -> Any:
@@ -489,6 +506,22 @@ class MemoryClient:
                     "moment ago, wait for its receipt first."
                 )
             await asyncio.sleep(FIND_PAUSE_S * (1 + random.random()))  # noqa: S311
+
+
+def _connection_to(kafka: object) -> KafkaConnection:
+    connection = kafka if isinstance(kafka, KafkaConnection) else None
+    try:
+        servers = bootstrap_servers(connection.bootstrap_servers if connection else kafka)
+    except ValueError as error:
+        raise Refused(f"kafka: {error}") from error
+    return connection or KafkaConnection(servers)
+
+
+def _narrowed(filter: SearchFilter | Mapping[str, Any] | None) -> SearchFilter:
+    try:
+        return SearchFilter.model_validate({} if filter is None else filter)
+    except ValidationError as error:
+        raise Refused(told(error, "filter")) from error
 
 
 def _built(kind: type[Built], **fields: Any) -> Built:

@@ -186,6 +186,7 @@ class Receipts:
         self._starting = asyncio.Lock()
         self._news = asyncio.Event()
         self._open = AsyncExitStack()
+        self._closed = False
         self._consumer: AIOKafkaConsumer | None = None
 
     async def wait(
@@ -216,15 +217,25 @@ class Receipts:
 
     async def ask(self, receipts: Sequence[AnyReceipt], *, timeout_s: float) -> list[ReceiptState]:
         """How far each store is with each event, in order. Raises Unavailable."""
+        self._check_open()
         states: dict[UUID, ReceiptState] = {}
         for user_id, batch in _batches(receipts):
             states.update(await self._states(user_id, batch, timeout_s))
         return [states[receipt.event_id] for receipt in receipts]
 
     async def close(self) -> None:
-        """Stops listening."""
+        """Stops listening, for good; who still waits is told."""
+        self._closed = True
+        self._news.set()
         await self._open.aclose()
         self._consumer = self._heard_from = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Refused(
+                "The client of this receipt was closed. Open another one: "
+                "`client.receipt(receipt.token)` goes on where this one stopped."
+            )
 
     async def _until_done(
         self,
@@ -232,6 +243,7 @@ class Receipts:
         on_progress: Callable[[int], None],
         on_set_aside: Callable[[AnyReceipt, Unusable], None],
     ) -> None:
+        self._check_open()
         await self._listen(min((watch.receipt.version for watch in watches), default=0))
         for watch in watches:
             if (notice := self._set_aside.get(watch.receipt.event_id)) is not None:
@@ -241,6 +253,7 @@ class Receipts:
         pending: Sequence[_Watch] = watches
         while pending := _pending(pending, on_set_aside):
             on_progress(len(watches) - len(pending))
+            self._check_open()
             self._news.clear()
             try:
                 await asyncio.wait_for(self._news.wait(), ASK_EVERY_S)

@@ -51,15 +51,20 @@ class Asking:
         self._connection = connection
         self._prefix = prefix
         self._waiting: dict[UUID, asyncio.Future[Answered]] = {}
+        self._taken: set[UUID] = set()
+        """Questions that Kafka has, as often as they were asked."""
         self._starting = asyncio.Lock()
         self._asks: tuple[AIOKafkaProducer, ReplyTo] | None = None
         self._open = AsyncExitStack()
+        self._closed = False
 
     async def ask(self, make: Callable[[Envelope], Asked], *, timeout_s: float) -> Answered:
         """The answer to the question that `make` puts into an envelope.
 
         Raises Refused where the question is wrong, Unavailable where nobody answers in time.
         """
+        if self._closed:
+            raise Refused("The client was closed: ask another one.")
         answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         question_id = uuid4()
         self._waiting[question_id] = answer
@@ -67,13 +72,11 @@ class Asking:
             async with asyncio.timeout(timeout_s):
                 answered = await self._answered(question_id, answer, make, timeout_s)
         except TimeoutError as error:
-            raise Unavailable(
-                f"No answer in {timeout_s:g} s. Is a query consumer running? "
-                "`hybrid-memory status` shows it, `hybrid-memory run query` starts one."
-            ) from error
+            raise Unavailable(self._late(question_id, timeout_s)) from error
         except KafkaError as error:
             raise self._connection.named(error) from error
         finally:
+            self._taken.discard(question_id)
             del self._waiting[question_id]
         if isinstance(answered, Failed):
             raise (Unavailable if answered.retry else Refused)(answered.reason)
@@ -92,12 +95,28 @@ class Asking:
         asked = make(Envelope(question_id, now, now + timedelta(seconds=timeout_s), reply_to))
         topic, value = ASKED.under(self._prefix), value_of(asked)
         while not answer.done():
+            self._taken.discard(question_id)
             await producer.send_and_wait(topic, value, headers=as_pairs(headers_of(asked)))
+            self._taken.add(question_id)
             await asyncio.wait([answer], timeout=timeout_s / ASKED_TIMES)
         return answer.result()
 
+    def _late(self, question_id: UUID, timeout_s: float) -> str:
+        """Whom there is no answer from: Kafka, or those who read the questions."""
+        if question_id not in self._taken:
+            return (
+                f"Kafka at {self._connection.bootstrap_servers} did not take the question in "
+                f"{timeout_s:g} s. Is it running? `hybrid-memory status` shows it."
+            )
+        return (
+            f"No answer in {timeout_s:g} s. Does a query consumer run, and has it started? "
+            "`hybrid-memory status` shows it. On one machine it comes with `hybrid-memory up`; "
+            "where the index is a Qdrant server, `hybrid-memory run query` starts one more."
+        )
+
     async def close(self) -> None:
-        """Stops listening; who still waits is told."""
+        """Stops listening, for good; who still waits is told."""
+        self._closed = True
         await self._open.aclose()
         self._asks = None
         self._fail_all(Unavailable("The client was closed before the answer came."))
@@ -139,8 +158,8 @@ class Asking:
         partitions: set[int] | None = cluster.partitions_for_topic(topic)
         if not partitions:
             raise Refused(
-                f"Topic {topic} is not there. Start a stage (`hybrid-memory up`, or "
-                "`hybrid-memory run query`): it makes the topics."
+                f"Topic {topic} is not there. Any stage makes the topics: `hybrid-memory up`, or "
+                "`hybrid-memory run classifier`."
             )
         mine = TopicPartition(topic, random.choice(sorted(partitions)))  # noqa: S311
         consumer.assign([mine])

@@ -39,7 +39,10 @@ async def following(
     try:
         await consumer.start()
         if not consumer.partitions_for_topic(topic):
-            raise Refused(f"Topic {topic} is not there. `hybrid-memory up` or a stage makes it.")
+            raise Refused(
+                f"Topic {topic} is not there. Any stage makes the topics: `hybrid-memory up`, or "
+                "`hybrid-memory run classifier`."
+            )
         if group_id is None:
             await _place(consumer, from_beginning=from_beginning)
         yield consumer

@@ -1,0 +1,53 @@
+"""A settings file that is not understood is refused by name, not passed over."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.errors import Refused
+from pipeline.settings import Settings
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    return tmp_path / "hybrid-memory.yaml"
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("kafka_bootstrap_server: a:1", "Do you mean kafka_bootstrap_servers"),
+        ("LOG-LEVEL: info", "Do you mean log_level"),
+        ("colour: red", "There are kafka_bootstrap_servers, "),
+        ("log_level: [", r"hybrid-memory\.yaml cannot be read: .* line 1"),
+        ("- log_level", "must hold a setting a line"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused(file: Path, written: str, why: str) -> None:
+    file.write_text(written)
+    with pytest.raises(Refused, match=why):
+        Settings()
+
+
+def test_a_file_that_is_right_counts(file: Path) -> None:
+    file.write_text("log_level: debug\nkafka_partitions: 3\n")
+    assert (Settings().log_level, Settings().kafka_partitions) == ("debug", 3)
+
+
+def test_an_empty_file_sets_nothing(file: Path) -> None:
+    file.write_text("# nothing yet\n")
+    assert Settings().log_level == "info"
+
+
+def test_an_address_of_kafka_has_a_port(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka")
+    with pytest.raises(ValidationError, match="host:port"):
+        Settings()
+
+
+def test_an_address_that_is_empty_is_not_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
+    assert not Settings().kafka_bootstrap_servers
