@@ -22,7 +22,16 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from schemas.events import Classified, Enriched, Event, MemoryEvent, Message, Published, Stored
+from schemas.events import (
+    Classified,
+    Enriched,
+    Event,
+    MemoryEvent,
+    Message,
+    Published,
+    Settled,
+    Stored,
+)
 from schemas.search import Answer, Answered, Asked, Question
 from schemas.topics import (
     ANSWERED,
@@ -51,9 +60,9 @@ CARRIED: Mapping[Topic, Sequence[type[Message]]] = {
     STORED: get_args(Stored),
     ASKED: get_args(Asked),
     ANSWERED: get_args(Answered),
-    DEAD: (),
+    DEAD: get_args(Settled),
 }
-"""The messages of each topic; a dead letter may be anything."""
+"""The messages of each topic; among the dead letters anything may stand beside them."""
 
 MESSAGES = tuple(dict.fromkeys(kind for kinds in CARRIED.values() for kind in kinds))
 

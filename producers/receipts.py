@@ -19,13 +19,20 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from pipeline.domain.receipts import STORES, Store
-from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
+from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.asking import Asking, cancelled
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import following, records, rewind
 from pipeline.kafka.records import Record, event_id_in, legible
 from schemas.events import STORED as NOTICES
-from schemas.events import MemorySetAside, Stored, UserErased, Version
+from schemas.events import (
+    MemoryRedriven,
+    MemorySetAside,
+    MemoryStored,
+    Stored,
+    UserErased,
+    Version,
+)
 from schemas.search import MAX_RECEIPTS, EventRef, ReceiptsAnswered, ReceiptsAsked, ReceiptState
 from schemas.text import Id
 from schemas.topics import STORED
@@ -141,34 +148,36 @@ class _Watch:
     def __init__(self, receipt: AnyReceipt) -> None:
         self.receipt = receipt
         self.missing = receipt.parts
+        self.set_aside: MemorySetAside | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def hear(self, notice: Stored) -> None:
-        if isinstance(notice, MemorySetAside):
-            reason = f"It went to the dead letters at {notice.stage}: {notice.reason}"
-            self._finish(Unusable(reason))
-            return
-        partition = notice.partition if isinstance(notice, UserErased) else 0
-        self._strike({(notice.store, partition)})
+        match notice:
+            case MemorySetAside():
+                self.set_aside = notice
+            case MemoryRedriven():
+                self.set_aside = None
+            case UserErased():
+                self._strike({(notice.store, notice.partition)})
+            case MemoryStored():
+                self._strike({(notice.store, 0)})
 
     def learn(self, state: ReceiptState) -> None:
         known = {"record": state.record, "index": state.index}
         self._strike({part for part in self.missing if known[part[0]]})
 
-    def _strike(self, parts: set[Part]) -> None:
-        self.missing -= parts
-        if not self.missing:
-            self._finish(None)
-
-    def _finish(self, error: PipelineError | None) -> None:
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
-            self.done.set_exception(error)
+    def give_up(self) -> None:
+        """Believes the dead letter."""
+        if self.set_aside is not None and not self.done.done():
+            told = f"It went to the dead letters at {self.set_aside.stage}: {self.set_aside.reason}"
+            self.done.set_exception(Unusable(told))
             # Whoever waits for many receipts may not look at each of them.
             self.done.exception()
+
+    def _strike(self, parts: set[Part]) -> None:
+        self.missing -= parts
+        if not self.missing and not self.done.done():
+            self.done.set_result(None)
 
 
 class Receipts:
@@ -252,6 +261,9 @@ class Receipts:
         await self._ask_about([watch for watch in watches if not watch.done.done()])
         pending: Sequence[_Watch] = watches
         while pending := _pending(pending, on_set_aside):
+            if any(watch.set_aside for watch in pending):
+                await self._believe([watch for watch in pending if watch.set_aside])
+                continue
             on_progress(len(watches) - len(pending))
             self._check_open()
             self._news.clear()
@@ -262,6 +274,13 @@ class Receipts:
             if len(pending) > MANY:
                 await asyncio.sleep(PAUSE_S)
         on_progress(len(watches))
+
+    async def _believe(self, watches: Sequence[_Watch]) -> None:
+        """Gives up what was set aside, unless it was redriven and stored since: then the stores know."""
+        for start in range(0, len(watches), MAX_RECEIPTS):
+            await self._ask_about(watches[start : start + MAX_RECEIPTS])
+        for watch in watches:
+            watch.give_up()
 
     async def _ask_about(self, watches: Sequence[_Watch]) -> None:
         # Any of them: the same ones each time would keep the others waiting.
@@ -311,7 +330,7 @@ class Receipts:
 
     def _notice(self, record: Record) -> None:
         event_id = event_id_in(record)
-        if event_id is None or not (event_id in self._watched or _tells_of_a_dead_letter(record)):
+        if event_id is None or not (event_id in self._watched or _tells_of_dead_letters(record)):
             return
         try:
             notice = NOTICES.validate_json(record.value or b"")
@@ -321,6 +340,8 @@ class Receipts:
             self._set_aside[event_id] = notice
             while len(self._set_aside) > REMEMBERED:
                 self._set_aside.popitem(last=False)
+        if isinstance(notice, MemoryRedriven):
+            self._set_aside.pop(event_id, None)
         for watch in self._watched.get(event_id, ()):
             watch.hear(notice)
             self._news.set()
@@ -332,8 +353,11 @@ class Receipts:
             del self._watched[event_id]
 
 
-def _tells_of_a_dead_letter(record: Record) -> bool:
-    return dict(legible(record.headers)).get("type") == MemorySetAside.__name__.encode()
+def _tells_of_dead_letters(record: Record) -> bool:
+    return dict(legible(record.headers)).get("type") in _OF_DEAD_LETTERS
+
+
+_OF_DEAD_LETTERS = {kind.__name__.encode() for kind in (MemorySetAside, MemoryRedriven)}
 
 
 def _pending(

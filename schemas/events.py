@@ -232,11 +232,36 @@ class MemorySetAside(Message):
     at: Utc
 
 
+class MemoryRedriven(Message):
+    """An event came back from the dead letters: it goes through the stream once more."""
+
+    type: Literal["MemoryRedriven"] = "MemoryRedriven"
+    event_id: UUID
+    at: Utc
+
+
+class DeadLetterRedriven(Message):
+    """A dead letter was sent back to where it failed. This stands behind it, in its own partition."""
+
+    type: Literal["DeadLetterRedriven"] = "DeadLetterRedriven"
+    offset: Annotated[int, Field(ge=0)]
+    at: Utc
+
+
+class DeadLetterDropped(Message):
+    """A dead letter was given up. This stands behind it, in its own partition."""
+
+    type: Literal["DeadLetterDropped"] = "DeadLetterDropped"
+    offset: Annotated[int, Field(ge=0)]
+    at: Utc
+
+
 Forgetting = MemoryForgotten | UserForgotten
 Published = MemoryCaptured | MemoryRevised | Forgetting
 Classified = MemoryClassified | Forgetting
 Enriched = MemoryEnriched | Forgetting
-Stored = MemoryStored | UserErased | MemorySetAside
+Stored = MemoryStored | UserErased | MemorySetAside | MemoryRedriven
+Settled = DeadLetterRedriven | DeadLetterDropped
 
 PUBLISHED: TypeAdapter[Published] = TypeAdapter(Annotated[Published, Field(discriminator="type")])
 CLASSIFIED: TypeAdapter[Classified] = TypeAdapter(
@@ -244,3 +269,4 @@ CLASSIFIED: TypeAdapter[Classified] = TypeAdapter(
 )
 ENRICHED: TypeAdapter[Enriched] = TypeAdapter(Annotated[Enriched, Field(discriminator="type")])
 STORED: TypeAdapter[Stored] = TypeAdapter(Annotated[Stored, Field(discriminator="type")])
+SETTLED: TypeAdapter[Settled] = TypeAdapter(Annotated[Settled, Field(discriminator="type")])

@@ -1,28 +1,65 @@
-"""The dead letters: what could not be used, and why."""
+"""The dead letters: what could not be used, why, and what becomes of it."""
 
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import datetime
+from heapq import heappop, heappush
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli.dates import optional
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import moment, on_one_line, show, show_json
+from pipeline.cli.printing import errors, moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import located, quiet, running
+from pipeline.errors import Refused
 
 if TYPE_CHECKING:
-    from pipeline.kafka.records import Record
+    from pipeline.kafka.dead_letters import Letter, Place, Selection
+    from pipeline.kafka.redriving import Outcome
+
+Places = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PLACE]...", help="As `dead list` prints them.", show_default=False),
+]
+Stage = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Only of this stage.", show_default=False)
+]
+Reason = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Only where the reason holds this.", show_default=False),
+]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Set aside then or later.", show_default=False)
+]
+Until = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Set aside earlier.", show_default=False)
+]
+All = Annotated[bool, typer.Option("--all", help="Every one of them.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell which ones they are.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds `dead ...`."""
-    dead = typer.Typer(help="Look at what could not be used.", no_args_is_help=True)
+    dead = typer.Typer(help="Look at what could not be used; try it again.", no_args_is_help=True)
     dead.command("list")(list_dead)
+    dead.command("show")(show_dead)
+    dead.command("redrive")(redrive)
+    dead.command("drop")(drop)
     app.add_typer(dead, name="dead", rich_help_panel="Operating")
 
 
 def list_dead(
+    stage: Stage = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")] = 50,
     json: AsJson = False,
     data: Data = None,
@@ -31,67 +68,237 @@ def list_dead(
 
     \b
     [dim]$[/dim] hybrid-memory dead list
+    [dim]$[/dim] hybrid-memory dead list --stage embedder --since 2026-01-31
     [dim]$[/dim] hybrid-memory dead list --limit 1000 --json | jq -r .reason | sort | uniq -c
     """
-    from pipeline.kafka.latest import latest
-    from schemas.topics import DEAD
-
-    here = located(data)
-    quiet()
-    letters = [letter(r) for r in running(latest(here.kafka, DEAD.under(here.prefix), limit))]
+    selection = _selection(None, stage, reason, since, until)
+    newest, stages = running(_newest(data, selection, limit))
     if json:
-        for told in letters:
-            show_json(told)
-    elif letters:
-        show(_table(letters))
+        for letter in newest:
+            show_json(told(letter))
+    elif newest:
+        show(_table(newest))
+        show(_sums(stages, shown=len(newest)))
     else:
         show("No dead letters.")
 
 
-def letter(record: "Record") -> dict[str, Any]:
-    """What a dead letter's headers tell; a field is None where they do not."""
-    from pipeline.kafka.dead_letters import PREFIX
-    from pipeline.kafka.records import event_id_in, legible
+def show_dead(
+    place: Annotated[str, typer.Argument(help="As `dead list` prints it: 2/17 say.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Its bytes and nothing else.")] = False,
+    data: Data = None,
+) -> None:
+    """Show one dead letter: where it was, why it failed, and what it holds.
 
-    named = {name: value.decode("utf-8", "replace") for name, value in legible(record.headers)}
-    event_id = event_id_in(record)
+    \b
+    [dim]$[/dim] hybrid-memory dead show 2/17
+    [dim]$[/dim] hybrid-memory dead show 2/17 --raw | jq .text
+    """
+    letter = running(_one(data, place))
+    value = letter.record.value or b""
+    if raw:
+        typer.get_binary_stream("stdout").write(value)
+        return
+    for name, about in (*told(letter).items(), ("key", letter.record.key)):
+        show(Text.assemble((f"{name:>10}  ", "dim"), on_one_line(str(about))))
+    show()
+    show(on_one_line(value.decode("utf-8", "backslashreplace")))
+
+
+def redrive(
+    places: Places = None,
+    stage: Stage = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    data: Data = None,
+) -> None:
+    """Send dead letters back to where they failed, once what stopped them is mended.
+
+    \b
+    [dim]$[/dim] hybrid-memory dead redrive 2/17
+    [dim]$[/dim] hybrid-memory dead redrive --stage embedder --reason "not valid Unicode"
+
+    It is the same event with the same version: what was revised or forgotten since stays so. One that
+    fails again is a dead letter again.
+    """
+    selection = _selected(places, stage, reason, since, until, all_=all_)
+    _settle(data, selection, "redriven", dry_run=dry_run, yes=yes)
+
+
+def drop(
+    places: Places = None,
+    stage: Stage = None,
+    reason: Reason = None,
+    since: Since = None,
+    until: Until = None,
+    all_: All = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    data: Data = None,
+) -> None:
+    """Give dead letters up. Kafka deletes their bytes once no open letter stands before them.
+
+    \b
+    [dim]$[/dim] hybrid-memory dead drop 2/17
+    [dim]$[/dim] hybrid-memory dead drop --stage classifier --until 2026-01-31 --dry-run
+    """
+    selection = _selected(places, stage, reason, since, until, all_=all_)
+    _settle(data, selection, "dropped", dry_run=dry_run, yes=yes)
+
+
+async def _newest(
+    data: Path | None, selection: "Selection", limit: int
+) -> "tuple[Sequence[Letter], Counter[str]]":
+    from pipeline.kafka.redriving import open_letters
+
+    here = located(data)
+    quiet()
+    newest: list[tuple[datetime, Place, Letter]] = []
+    stages: Counter[str] = Counter()
+    async with aclosing(open_letters(here.kafka, here.prefix, selection)) as letters:
+        async for letter in letters:
+            stages[letter.stage] += 1
+            heappush(newest, (letter.at, letter.place, letter))
+            if len(newest) > limit:
+                heappop(newest)
+    return [letter for *_, letter in sorted(newest)], stages
+
+
+async def _one(data: Path | None, place: str) -> "Letter":
+    letters, _ = await _newest(data, _selection([place], None, None, None, None), 1)
+    if not letters:
+        raise Refused(f"No dead letter is at {place}. `hybrid-memory dead list` shows them.")
+    return letters[0]
+
+
+def _settle(
+    data: Path | None, selection: "Selection", outcome: "Outcome", *, dry_run: bool, yes: bool
+) -> None:
+    newest, stages = running(_newest(data, selection, 20))
+    count = stages.total()
+    if not count:
+        show("No dead letters like that.")
+        return
+    if dry_run or not yes:
+        show(_table(newest))
+        show(_sums(stages, shown=len(newest)))
+    if dry_run:
+        return
+    if not yes:
+        verb = "Redrive" if outcome == "redriven" else "Give up"
+        typer.confirm(f"{verb} {count:,} dead letter{'s'[: count != 1]}?", abort=True, err=True)
+    running(_settled(data, selection, outcome, count))
+
+
+async def _settled(
+    data: Path | None, selection: "Selection", outcome: "Outcome", count: int
+) -> None:
+    from pipeline.kafka.redriving import settle
+
+    here = located(data)
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"), console=errors()
+    ) as bar:
+        task = bar.add_task(outcome, total=count)
+        done = await settle(
+            here.kafka,
+            here.prefix,
+            selection,
+            outcome,
+            on_progress=lambda n: bar.update(task, completed=n),
+        )
+    show(f"{done.settled:,} {outcome}.")
+    if outcome == "redriven" and done.settled:
+        tell("`hybrid-memory dead list` shows whether any of them came back.")
+    if done.kept:
+        raise Refused(
+            f"{len(done.kept):,} do not say where they came from, so they were left: the first is "
+            f"{done.kept[0].place}. `hybrid-memory dead show` shows one, `dead drop` gives it up."
+        )
+
+
+def _selected(
+    places: list[str] | None,
+    stage: str | None,
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+    *,
+    all_: bool,
+) -> "Selection":
+    """What was chosen. Raises Refused where nothing was: everything is only meant if it is said."""
+    given = any((places, stage, reason, since, until))
+    if given == all_:
+        raise Refused(
+            "Name the places (2/17), or choose by --stage, --reason, --since, --until; or --all of them."
+        )
+    return _selection(places, stage, reason, since, until)
+
+
+def _selection(
+    places: Sequence[str] | None,
+    stage: str | None,
+    reason: str | None,
+    since: str | None,
+    until: str | None,
+) -> "Selection":
+    from pipeline.kafka.dead_letters import Selection
+    from pipeline.kafka.redriving import place_of
+
+    return Selection(
+        places=frozenset(map(place_of, places)) if places else None,
+        stage=stage,
+        reason=reason,
+        since=optional(since),
+        until=optional(until),
+    )
+
+
+def told(letter: "Letter") -> dict[str, Any]:
+    """A letter for programs; a field is None where its headers do not tell."""
     return {
-        "at": named.get(f"{PREFIX}at") or _iso(record.timestamp),
-        "stage": named.get(f"{PREFIX}stage"),
-        "topic": named.get(f"{PREFIX}topic"),
-        "partition": _number(named.get(f"{PREFIX}partition")),
-        "offset": _number(named.get(f"{PREFIX}offset")),
-        "reason": named.get(f"{PREFIX}reason"),
-        "event_id": None if event_id is None else str(event_id),
-        "bytes": len(record.value or b""),
-        "dead_partition": record.partition,
-        "dead_offset": record.offset,
+        "place": str(letter.place),
+        "at": letter.at.isoformat(),
+        "stage": _known(letter.stage),
+        "topic": _known(letter.topic),
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "reason": _known(letter.reason),
+        "event_id": None if letter.event_id is None else str(letter.event_id),
+        "redriven": letter.redriven,
+        "bytes": len(letter.record.value or b""),
     }
 
 
-def _table(letters: list[dict[str, Any]]) -> Table:
+def _known(text: str) -> str | None:
+    return None if text == "?" else text
+
+
+def _table(letters: "Sequence[Letter]") -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("place", no_wrap=True)
     table.add_column("when", no_wrap=True)
     table.add_column("stage")
     table.add_column("was at", overflow="fold")
     table.add_column("why", ratio=1, overflow="fold")
-    for told in letters:
-        place = f"{told['topic']}/{told['partition']}/{told['offset']}"
-        cells = (moment(_moment(told["at"])), told["stage"] or "?", place, told["reason"] or "?")
+    for letter in letters:
+        again = f" (redriven {letter.redriven}x)" if letter.redriven else ""
+        cells = (
+            letter.place,
+            moment(letter.at),
+            letter.stage,
+            letter.origin,
+            letter.reason + again,
+        )
         table.add_row(*(Text(on_one_line(str(cell), 300)) for cell in cells))
     return table
 
 
-def _moment(at: str) -> datetime:
-    try:
-        return datetime.fromisoformat(at)
-    except ValueError:
-        return datetime.fromtimestamp(0, UTC)
-
-
-def _iso(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1_000, UTC).isoformat()
-
-
-def _number(written: str | None) -> int | None:
-    return int(written) if written is not None and written.isdigit() else None
+def _sums(stages: Counter[str], *, shown: int) -> Text:
+    of_each = ", ".join(f"{count:,} at {stage}" for stage, count in stages.most_common())
+    of_all = f"\n{stages.total():,} in all: {of_each}."
+    return Text(on_one_line(of_all) + (" The newest are shown." * (shown < stages.total())), "dim")

@@ -65,12 +65,12 @@ async def _hear(consumer: object, heard: Heard) -> None:
     from aiokafka import AIOKafkaConsumer
 
     from pipeline.kafka.following import records
-    from schemas.events import STORED, MemorySetAside
+    from schemas.events import STORED, Event
 
     assert isinstance(consumer, AIOKafkaConsumer)
     async for record in records(consumer, commit=False):
         with suppress(ValueError):
             notice = STORED.validate_json(record.value or b"")
-            if not isinstance(notice, MemorySetAside):
+            if isinstance(notice, Event):
                 moments = heard.moments.setdefault(notice.event_id, {None: notice.published_at})
                 moments.update(notice.hops)

@@ -17,7 +17,7 @@ from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
 from pipeline.errors import PipelineError
-from schemas.topics import ASKED, DEAD
+from schemas.topics import ASKED
 
 if TYPE_CHECKING:
     from pipeline.contract import Flow
@@ -144,18 +144,18 @@ async def _stream(
 async def _lags(
     kafka: "KafkaConnection", prefix: str, told: "Sequence[Flow]"
 ) -> tuple[list[StageState], int]:
-    from pipeline.kafka.lag import group_states, topic_ranges
+    from pipeline.kafka.lag import group_states
     from pipeline.kafka.records import group_of
+    from pipeline.kafka.redriving import count_open
 
     groups = {group_of(prefix, flow.stage): flow.reads.under(prefix) for flow in told}
     states = await group_states(kafka, groups)
-    ranges = await topic_ranges(kafka, [DEAD.under(prefix)])
     found: list[StageState] = []
     for flow in told:
         state = states[group_of(prefix, flow.stage)]
         lag, members = (state.lag, state.members) if state else (0, 0)
         found.append(StageState(flow.stage, flow.reads.under(prefix), lag, members))
-    return found, sum(letters.records for letters in ranges.values())
+    return found, await count_open(kafka, prefix)
 
 
 async def _counts(kafka: "KafkaConnection", prefix: str) -> "CountsAnswered | None":

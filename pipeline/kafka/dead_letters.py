@@ -1,17 +1,108 @@
 """memory.dead: what could not be used, with its bytes, its origin and the reason.
 
 The value, the key and the headers are those of the message that failed, so that publishing it again to
-its origin is enough to redrive it. What we know about the failure stands in headers of its own.
+its origin is enough to redrive it. What we know about the failure stands in headers of its own. A letter
+that was redriven or dropped stays where it is; what became of it stands behind it.
 """
 
 from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from pydantic import ValidationError
 
 from pipeline.kafka.records import Headers, Record, event_id_in, legible
-from schemas.events import MemorySetAside
+from schemas.events import SETTLED, MemorySetAside
 
 PREFIX = "dead-"
+REDRIVEN = "redriven"
+"""How often it was redriven before; kept when it fails again."""
 _REASON_CHARS = 2_000
+
+
+class Place(NamedTuple):
+    """Where a letter stands in memory.dead."""
+
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One dead letter, as far as its headers tell: "?" and None stand for what they do not."""
+
+    record: Record
+    at: datetime
+    stage: str
+    reason: str
+    topic: str
+    partition: int | None
+    offset: int | None
+    event_id: UUID | None
+    redriven: int
+
+    @property
+    def place(self) -> Place:
+        return Place(self.record.partition, self.record.offset)
+
+    @property
+    def origin(self) -> str:
+        """topic/partition/offset"""
+        known = (part if part is not None else "?" for part in (self.partition, self.offset))
+        return "/".join([self.topic, *map(str, known)])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which letters: those that meet every condition that is given."""
+
+    places: Collection[Place] | None = None
+    stage: str | None = None
+    reason: str | None = None
+    """A part of the reason, in any case."""
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def takes(self, letter: Letter) -> bool:
+        return (
+            (self.places is None or letter.place in self.places)
+            and (self.stage is None or letter.stage == self.stage)
+            and (self.reason is None or self.reason.lower() in letter.reason.lower())
+            and (self.since is None or letter.at >= self.since)
+            and (self.until is None or letter.at < self.until)
+        )
+
+
+def letter_of(record: Record) -> Letter:
+    """What a dead letter's headers tell, whatever they hold."""
+    named = {name: value.decode("utf-8", "replace") for name, value in legible(record.headers)}
+    own = {field: named.get(PREFIX + field) for field in ("stage", "reason", "topic")}
+    return Letter(
+        record=record,
+        at=_moment(named.get(f"{PREFIX}at"), record.timestamp),
+        partition=_number(named.get(f"{PREFIX}partition")),
+        offset=_number(named.get(f"{PREFIX}offset")),
+        event_id=event_id_in(record),
+        redriven=_number(named.get(REDRIVEN)) or 0,
+        **{field: told or "?" for field, told in own.items()},
+    )
+
+
+def settled_by(record: Record) -> Place | None:
+    """The letter that this record settles; None where it is a letter itself."""
+    if any(name.startswith(PREFIX) for name, _ in record.headers):
+        return None
+    try:
+        told = SETTLED.validate_json(record.value or b"")
+    except ValidationError:
+        return None
+    return Place(record.partition, told.offset)
 
 
 def dead_headers(record: Record, *, stage: str, reason: str, now: datetime) -> Headers:
@@ -56,3 +147,23 @@ class DeadLetterLimit:
         self._failed.extend([True] * failed + [False] * used)
         seen = len(self._failed)
         return seen >= self._least and sum(self._failed) > self._share * seen
+
+
+def redriven_headers(letter: Letter) -> Headers:
+    """The headers that the message had when it failed, and how often it was redriven by now."""
+    known = legible(letter.record.headers)
+    own = [(n, value) for n, value in known if not n.startswith(PREFIX) and n != REDRIVEN]
+    return [*own, (REDRIVEN, str(letter.redriven + 1).encode())]
+
+
+def _moment(written: str | None, timestamp_ms: int) -> datetime:
+    try:
+        at = datetime.fromisoformat(written or "")
+    except ValueError:
+        return datetime.fromtimestamp(timestamp_ms / 1_000, UTC)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _number(written: str | None) -> int | None:
+    # isdigit() holds of superscripts too, and int() of a number without end.
+    return int(written) if written and written.isdecimal() and len(written) < 20 else None

@@ -11,7 +11,7 @@ from uuid import UUID
 from aiokafka import ConsumerRecord
 
 from pipeline.domain.identity import memory_key, user_key
-from schemas.events import Event, MemoryEvent, MemorySetAside, Message
+from schemas.events import Event, MemoryEvent, MemoryRedriven, MemorySetAside, Message
 
 Headers = Sequence[tuple[str, bytes]]
 """Headers of ours, as aiokafka takes them."""
@@ -43,7 +43,7 @@ def value_of(message: Message) -> bytes:
 def headers_of(message: Message) -> dict[str, str]:
     """The event's type and id."""
     headers = {"content-type": "application/json", "type": type(message).__name__}
-    if isinstance(message, Event | MemorySetAside):
+    if isinstance(message, Event | MemorySetAside | MemoryRedriven):
         headers["event-id"] = str(message.event_id)
     return headers
 

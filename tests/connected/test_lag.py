@@ -15,7 +15,6 @@ from pipeline.kafka.lag import (
     topic_partitions,
     topic_ranges,
 )
-from pipeline.kafka.latest import latest
 from pipeline.kafka.records import group_of
 from schemas.topics import DEAD, EVENTS
 
@@ -77,7 +76,6 @@ async def test_asking_about_a_topic_does_not_make_it(kafka: KafkaConnection, pre
     missing = f"{prefix}.missing"
     assert await state(kafka, prefix, missing) is None
     assert await topic_ranges(kafka, [missing]) == {}
-    assert await latest(kafka, missing, 10) == []
     assert await topic_partitions(kafka, missing) == []
 
 
@@ -91,17 +89,6 @@ async def test_a_topics_records_are_counted(
         topic: 5,
         DEAD.under(prefix): 0,
     }
-
-
-async def test_the_latest_records_come_oldest_first(
-    kafka: KafkaConnection, topic: str, producer: AIOKafkaProducer
-):
-    for number in range(10):
-        await producer.send_and_wait(
-            topic, b"%d" % number, partition=number % 2, timestamp_ms=1_000 + number
-        )
-    assert [record.value for record in await latest(kafka, topic, 3)] == [b"7", b"8", b"9"]
-    assert len(await latest(kafka, topic, 100)) == 10
 
 
 async def test_a_cluster_has_one_id(kafka: KafkaConnection):

@@ -6,14 +6,21 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka import ConsumerRecord
 
+from pipeline.domain.clock import VersionClock
 from pipeline.embedded import Stack
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.connection import KafkaConnection, started_producer
+from pipeline.kafka.dead_letters import Selection, dead_headers, notice, utc_now
+from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from pipeline.kafka.redriving import settle
 from producers.client import MemoryClient, NewMemory
-from schemas.events import MemoryEnriched, MemoryForgotten, Said
+from producers.receipts import Receipt
+from schemas.events import MemoryEnriched, MemoryForgotten, MemorySetAside, Message, Said
 from schemas.search import SearchAnswered
-from schemas.topics import EVENTS
+from schemas.topics import DEAD, EVENTS, STORED
+from tests.builders import captured
 
 pytestmark = pytest.mark.connected
 
@@ -253,3 +260,46 @@ async def test_a_dead_letter_of_a_while_ago_still_ends_the_wait(
     async with MemoryClient(stream.kafka_bootstrap_servers) as other:
         with pytest.raises(Unusable, match="dead letters at classifier"):
             await other.receipt(lost.token).stored(timeout_s=30)
+
+
+async def test_what_is_redriven_is_waited_for_again(
+    memory: MemoryClient, stream: Stack, user: str
+) -> None:
+    kafka = KafkaConnection(stream.kafka_bootstrap_servers)
+    event = captured("Set aside once", user_id=user, version=VersionClock().next())
+    failed: Any = as_failed(event)
+    reason = "the model was broken"
+    producer: Any = await started_producer(kafka)
+    for topic, value, headers in (
+        (
+            DEAD,
+            failed.value,
+            dead_headers(failed, stage="classifier", reason=reason, now=utc_now()),
+        ),
+        (STORED, *as_notice(notice(failed, stage="classifier", reason=reason, now=utc_now()))),
+    ):
+        await producer.send_and_wait(
+            topic.under("memory"), value, key=key_of(event), headers=headers
+        )
+    await producer.stop()
+    receipt = Receipt(
+        user_id=user, memory_id=event.memory_id, event_id=event.event_id, version=event.version
+    )
+    with pytest.raises(Unusable, match=reason):
+        await memory.receipt(receipt.token).stored(timeout_s=30)
+    await settle(kafka, "memory", Selection(), "redriven")
+    await memory.receipt(receipt.token).stored(timeout_s=60)
+    async with MemoryClient(stream.kafka_bootstrap_servers) as other:
+        await other.receipt(receipt.token).stored(timeout_s=30)
+
+
+def as_failed(event: Message) -> Any:
+    """The record of an event that the classifier could not use."""
+    value, headers = value_of(event), as_pairs(headers_of(event))
+    name = EVENTS.under("memory")
+    return ConsumerRecord(name, 0, 5, 0, 0, key_of(event), value, None, 1, 1, tuple(headers))
+
+
+def as_notice(notice: MemorySetAside | None) -> tuple[bytes, Any]:
+    assert notice is not None
+    return value_of(notice), as_pairs(headers_of(notice))

@@ -31,12 +31,22 @@ from pipeline.settings import Settings
 from pipeline.stage import Desk
 from schemas.events import CLASSIFIED as CLASSIFIED_EVENTS
 from schemas.events import ENRICHED as ENRICHED_EVENTS
-from schemas.events import PUBLISHED, Message, Stored
+from schemas.events import PUBLISHED, SETTLED, Message, Stored
 from schemas.events import STORED as STORED_EVENTS
 from schemas.search import ANSWERED as ANSWERS
 from schemas.search import ASKED as QUESTIONS
 from schemas.search import Answer
-from schemas.topics import ANSWERED, ASKED, CLASSIFIED, ENRICHED, EVENTS, STORED, TOPICS, Topic
+from schemas.topics import (
+    ANSWERED,
+    ASKED,
+    CLASSIFIED,
+    DEAD,
+    ENRICHED,
+    EVENTS,
+    STORED,
+    TOPICS,
+    Topic,
+)
 
 Json = dict[str, Any]
 
@@ -54,6 +64,7 @@ READERS: Mapping[Topic, TypeAdapter[Any]] = {
     STORED: STORED_EVENTS,
     ASKED: QUESTIONS,
     ANSWERED: ANSWERS,
+    DEAD: SETTLED,
 }
 BY_NAME = {kind.__name__: kind for kind in MESSAGES}
 

@@ -1,5 +1,6 @@
-"""dead list: what a dead letter tells of itself."""
+"""dead ...: what a dead letter tells of itself, and which ones are meant."""
 
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -7,17 +8,26 @@ from uuid import uuid4
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.cli.dead import letter
-from pipeline.kafka.dead_letters import dead_headers
+from pipeline.cli.dead import told
+from pipeline.kafka.dead_letters import (
+    Letter,
+    Selection,
+    dead_headers,
+    letter_of,
+    redriven_headers,
+    settled_by,
+)
+from pipeline.kafka.records import value_of
+from schemas.events import DeadLetterDropped
 from tests.unit.cli.conftest import Command, FakeClient
 
 EVENT_ID = uuid4()
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def record(headers: Any, topic: str = "memory.classified") -> Any:
+def record(headers: Any = (), topic: str = "memory.classified", value: bytes = b"value") -> Any:
     return ConsumerRecord(
-        topic, 2, 17, 1_769_860_800_000, 0, b"k", b"value", None, 1, 5, tuple(headers)
+        topic, 2, 17, 1_769_860_800_000, 0, b"k", value, None, 1, 5, tuple(headers)
     )
 
 
@@ -27,8 +37,8 @@ def dead(headers: Any = ()) -> Any:
 
 
 def test_it_tells_when_where_and_why():
-    told = letter(dead([("event-id", str(EVENT_ID).encode())]))
-    assert told == {
+    assert told(letter_of(dead([("event-id", str(EVENT_ID).encode())]))) == {
+        "place": "2/17",
         "at": AT.isoformat(),
         "stage": "embedder",
         "topic": "memory.classified",
@@ -36,36 +46,101 @@ def test_it_tells_when_where_and_why():
         "offset": 17,
         "reason": "no vector",
         "event_id": str(EVENT_ID),
+        "redriven": 0,
         "bytes": 5,
-        "dead_partition": 2,
-        "dead_offset": 17,
     }
 
 
 def test_headers_that_are_no_text_break_nothing():
-    told = letter(record([("dead-stage", b"\xff"), ("dead-offset", b"x"), ("odd", None)]))
-    assert (told["offset"], told["topic"], told["event_id"]) == (None, None, None)
-    assert told["at"] == AT.isoformat()
+    odd = [("dead-stage", b"\xff"), ("dead-offset", "²".encode()), ("odd", None)]
+    found = told(letter_of(record(odd)))
+    assert (found["offset"], found["topic"], found["event_id"]) == (None, None, None)
+    assert found["at"] == AT.isoformat()
+
+
+def test_what_is_redriven_has_its_own_headers_and_a_count():
+    once = redriven_headers(letter_of(dead([("event-id", b"7")])))
+    assert once == [("event-id", b"7"), ("redriven", b"1")]
+    assert redriven_headers(letter_of(dead(once))) == [("event-id", b"7"), ("redriven", b"2")]
+
+
+def test_what_settles_a_letter_is_no_letter_itself():
+    mark = value_of(DeadLetterDropped(offset=4, at=AT))
+    assert settled_by(record(value=mark)) == (2, 4)
+    # A message that failed may look like one.
+    assert (
+        settled_by(record(dead_headers(record(), stage="s", reason="r", now=AT), value=mark))
+        is None
+    )
+    assert settled_by(record(value=b"\xff")) is None
+
+
+@pytest.mark.parametrize(
+    ("selection", "taken"),
+    [
+        (Selection(), True),
+        (Selection(places=[letter_of(dead()).place]), True),
+        (Selection(places=[]), False),
+        (Selection(stage="embedder", reason="NO VEC"), True),
+        (Selection(stage="embed"), False),
+        (Selection(since=AT, until=AT), False),
+        (Selection(since=AT), True),
+    ],
+)
+def test_a_selection_takes_what_meets_all_of_it(selection: Selection, taken: bool):
+    assert selection.takes(letter_of(dead())) == taken
 
 
 @pytest.fixture
 def letters(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
 
-    async def latest(*_: object) -> list[Any]:
-        return found
+    async def open_letters(_: object, __: str, selection: Selection) -> AsyncGenerator[Letter]:
+        for letter in map(letter_of, found):
+            if selection.takes(letter):
+                yield letter
 
-    monkeypatch.setattr("pipeline.kafka.latest.latest", latest)
+    monkeypatch.setattr("pipeline.kafka.redriving.open_letters", open_letters)
     return found
 
 
 def test_they_are_listed(command: Command, letters: list[Any]):
     letters.append(dead())
     shown = command("dead", "list").stdout
-    for expected in ("embedder", "memory.classified/2/17", "no vector"):
+    for expected in ("2/17", "embedder", "memory.classified/2/17", "no vector", "1 in all"):
         assert expected in shown
 
 
 def test_none_is_said(command: Command, letters: list[Any]):
     assert command("dead", "list").stdout.strip() == "No dead letters."
     assert command("dead", "list", "--json").stdout == ""
+
+
+def test_one_is_shown_with_what_it_holds(command: Command, letters: list[Any]):
+    letters.append(dead())
+    shown = command("dead", "show", "2/17").stdout
+    assert "no vector" in shown
+    assert "value" in shown
+    assert command("dead", "show", "2/17", "--raw").stdout == "value"
+
+
+def test_one_that_is_not_there_is_said(command: Command, letters: list[Any]):
+    result = command("dead", "show", "0/1")
+    assert result.exit_code == 2
+    assert "No dead letter is at 0/1" in result.stderr
+
+
+@pytest.mark.parametrize("doing", ["redrive", "drop"])
+@pytest.mark.parametrize("chosen", [[], ["--all", "--stage", "embedder"], ["seventeen"]])
+def test_which_ones_must_be_said(
+    command: Command, letters: list[Any], doing: str, chosen: list[str]
+):
+    letters.append(dead())
+    result = command("dead", doing, *chosen)
+    assert result.exit_code == 2
+    assert "2/17" in result.stderr
+
+
+def test_a_dry_run_only_tells(command: Command, letters: list[Any]):
+    letters.append(dead())
+    assert "2/17" in command("dead", "drop", "--all", "--dry-run").stdout

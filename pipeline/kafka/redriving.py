@@ -1,0 +1,238 @@
+"""memory.dead -> where it came from: what could not be used is tried once more, or given up.
+
+A redriven event is the same event, with its version and id: the stores place it among the others as if it
+had come late, so that redriving twice, or after newer events, overwrites nothing and brings nothing back.
+Letters are settled after Kafka has acknowledged them where they went: a crash repeats, never loses.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import Refused
+from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
+from pipeline.kafka.dead_letters import (
+    Letter,
+    Place,
+    Selection,
+    letter_of,
+    redriven_headers,
+    settled_by,
+    utc_now,
+)
+from pipeline.kafka.lag import topic_partitions, topic_ranges
+from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
+from schemas.events import DeadLetterDropped, DeadLetterRedriven, MemoryRedriven
+from schemas.topics import CLASSIFIED, DEAD, ENRICHED, EVENTS, STORED
+
+AT_ONCE = 200
+"""Letters between two looks at what Kafka has acknowledged."""
+
+COUNTED = 5_000
+
+Outcome = Literal["redriven", "dropped"]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of the selected letters."""
+
+    settled: int
+    kept: Sequence[Letter]
+    """Those that cannot be redriven: they do not say where they came from."""
+
+
+async def open_letters(
+    connection: KafkaConnection, prefix: str, selection: Selection
+) -> AsyncGenerator[Letter]:
+    """The letters that nobody has settled yet, in the order of each partition, as they are read.
+
+    Reads the topic twice; keeps no more in memory than the places of what is settled. Raises Unavailable.
+    """
+    topic = DEAD.under(prefix)
+    settled: set[Place] = set()
+    async with aclosing(_until_now(connection, topic)) as records:
+        async for record in records:
+            place = settled_by(record)
+            if place is not None:
+                settled.add(place)
+    async with aclosing(_until_now(connection, topic)) as records:
+        async for record in records:
+            if settled_by(record) is not None:
+                continue
+            letter = letter_of(record)
+            if letter.place not in settled and selection.takes(letter):
+                yield letter
+
+
+async def count_open(connection: KafkaConnection, prefix: str) -> int:
+    """How many letters nobody has settled yet. Raises Unavailable.
+
+    Of more than COUNTED all that Kafka still has are counted, to save reading them.
+    """
+    topic = DEAD.under(prefix)
+    there = sum(range_.records for range_ in (await topic_ranges(connection, [topic])).values())
+    if not 0 < there <= COUNTED:
+        return there
+    async with aclosing(open_letters(connection, prefix, Selection())) as letters:
+        return len([None async for _ in letters])
+
+
+async def settle(
+    connection: KafkaConnection,
+    prefix: str,
+    selection: Selection,
+    outcome: Outcome,
+    *,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Settled:
+    """Redrives or drops the selected letters; tells with how many it is done, as it goes.
+
+    Then Kafka deletes the bytes in front of the first letter that is still open. Raises Unavailable; what
+    was settled until then stays so.
+    """
+    partitions = {
+        topic: len(await topic_partitions(connection, topic))
+        for topic in (stage_topic.under(prefix) for stage_topic in (EVENTS, CLASSIFIED, ENRICHED))
+    }
+    producer = await started_producer(connection)
+    settled, kept, batch = 0, list[Letter](), list[Letter]()
+    settling = _Settling(producer, prefix, outcome, partitions)
+    try:
+        async with aclosing(open_letters(connection, prefix, selection)) as letters:
+            async for letter in letters:
+                if outcome == "redriven" and letter.topic not in partitions:
+                    kept.append(letter)
+                    continue
+                batch.append(letter)
+                if len(batch) == AT_ONCE:
+                    settled += await settling.settle(batch)
+                    batch = []
+                    on_progress(settled)
+        settled += await settling.settle(batch)
+        on_progress(settled)
+    except KafkaError as error:
+        raise connection.named(error) from error
+    finally:
+        await stopped_producer(producer)
+    # Whoever may not delete leaves it to the topic's retention.
+    with suppress(Refused):
+        await _delete_settled(connection, prefix)
+    return Settled(settled, kept)
+
+
+@dataclass(frozen=True)
+class _Settling:
+    producer: AIOKafkaProducer
+    prefix: str
+    outcome: Outcome
+    partitions: dict[str, int]
+
+    async def settle(self, letters: Sequence[Letter]) -> int:
+        if self.outcome == "redriven":
+            await asyncio.gather(*[sent for each in letters for sent in await self._redrive(each)])
+        # Only now: a letter that is settled is nobody's any more.
+        await asyncio.gather(*[await self._mark(letter) for letter in letters])
+        return len(letters)
+
+    async def _redrive(self, letter: Letter) -> list[asyncio.Future[Any]]:
+        record, sent = letter.record, list[asyncio.Future[Any]]()
+        if letter.event_id is not None:
+            # Before the event itself: whoever waits for it waits again, and hears of it then.
+            news = MemoryRedriven(event_id=letter.event_id, at=utc_now())
+            topic, headers = STORED.under(self.prefix), as_pairs(headers_of(news))
+            sent.append(await self._send(topic, value_of(news), record.key, None, headers))
+        within = letter.partition is not None and letter.partition < self.partitions[letter.topic]
+        partition = letter.partition if within else None
+        headers = redriven_headers(letter)
+        return [*sent, await self._send(letter.topic, record.value, record.key, partition, headers)]
+
+    async def _mark(self, letter: Letter) -> asyncio.Future[Any]:
+        kind = DeadLetterRedriven if self.outcome == "redriven" else DeadLetterDropped
+        mark = kind(offset=letter.place.offset, at=utc_now())
+        topic, headers = DEAD.under(self.prefix), as_pairs(headers_of(mark))
+        return await self._send(topic, value_of(mark), None, letter.place.partition, headers)
+
+    async def _send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int | None,
+        headers: Any,
+    ) -> asyncio.Future[Any]:
+        producer: Any = self.producer
+        return await producer.send(topic, value, key=key, partition=partition, headers=headers)
+
+
+async def _delete_settled(connection: KafkaConnection, prefix: str) -> None:
+    """Lets Kafka delete what stands before the first open letter of each partition, marks included."""
+    partitions = await topic_partitions(connection, DEAD.under(prefix))
+    ends = await _ends(connection, partitions)
+    first_open = dict(ends)
+    async with aclosing(open_letters(connection, prefix, Selection())) as letters:
+        async for letter in letters:
+            tp = TopicPartition(DEAD.under(prefix), letter.place.partition)
+            first_open[tp] = min(first_open[tp], letter.place.offset)
+    admin = AIOKafkaAdminClient(**connection.options())
+    try:
+        await admin.start()
+        await admin.delete_records(
+            {tp: RecordsToDelete(before_offset=offset) for tp, offset in first_open.items()}
+        )
+    except (KafkaError, OSError) as error:
+        raise connection.named(error) from error
+    finally:
+        await admin.close()
+
+
+async def _ends(
+    connection: KafkaConnection, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
+    consumer = AIOKafkaConsumer(**connection.options())
+    try:
+        await consumer.start()
+        return await consumer.end_offsets(list(partitions))
+    except (KafkaError, OSError) as error:
+        raise connection.named(error) from error
+    finally:
+        await consumer.stop()
+
+
+async def _until_now(connection: KafkaConnection, topic: str) -> AsyncGenerator[Record]:
+    """The topic from its beginning to where it ends now; nothing where there is no topic."""
+    partitions = await topic_partitions(connection, topic)
+    if not partitions:
+        return
+    consumer = AIOKafkaConsumer(**connection.options(), auto_offset_reset="earliest")
+    try:
+        await consumer.start()
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        ends = await consumer.end_offsets(partitions)
+        # The position, not the records: the last offset may be a transaction's marker.
+        while unread := [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
+            for tp, batch in (await consumer.getmany(*unread, timeout_ms=500)).items():
+                for record in batch:
+                    if record.offset < ends[tp]:
+                        yield record
+    except (KafkaError, OSError) as error:
+        raise connection.named(error) from error
+    finally:
+        await consumer.stop()
+
+
+def place_of(written: str) -> Place:
+    """ "2/17" as `dead list` prints it. Raises Refused."""
+    partition, _, offset = written.partition("/")
+    if not (partition.isdecimal() and offset.isdecimal()):
+        raise Refused(
+            f"A dead letter is named as `dead list` prints it, 2/17 say; not {written!r}."
+        )
+    return Place(int(partition), int(offset))
