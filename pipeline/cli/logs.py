@@ -1,16 +1,53 @@
 """Where logs go: to standard error, as text for people or as JSON, a line each.
 
-Libraries that log by themselves come out in the same form, at warning and above.
+Libraries that log by themselves come out in the same form, at warning and above, and each of their
+messages once in a while: a client of Kafka says many times a second that Kafka is away.
 """
 
 import logging
+import re
 import sys
+import time
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 Format = Literal["text", "json"]
+
+SAY_AGAIN_S = 30.0
+"""How long a library's message is not repeated."""
+_KNOWN_AT_MOST = 1_000
+
+
+class OnceInAWhile(logging.Filter):
+    """Lets each message of each logger through once in `pause_s`, with how many were left out.
+
+    Messages that differ in their arguments or in numbers only are the same.
+    """
+
+    def __init__(
+        self, pause_s: float = SAY_AGAIN_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._pause_s = pause_s
+        self._clock = clock
+        self._said_at: dict[tuple[str, str], float] = {}
+        self._left_out: dict[tuple[str, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now, key = self._clock(), (record.name, re.sub(r"\d+", "#", str(record.msg)))
+        if now - self._said_at.get(key, -self._pause_s) < self._pause_s:
+            self._left_out[key] = self._left_out.get(key, 0) + 1
+            return False
+        if len(self._said_at) >= _KNOWN_AT_MOST:
+            self._said_at.clear()
+        self._said_at[key] = now
+        if left_out := self._left_out.pop(key, 0):
+            record.msg = f"{record.getMessage()} (and {left_out:,} more like it were left out)"
+            record.args = ()
+        return True
 
 
 def configure(level: Level, form: Format = "text", *, libraries: Level = "warning") -> None:
@@ -34,6 +71,7 @@ def configure(level: Level, form: Format = "text", *, libraries: Level = "warnin
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
         )
     )
+    handler.addFilter(OnceInAWhile())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(_number(libraries))
