@@ -5,14 +5,19 @@ Safe to repeat: asking changes nothing.
 """
 
 import time
+from collections.abc import Sequence
 
-from pipeline.ports import Embedder, MemoryRecords, MemoryVectors
+from pipeline.ports import Embedder, Fingerprint, MemoryRecords, MemoryVectors
 from pipeline.stage import Desk
 from schemas.search import (
     Answered,
     Asked,
     CountsAnswered,
     CountsAsked,
+    FingerprintsAnswered,
+    FingerprintsAsked,
+    FingerprintsOfAsked,
+    HeldState,
     MemoryAnswered,
     MemoryAsked,
     ReceiptsAnswered,
@@ -41,8 +46,30 @@ def stage(embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors) ->
                     record=await records.count(),
                     index=await vectors.count(),
                 )
+            case FingerprintsAsked():
+                return held(asked, await vectors.page(asked.after, asked.limit))
+            case FingerprintsOfAsked():
+                return held(asked, await vectors.fingerprints_of(asked.keys))
 
     return Desk(name="query", reads=ASKED, answer=answer)
+
+
+def held(asked: Asked, told: Sequence[Fingerprint]) -> FingerprintsAnswered:
+    """What the index holds, for whoever compares the stores."""
+    return FingerprintsAnswered(
+        question_id=asked.question_id,
+        states=tuple(
+            HeldState.model_construct(
+                key=each.key,
+                precedence=each.known.stamp.precedence,
+                tie=each.known.stamp.tie,
+                forgotten=each.known.forgotten,
+                watermark=each.watermark,
+                content_hash=each.content_hash,
+            )
+            for each in told
+        ),
+    )
 
 
 async def search(asked: SearchAsked, embedder: Embedder, vectors: MemoryVectors) -> SearchAnswered:

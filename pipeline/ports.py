@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pipeline.domain.versions import Known, Outcome
-from schemas.events import Domain, Enriched
+from schemas.events import Domain, Enriched, Published
 from schemas.search import EventRef, Hit, KnownMemory, SearchFilter
 
 Floats = NDArray[np.float32]
@@ -46,12 +46,14 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What `verify` compares of one memory between the stores."""
+    """What `verify` compares of one memory, or of one user's forgetting, between the stores."""
 
     key: UUID
     known: Known
     content_hash: str
     """Empty for a forgotten memory."""
+    watermark: bool = False
+    """Tells up to which version a user was forgotten; the key is the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,22 @@ class Embedder(Protocol):
     async def close(self) -> None: ...
 
 
-class MemoryRecords(Protocol):
+class Fingerprints(Protocol):
+    """What a store holds, told without a word of it. Each page is small, so that memory stays constant."""
+
+    async def page(self, after: UUID | None, limit: int) -> Sequence[Fingerprint]:
+        """Up to `limit` beyond `after`, in the order of their keys; fewer only at the end.
+
+        Memories, tombstones, and the watermarks of users that were forgotten.
+        """
+        ...
+
+    async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
+        """Of those of `keys` that there are, in any order."""
+        ...
+
+
+class MemoryRecords(Fingerprints, Protocol):
     """The record: every memory's newest state, and the states it had."""
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
@@ -122,6 +139,15 @@ class MemoryRecords(Protocol):
         """The states a memory had, oldest version first."""
         ...
 
+    async def publishable(self, keys: Sequence[UUID]) -> Sequence[Published]:
+        """The newest states under `keys`, as the events that brought them, to be published again.
+
+        A memory that went with its user is a MemoryForgotten; a user's key gives a UserForgotten, as the
+        copy of partition 0. `preceding` is read from the record: the two memories of the same run before
+        it, where they are not forgotten.
+        """
+        ...
+
     async def count(self, user_id: str | None = None) -> int:
         """Memories that are not forgotten, of one user or of all."""
         ...
@@ -133,7 +159,7 @@ class MemoryRecords(Protocol):
     async def close(self) -> None: ...
 
 
-class MemoryVectors(Protocol):
+class MemoryVectors(Fingerprints, Protocol):
     """The index: finds the memories of one user that are closest to a question."""
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:

@@ -22,6 +22,7 @@ from schemas.text import Id, Metadata, Text, metadata_within_limits
 
 MAX_LIMIT = 100
 MAX_RECEIPTS = 500
+MAX_FINGERPRINTS = 2_000
 
 
 class ReplyTo(BaseModel):
@@ -115,6 +116,21 @@ class CountsAsked(Question):
     type: Literal["CountsAsked"] = "CountsAsked"
 
 
+class FingerprintsAsked(Question):
+    """What does the index hold beyond this key? An operator's question: no text, no user, no memory id."""
+
+    type: Literal["FingerprintsAsked"] = "FingerprintsAsked"
+    after: UUID | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_FINGERPRINTS)] = MAX_FINGERPRINTS
+
+
+class FingerprintsOfAsked(Question):
+    """What does the index hold under these keys? An operator's question, as the one above."""
+
+    type: Literal["FingerprintsOfAsked"] = "FingerprintsOfAsked"
+    keys: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_FINGERPRINTS)]
+
+
 class Answer(Message):
     """What every answer carries."""
 
@@ -190,6 +206,29 @@ class CountsAnswered(Answer):
     index: int
 
 
+class HeldState(BaseModel):
+    """One state that the index holds, told by where it stands among the others and by its hash."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: UUID
+    """Of the memory, or of the user where this is a watermark."""
+    precedence: int
+    tie: int
+    forgotten: bool
+    watermark: bool
+    """Up to this version a user was forgotten."""
+    content_hash: str
+    """Empty for what was forgotten."""
+
+
+class FingerprintsAnswered(Answer):
+    """What the index holds, in the order of the keys; fewer than asked for only at the end."""
+
+    type: Literal["FingerprintsAnswered"] = "FingerprintsAnswered"
+    states: tuple[HeldState, ...]
+
+
 class Failed(Answer):
     """No answer, and why. `retry` says whether the same question may fare better later."""
 
@@ -198,8 +237,22 @@ class Failed(Answer):
     retry: bool
 
 
-Asked = SearchAsked | ReceiptsAsked | MemoryAsked | CountsAsked
-Answered = SearchAnswered | ReceiptsAnswered | MemoryAnswered | CountsAnswered | Failed
+Asked = (
+    SearchAsked
+    | ReceiptsAsked
+    | MemoryAsked
+    | CountsAsked
+    | FingerprintsAsked
+    | FingerprintsOfAsked
+)
+Answered = (
+    SearchAnswered
+    | ReceiptsAnswered
+    | MemoryAnswered
+    | CountsAnswered
+    | FingerprintsAnswered
+    | Failed
+)
 
 ASKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator="type")])
 ANSWERED: TypeAdapter[Answered] = TypeAdapter(Annotated[Answered, Field(discriminator="type")])

@@ -13,6 +13,7 @@ from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.versions import Outcome, erased, runs
 from pipeline.ports import Embedding, Fingerprint, Floats
 from pipeline.stores.points import (
+    ANY_POINT,
     ANY_STATE,
     Condition,
     Every,
@@ -63,7 +64,7 @@ class Points(Protocol):
         ...
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
-        """The STATE_FIELDS of up to PAGE points beyond `after`, in an order that does not change."""
+        """The STATE_FIELDS of up to PAGE points beyond `after`, in the order of their ids."""
         ...
 
     async def count(self, where: Condition) -> int: ...
@@ -175,6 +176,17 @@ class VectorIndex:
 
     async def count(self, user_id: str | None = None) -> int:
         return await self.points.count(counted(user_id))
+
+    async def page(self, after: UUID | None, limit: int) -> Sequence[Fingerprint]:
+        told: list[Fingerprint] = []
+        while len(told) < limit and (page := await self.points.page(ANY_POINT, after)):
+            after = page[-1][0]
+            told += [fingerprint(key, payload) for key, payload in page]
+        return told[:limit]
+
+    async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
+        there = await self.points.fetch(keys) if keys else {}
+        return [fingerprint(key, payload) for key, payload in there.items() if "kind" in payload]
 
     async def fingerprints(self) -> AsyncIterator[Fingerprint]:
         after: UUID | None = None

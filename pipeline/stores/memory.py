@@ -5,15 +5,15 @@ Each passes the contract suite of its port. Nothing here outlives the process.
 
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import cast
 from uuid import UUID
 
 import numpy as np
 
-from pipeline.domain.identity import content_hash, memory_key
-from pipeline.domain.versions import Outcome, runs, stamp
+from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
 from pipeline.ports import AuditEntry, Fingerprint, Floats
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
@@ -45,7 +45,15 @@ from pipeline.stores.states import (
     known_of,
     named_user,
 )
-from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
+from schemas.events import (
+    Enriched,
+    MemoryCaptured,
+    MemoryEnriched,
+    MemoryForgotten,
+    Published,
+    Said,
+    UserForgotten,
+)
 from schemas.search import EventRef, KnownMemory
 
 
@@ -208,9 +216,65 @@ class RecordsInMemory:
         )
 
     async def fingerprints(self) -> AsyncIterator[Fingerprint]:
-        for key, state in sorted(self._states.items()):
-            said = content_hash(state) if isinstance(state, MemoryEnriched) else ""
-            yield Fingerprint(key, known_of(state), said)
+        for each in self._told():
+            if not each.watermark:
+                yield each
+
+    async def page(self, after: UUID | None, limit: int) -> Sequence[Fingerprint]:
+        return [each for each in self._told() if after is None or each.key > after][:limit]
+
+    async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
+        return [each for each in self._told() if each.key in set(keys)]
+
+    def _told(self) -> list[Fingerprint]:
+        told = [
+            Fingerprint(
+                key,
+                known_of(state),
+                content_hash(state) if isinstance(state, MemoryEnriched) else "",
+            )
+            for key, state in self._states.items()
+        ]
+        for user_id, mark in self._marks.items():
+            known = Known(Stamp(mark.version, 0), forgotten=True)
+            told.append(Fingerprint(user_key(user_id), known, "", watermark=True))
+        return sorted(told, key=lambda each: each.key)
+
+    async def publishable(self, keys: Sequence[UUID]) -> Sequence[Published]:
+        marks = [
+            UserForgotten(user_id=user_id, partition=0, partitions=1, **asdict(mark))
+            for user_id, mark in self._marks.items()
+            if user_key(user_id) in set(keys)
+        ]
+        return [
+            *marks,
+            *(self._published(self._states[key]) for key in keys if key in self._states),
+        ]
+
+    def _published(self, state: State) -> MemoryCaptured | MemoryForgotten:
+        if isinstance(state, Erased):
+            mark = asdict(state.by)
+            return MemoryForgotten(user_id=state.user_id, memory_id=state.memory_id, **mark)
+        if isinstance(state, MemoryForgotten):
+            return state.model_copy(update={"hops": {}})
+        before = sorted(
+            (
+                each
+                for each in self._states.values()
+                if isinstance(each, MemoryEnriched)
+                and (each.user_id, each.run_id) == (state.user_id, state.run_id)
+                and (each.occurred_at, each.version) < (state.occurred_at, state.version)
+                and state.run_id is not None
+            ),
+            key=lambda each: (each.occurred_at, each.version),
+        )
+        said = [
+            Said(text=each.text, speaker=each.speaker, occurred_at=each.occurred_at)
+            for each in before[-2:]
+        ]
+        names = set(MemoryCaptured.model_fields) - {"type", "preceding", "hops"}
+        own = {name: getattr(state, name) for name in names}
+        return MemoryCaptured(**own, preceding=tuple(said))
 
     async def close(self) -> None:
         pass

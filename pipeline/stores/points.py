@@ -36,6 +36,8 @@ MEMORY, FORGOTTEN, USER_FORGOTTEN = "memory", "forgotten", "user_forgotten"
 """What a point is: a memory, its tombstone, or the watermark of a user. Words, because Qdrant Edge reads a
 match with a boolean as a match with an integer."""
 
+_OLDEST = -(2**53)
+
 STATE_FIELDS = [
     "kind",
     "user_id",
@@ -215,6 +217,8 @@ def counted(user_id: str | None) -> Condition:
 
 ANY_STATE = AnyOf("kind", (MEMORY, FORGOTTEN))
 """Every memory of everybody, and every tombstone: for comparing stores, never for a search."""
+ANY_POINT = AnyOf("kind", (MEMORY, FORGOTTEN, USER_FORGOTTEN))
+"""The same, and the watermarks."""
 
 
 def replaceable(points: Sequence[Point]) -> Some:
@@ -320,7 +324,9 @@ def watermark_point(forgetting: UserForgotten) -> Point:
 
 def held(payload: Payload) -> Known:
     """What a point of a memory says of it."""
-    return Known(Stamp(payload["precedence"], payload["tie"]), payload["kind"] != MEMORY)
+    # What was altered by hand may lack a number: then anything of ours is newer.
+    stamp = Stamp(payload.get("precedence", _OLDEST), payload.get("tie", 0))
+    return Known(stamp, payload["kind"] != MEMORY)
 
 
 def watermark(payload: Payload) -> Watermark:
@@ -334,7 +340,8 @@ def watermark(payload: Payload) -> Watermark:
 
 def fingerprint(id: UUID, payload: Payload) -> Fingerprint:
     """What `verify` compares."""
-    return Fingerprint(id, held(payload), payload.get("content_hash", ""))
+    told = payload.get("content_hash", "")
+    return Fingerprint(id, held(payload), told, watermark=payload["kind"] == USER_FORGOTTEN)
 
 
 def hit(found: Found) -> Hit:

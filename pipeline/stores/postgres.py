@@ -28,7 +28,7 @@ from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pipeline.domain.identity import content_hash, memory_key
+from pipeline.domain.identity import content_hash, memory_key, user_key
 from pipeline.domain.versions import Known, Outcome, Stamp, erased, runs, stamp
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.ports import AuditEntry, Fingerprint
@@ -45,7 +45,15 @@ from pipeline.stores.states import (
     known_of,
     named_user,
 )
-from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
+from schemas.events import (
+    Enriched,
+    MemoryCaptured,
+    MemoryEnriched,
+    MemoryForgotten,
+    Published,
+    Said,
+    UserForgotten,
+)
 from schemas.search import EventRef, KnownMemory
 
 _LOCKS = 0x484D
@@ -169,16 +177,30 @@ class PostgresRecords:
         with _remedies(self._address):
             return await self._pool.fetchval(sql.COUNT, user_id)
 
+    async def page(self, after: UUID | None, limit: int) -> Sequence[Fingerprint]:
+        return await self._fingerprints(sql.PAGE, after or UUID(int=0), limit)
+
+    async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
+        return await self._fingerprints(sql.FINGERPRINTS_OF, list(keys))
+
     async def fingerprints(self) -> AsyncIterator[Fingerprint]:
         after = UUID(int=0)
-        while rows := await self._fingerprints_beyond(after):
-            after = rows[-1]["key"]
-            for row in rows:
-                yield Fingerprint(row["key"], _known_of_row(row), row["content_hash"])
+        while told := await self._fingerprints(sql.FINGERPRINTS, after, _PAGE):
+            after = told[-1].key
+            for each in told:
+                yield each
 
-    async def _fingerprints_beyond(self, key: UUID) -> Sequence[asyncpg.Record]:
+    async def _fingerprints(self, statement: str, *arguments: Any) -> Sequence[Fingerprint]:
         with _remedies(self._address):
-            return await self._pool.fetch(sql.FINGERPRINTS, key, _PAGE)
+            rows = await self._pool.fetch(statement, *arguments)
+        return [_fingerprint(row) for row in rows]
+
+    async def publishable(self, keys: Sequence[UUID]) -> Sequence[Published]:
+        with _remedies(self._address):
+            async with self._pool.acquire() as session:
+                marks = await session.fetch(sql.MARKS_OF, list(keys))
+                rows = await session.fetch(sql.PUBLISHABLE, list(keys))
+        return [*map(_user_forgotten, marks), *map(_published, rows)]
 
     async def close(self) -> None:
         await self._pool.close()
@@ -228,7 +250,7 @@ async def _record(
 async def _forget_user(session: _Session, forgetting: UserForgotten) -> Outcome:
     user_id, version = forgetting.user_id, forgetting.version
     by = (forgetting.event_id, forgetting.published_at)
-    if await session.fetchval(sql.FORGET_USER, user_id, version, *by) is None:
+    if await session.fetchval(sql.FORGET_USER, user_id, version, *by, user_key(user_id)) is None:
         return "superseded"
     await session.execute(sql.ERASE_USER, user_id, version, erased(version).stamp.tie, *by)
     await session.execute(sql.ERASE_USER_STATES, user_id, version)
@@ -242,6 +264,35 @@ async def _known(session: _Session, statement: str, keys: Iterable[UUID]) -> dic
 
 def _known_of_row(row: asyncpg.Record) -> Known:
     return Known(Stamp(row["precedence"], row["tie"]), row["forgotten"])
+
+
+def _fingerprint(row: asyncpg.Record) -> Fingerprint:
+    known = _known_of_row(row)
+    return Fingerprint(row["key"], known, row["content_hash"], watermark=row["watermark"])
+
+
+def _user_forgotten(row: asyncpg.Record) -> UserForgotten:
+    return UserForgotten(**row, partition=0, partitions=1)
+
+
+def _published(row: asyncpg.Record) -> MemoryCaptured | MemoryForgotten:
+    own = {
+        name: row[name] for name in ("event_id", "user_id", "version", "published_at", "memory_id")
+    }
+    if row["forgotten"]:
+        return MemoryForgotten(**own)
+    said = {
+        name: row[name]
+        for name in ("text", "occurred_at", "speaker", "agent_id", "app_id", "run_id")
+    }
+    preceding = [Said.model_validate(each) for each in json.loads(row["preceding"] or "[]")]
+    return MemoryCaptured(
+        **own,
+        **said,
+        metadata=_metadata(row["metadata"]),
+        preceding=tuple(preceding),
+        if_absent=row["precedence"] < 0,
+    )
 
 
 async def _marks(session: _Session, user_ids: Iterable[str]) -> dict[str, Watermark]:

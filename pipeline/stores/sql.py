@@ -89,7 +89,8 @@ where later.key = any($1::uuid[]) and later.forgotten
 """
 
 FORGET_USER = """
-insert into forgotten_users (user_id, version, event_id, published_at) values ($1, $2, $3, $4)
+insert into forgotten_users (key, user_id, version, event_id, published_at)
+values ($5, $1, $2, $3, $4)
 on conflict (user_id) do update set
     version = excluded.version, event_id = excluded.event_id, published_at = excluded.published_at
 where excluded.version >= forgotten_users.version
@@ -136,6 +137,48 @@ select count(*) from memories where not forgotten and ($1::text is null or user_
 """
 
 FINGERPRINTS = """
-select key, precedence, tie, forgotten, content_hash from memories
+select key, precedence, tie, forgotten, content_hash, false as watermark from memories
 where key > $1 order by key limit $2
+"""
+
+PAGE = f"""
+select * from (
+    ({FINGERPRINTS})
+    union all
+    (
+        select key, version, 0, true, '', true from forgotten_users
+        where key > $1 order by key limit $2
+    )
+) as page
+order by key limit $2
+"""  # noqa: S608
+
+FINGERPRINTS_OF = """
+select key, precedence, tie, forgotten, content_hash, false as watermark from memories
+where key = any($1::uuid[])
+union all
+select key, version, 0, true, '', true from forgotten_users where key = any($1::uuid[])
+"""
+
+PUBLISHABLE = """
+select
+    key, user_id, memory_id, precedence, version, event_id, published_at, forgotten,
+    text, occurred_at, speaker, agent_id, app_id, run_id, metadata, before.preceding
+from memories
+left join lateral (
+    select json_agg(said order by said.occurred_at, said.version) as preceding from (
+        select earlier.text, earlier.speaker, earlier.occurred_at, earlier.version
+        from memories earlier
+        where earlier.user_id = memories.user_id and earlier.run_id = memories.run_id
+            and not earlier.forgotten
+            and (earlier.occurred_at, earlier.version) < (memories.occurred_at, memories.version)
+        order by earlier.occurred_at desc, earlier.version desc
+        limit 2
+    ) as said
+) as before on true
+where key = any($1::uuid[])
+"""
+
+MARKS_OF = """
+select user_id, version, event_id, published_at from forgotten_users where key = any($1::uuid[])
 """

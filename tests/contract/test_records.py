@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from pipeline.domain.identity import content_hash, memory_key
-from pipeline.domain.versions import Known, erased, stamp
+from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.errors import Refused
-from pipeline.ports import MemoryRecords
-from schemas.events import Enriched
+from pipeline.ports import Fingerprint, MemoryRecords
+from pipeline.stores.memory import RecordsInMemory
+from schemas.events import Enriched, MemoryCaptured, MemoryForgotten, Published, UserForgotten
 from schemas.search import KnownMemory
 from tests.builders import enriched, forgotten, named, user_forgotten
 
@@ -308,3 +309,81 @@ async def test_fingerprints_tell_every_memory_and_tombstone_in_the_order_of_thei
         memory_key("alice", "gone"): (Known(stamp(gone), forgotten=True), ""),
     }
     assert [each.key for each in told] == sorted(each.key for each in told)
+
+
+async def test_pages_tell_all_in_the_order_of_their_keys_watermarks_too(
+    records: MemoryRecords,
+) -> None:
+    kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
+    mark = user_forgotten("carol", version=7)
+    await records.write([*kept, forgotten("gone"), mark])
+    told: list[Fingerprint] = []
+    while page := await records.page(told[-1].key if told else None, 500):
+        assert len(page) == 500 or len(told) + len(page) == 1_202
+        told += page
+    assert [each.key for each in told] == sorted(each.key for each in told)
+    assert [each for each in told if not each.watermark] == sorted(
+        [each async for each in records.fingerprints()], key=lambda each: each.key
+    )
+    watermark = Fingerprint(user_key("carol"), Known(Stamp(7, 0), forgotten=True), "", True)
+    assert [each for each in told if each.watermark] == [watermark]
+
+
+async def test_fingerprints_are_told_of_those_that_are_there(records: MemoryRecords) -> None:
+    kept, other = enriched(), enriched()
+    await records.write([kept, other, forgotten("gone"), user_forgotten("carol", version=7)])
+    keys = [
+        memory_key("alice", kept.memory_id),
+        memory_key("alice", "gone"),
+        memory_key("alice", "never there"),
+        user_key("carol"),
+    ]
+    told = await records.fingerprints_of(keys)
+    assert {each.key for each in told} == {keys[0], keys[1], keys[3]}
+    assert {each.key for each in told if each.watermark} == {keys[3]}
+    assert await records.fingerprints_of([]) == []
+
+
+# What is published again
+
+
+async def test_what_is_publishable_brings_the_same_states_to_another_store(
+    records: MemoryRecords,
+) -> None:
+    changes: list[Enriched] = [
+        enriched("kept", memory_id="kept", speaker="bob", metadata={"a": [1, 1e300]}),
+        enriched("first said", memory_id="once", if_absent=True),
+        forgotten("gone"),
+        enriched(memory_id="with her", user_id="carol", version=5),
+        user_forgotten("carol", version=7),
+    ]
+    await records.write(changes)
+    keys = [each.key for each in await records.page(None, 100)]
+    again = await records.publishable(keys)
+    assert isinstance(again[0], UserForgotten)
+    anew = RecordsInMemory()
+    await anew.write([_enriched_again(event) for event in again])
+    assert await anew.page(None, 100) == await records.page(None, 100)
+    assert await records.publishable([memory_key("alice", "never there")]) == []
+
+
+def _enriched_again(event: Published) -> Enriched:
+    if isinstance(event, MemoryForgotten | UserForgotten):
+        return event
+    return enriched(
+        **{name: getattr(event, name) for name in type(event).model_fields if name != "type"}
+    )
+
+
+async def test_what_was_said_just_before_is_published_with_a_memory(records: MemoryRecords) -> None:
+    said = [
+        enriched(f"{n}", memory_id=f"m{n}", run_id="r", speaker="bob", version=n + 1)
+        for n in range(5)
+    ]
+    await records.write([*said, forgotten("m2"), enriched("of another run", run_id="s", version=4)])
+    (again,) = await records.publishable([memory_key("alice", "m4")])
+    assert isinstance(again, MemoryCaptured)
+    assert [each.text for each in again.preceding] == ["1", "3"]
+    (alone,) = await records.publishable([memory_key("alice", "m0")])
+    assert isinstance(alone, MemoryCaptured)
+    assert alone.preceding == ()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import JsonValue
 
-from pipeline.domain.identity import content_hash, memory_key
-from pipeline.domain.versions import Known, erased, stamp
+from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.errors import Refused, Unusable
-from pipeline.ports import MemoryVectors
+from pipeline.ports import Fingerprint, MemoryVectors
 from schemas.events import MemoryEnriched, SparseVector
 from schemas.search import Hit, SearchFilter
 from tests.builders import (
@@ -515,3 +515,36 @@ async def test_fingerprints_tell_every_memory_and_tombstone(vectors: MemoryVecto
 
 def _key(memory: MemoryEnriched) -> object:
     return memory_key(memory.user_id, memory.memory_id)
+
+
+async def test_pages_tell_all_in_the_order_of_their_keys_watermarks_too(
+    vectors: MemoryVectors,
+) -> None:
+    kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
+    mark = user_forgotten("carol", version=7)
+    await vectors.write([*kept, forgotten("gone"), mark])
+    told: list[Fingerprint] = []
+    while page := await vectors.page(told[-1].key if told else None, 500):
+        assert len(page) == 500 or len(told) + len(page) == 1_202
+        told += page
+    assert [each.key for each in told] == sorted(each.key for each in told)
+    assert [each for each in told if not each.watermark] == sorted(
+        [each async for each in vectors.fingerprints()], key=lambda each: each.key
+    )
+    watermark = Fingerprint(user_key("carol"), Known(Stamp(7, 0), forgotten=True), "", True)
+    assert [each for each in told if each.watermark] == [watermark]
+
+
+async def test_fingerprints_are_told_of_those_that_are_there(vectors: MemoryVectors) -> None:
+    kept, other = enriched(), enriched()
+    await vectors.write([kept, other, forgotten("gone"), user_forgotten("carol", version=7)])
+    keys = [
+        memory_key("alice", kept.memory_id),
+        memory_key("alice", "gone"),
+        memory_key("alice", "never there"),
+        user_key("carol"),
+    ]
+    told = await vectors.fingerprints_of(keys)
+    assert {each.key for each in told} == {keys[0], keys[1], keys[3]}
+    assert {each.key for each in told if each.watermark} == {keys[3]}
+    assert await vectors.fingerprints_of([]) == []
