@@ -16,7 +16,7 @@ from pipeline.cli.printing import complain, show, tell
 from pipeline.cli.reaching import located, quiet, read_settings, running
 from pipeline.cli.serving import until_serving
 from pipeline.cli.starting import Starting
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, Refused
 
 if TYPE_CHECKING:
     from pipeline.embedded import Plan, Process, Stack
@@ -25,6 +25,28 @@ if TYPE_CHECKING:
 Port = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="A free one unless given.", show_default=False),
+]
+
+
+def one_or_three(brokers: int | None) -> int | None:
+    """The number of brokers. Raises Refused for two, which are safer than one in nothing."""
+    if brokers == 2:
+        raise Refused(
+            "--brokers takes 1 or 3: of two, neither may die, for no one is left to outvote."
+        )
+    return brokers
+
+
+Brokers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=3,
+        metavar="1|3",
+        callback=one_or_three,
+        help="Nodes of Kafka. With 3, one may die and nothing is lost; 1 unless given, or as before.",
+        show_default=False,
+    ),
 ]
 
 
@@ -51,6 +73,7 @@ def up(
             show_default=False,
         ),
     ] = None,
+    brokers: Brokers = None,
     no_stages: Annotated[
         bool, typer.Option("--no-stages", help="Kafka, Postgres and Valkey only.")
     ] = False,
@@ -65,6 +88,7 @@ def up(
     \b
     [dim]$[/dim] hybrid-memory up
     [dim]$[/dim] hybrid-memory up --detach --data ~/memories
+    [dim]$[/dim] hybrid-memory up --brokers 3 --data ~/memories-on-three
 
     To use a server of yours instead of one of the parts, set KAFKA_BOOTSTRAP_SERVERS, POSTGRES_DSN,
     QDRANT_URL or REDIS_URL.
@@ -75,10 +99,10 @@ def up(
     ports = {"kafka": kafka_port, "postgres": postgres_port, "valkey": valkey_port}
     given = {name: port for name, port in ports.items() if port is not None}
     if detach:
-        _up_detached(folder, given, kafka_jars, no_stages=no_stages)
+        _up_detached(folder, given, kafka_jars, brokers, no_stages=no_stages)
     else:
         settings = read_settings()
-        made = plan(folder, settings, given, kafka_jars)
+        made = plan(folder, settings, given, kafka_jars, brokers)
         running(_up(made, settings, stages=not no_stages, in_background=in_background))
 
 
@@ -94,7 +118,11 @@ def down(data: Data = None) -> None:
 
 
 def plan(
-    data: Path, settings: "Settings", ports: Mapping[str, int], kafka_jars: Path | None
+    data: Path,
+    settings: "Settings",
+    ports: Mapping[str, int],
+    kafka_jars: Path | None,
+    brokers: int | None = None,
 ) -> "Plan":
     """What to start, without stages: a part whose address the settings name is not started."""
     from pipeline.embedded import Plan
@@ -105,6 +133,7 @@ def plan(
         postgres_dsn=settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None,
         redis_url=settings.redis_url.get_secret_value() if settings.redis_url else None,
         kafka_jars=kafka_jars,
+        brokers=brokers,
         ports=ports,
     )
 
@@ -148,7 +177,12 @@ async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> 
 
 
 def _up_detached(
-    data: Path, ports: Mapping[str, int], kafka_jars: Path | None, *, no_stages: bool
+    data: Path,
+    ports: Mapping[str, int],
+    kafka_jars: Path | None,
+    brokers: int | None,
+    *,
+    no_stages: bool,
 ) -> None:
     from pipeline import app
     from pipeline.embedded import detach
@@ -156,6 +190,7 @@ def _up_detached(
     argv = [sys.executable, "-m", "pipeline.cli", "up", "--data", str(data), "--in-background"]
     argv += [f"--{name}-port={port}" for name, port in ports.items()]
     argv += [f"--kafka-jars={kafka_jars.resolve()}"] if kafka_jars else []
+    argv += [f"--brokers={brokers}"] if brokers else []
     argv += ["--no-stages"] if no_stages else []
     settings = read_settings()
     stack = detach(argv, data, on_line=tell)

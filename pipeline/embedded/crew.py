@@ -20,7 +20,7 @@ _GUARD = Path(__file__).with_name("guard.py")
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 _STAGE_STOP_TIMEOUT_S = 60.0
 """A stage finishes the batch in flight, which may take most of a minute."""
-_LOG_CHECK_INTERVAL_S = 30.0
+_HOUSEKEEPING_INTERVAL_S = 30.0
 
 
 class Crew:
@@ -34,6 +34,7 @@ class Crew:
         self._stages_kept: dict[str, Keeper] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stack: Stack | None = None
+        self._announced = True
         # The guard reads one end; nobody else inherits the other: it closes when this process ends.
         self._leash = os.pipe()
         guard = Command(
@@ -54,9 +55,9 @@ class Crew:
         self._stack = stack_of(self._plan, self._parts)
         for stage in self._distinct(self._plan.stages(self._stack)):
             await self._start_stage(stage)
-        self._announce()
+        announce(self._told_stack())
         on_ready(self._told_stack())
-        self._tasks.append(asyncio.create_task(_bound_logs(self._plan.data / "logs")))
+        self._tasks.append(asyncio.create_task(self._keep_house()))
         # Not gather: when this is cancelled, the keepers must go on until they are told to stop.
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
@@ -65,9 +66,14 @@ class Crew:
     async def stop(self) -> None:
         """Stages together, then one part after the other, then the guard."""
         await asyncio.gather(*(keeper.stop() for keeper in self._stages_kept.values()))
-        for name in ("valkey", "postgres", "kafka"):
+        for name in ("valkey", "postgres"):
             if keeper := self._parts_kept.get(name):
                 await keeper.stop()
+        # Together: a node that is left without the others cannot leave its cluster in peace.
+        nodes = [node.name for node in self._parts.kafka]
+        await asyncio.gather(
+            *(self._parts_kept[name].stop() for name in nodes if name in self._parts_kept)
+        )
         await self._guard.stop()
         for task in self._tasks:
             task.cancel()
@@ -93,7 +99,7 @@ class Crew:
         tell("preparing", "")
         await part.prepare(lambda detail: tell("preparing", detail))
         keeper = Keeper(
-            part.name, part.command(), tell=tell, changed=self._announce, ready=part.ready
+            part.name, part.command(), tell=tell, changed=self._changed, ready=part.ready
         )
         self._parts_kept[part.name] = keeper
         self._tasks.append(keeper.start())
@@ -116,16 +122,26 @@ class Crew:
             env=marked(self._plan.data, **stage.env),
             stop_timeout_s=_STAGE_STOP_TIMEOUT_S,
         )
-        keeper = Keeper(
-            stage.name, command, tell=tell, changed=self._announce, pauses_s=(1.0, 30.0)
-        )
+        keeper = Keeper(stage.name, command, tell=tell, changed=self._changed, pauses_s=(1.0, 30.0))
         self._stages_kept[stage.name] = keeper
         self._tasks.append(keeper.start())
         await keeper.first_ready()
 
-    def _announce(self) -> None:
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.to_thread(bound_logs, self._plan.data / "logs")
+            if not self._announced:
+                self._changed()
+            await asyncio.sleep(_HOUSEKEEPING_INTERVAL_S)
+
+    def _changed(self) -> None:
+        """A process has another pid. Where the disk is full, that is told later: nothing is stopped."""
         if self._stack:
-            announce(self._told_stack())
+            try:
+                announce(self._told_stack())
+                self._announced = True
+            except OSError:
+                self._announced = False
 
     def _told_stack(self) -> Stack:
         assert self._stack
@@ -136,12 +152,6 @@ class Crew:
         }
         stages = {name: PartState(keeper.pid) for name, keeper in self._stages_kept.items()}
         return replace(self._stack, parts=parts | stages)
-
-
-async def _bound_logs(logs: Path) -> None:
-    while True:
-        await asyncio.to_thread(bound_logs, logs)
-        await asyncio.sleep(_LOG_CHECK_INTERVAL_S)
 
 
 def bound_logs(logs: Path, *, limit_bytes: int = _LOG_LIMIT_BYTES) -> None:

@@ -1,22 +1,25 @@
-"""Apache Kafka itself: one KRaft node that is broker and controller.
+"""Apache Kafka itself: KRaft nodes, each of them broker and controller; one of them, or a cluster of three.
 
-Its folder is formatted beside its place and then moved there, so that a half-formatted one is never
+A node's folder is formatted beside its place and then moved there, so that a half-formatted one is never
 taken for good. It runs with the data folder as its working directory and relative paths: Kafka's
 property files would need escapes for what a path may hold.
 """
 
+import json
 import logging
 import secrets
 import shutil
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.embedded.java import default_cache, fetched_jars, jars_of, java
 from pipeline.embedded.ports import HOST, is_open
 from pipeline.embedded.process import Command, marked, run_to_end
+from pipeline.embedded.state import write_private
+from pipeline.errors import Refused
 
 _MIB = 1024 * 1024
 _YEAR_MIN = 365 * 24 * 60
@@ -40,6 +43,8 @@ class NodePorts:
 
     broker: int
     controller: int
+    advertised: int | None = None
+    """Where clients are sent instead, such as to a proxy before the node."""
 
 
 def properties(node_id: int, nodes: Sequence[NodePorts]) -> dict[str, object]:
@@ -53,7 +58,7 @@ def properties(node_id: int, nodes: Sequence[NodePorts]) -> dict[str, object]:
         "node.id": node_id,
         "controller.quorum.voters": ",".join(voters),
         "listeners": f"CLIENTS://{HOST}:{own.broker},CONTROLLER://{HOST}:{own.controller}",
-        "advertised.listeners": f"CLIENTS://{HOST}:{own.broker}",
+        "advertised.listeners": f"CLIENTS://{HOST}:{own.advertised or own.broker}",
         "listener.security.protocol.map": "CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "CLIENTS",
         "controller.listener.names": "CONTROLLER",
@@ -99,19 +104,77 @@ def new_cluster_id() -> str:
     return text.rstrip("=")
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """What all nodes of one cluster have in common, from before the first one was formatted."""
+
+    id: str
+    brokers: int
+
+
+def kept_cluster(data: Path, brokers: int | None) -> Cluster:
+    """The cluster kept in `data`; a new one of `brokers` nodes, or one, the first time.
+
+    Raises Refused where another number of nodes keeps these data: their copies are spread over as
+    many nodes as there were.
+    """
+    kept = _read_cluster(data)
+    if kept is None:
+        kept = Cluster(new_cluster_id(), brokers or 1)
+        write_private(_cluster_file(data), json.dumps(asdict(kept)))
+    if brokers not in (None, kept.brokers):
+        raise Refused(
+            f"The data in {data} belong to a Kafka of {kept.brokers} node(s), not of {brokers}. Start it "
+            f"with --brokers {kept.brokers}, or give another folder with --data."
+        )
+    return kept
+
+
+def _cluster_file(data: Path) -> Path:
+    return data / "kafka" / "cluster.json"
+
+
+def _read_cluster(data: Path) -> Cluster | None:
+    file = _cluster_file(data)
+    if file.exists():
+        return Cluster(**json.loads(file.read_text()))
+    # A folder from before there were several nodes.
+    lone = data / "kafka" / "1" / "meta.properties"
+    if not lone.exists():
+        return None
+    told = dict(line.split("=", 1) for line in lone.read_text().splitlines() if "=" in line)
+    return Cluster(told["cluster.id"], 1)
+
+
+def node_name(node_id: int) -> str:
+    """The part's name: `kafka`, and `kafka-2`, `kafka-3` beside it."""
+    return "kafka" if node_id == 1 else f"kafka-{node_id}"
+
+
 @dataclass
 class KafkaNode:
-    """One node; `jars` is a folder the user filled, None to have them fetched."""
+    """Node `node_id` (from 1); `jars` is a folder the user filled, None to have them fetched."""
 
     data: Path
     nodes: Sequence[NodePorts]
+    cluster_id: str
     jars: Path | None = None
     node_id: int = 1
-    name: str = "kafka"
+
+    @property
+    def name(self) -> str:
+        return node_name(self.node_id)
 
     @property
     def address(self) -> str:
+        """Where the node listens."""
         return f"{HOST}:{self.nodes[self.node_id - 1].broker}"
+
+    @property
+    def advertised_address(self) -> str:
+        """Where clients are sent."""
+        own = self.nodes[self.node_id - 1]
+        return f"{HOST}:{own.advertised or own.broker}"
 
     @property
     def _folder(self) -> Path:
@@ -129,7 +192,8 @@ class KafkaNode:
         )
         self._folder.parent.mkdir(exist_ok=True, mode=0o700)
         self._config.write_text(rendered(properties(self.node_id, self.nodes)))
-        (self.data / "kafka" / "log4j2.properties").write_text(_LOGGING)
+        # As a whole: another node may be reading it.
+        write_private(self.data / "kafka" / "log4j2.properties", _LOGGING)
         # What a killed node unpacked of its native libraries.
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
@@ -149,7 +213,7 @@ class KafkaNode:
         settings = properties(self.node_id, self.nodes) | {"log.dirs": relative}
         config.write_text(rendered(settings))
         place = ("--config", str(config.relative_to(self.data)))
-        cluster = f"--cluster-id={new_cluster_id()}"
+        cluster = f"--cluster-id={self.cluster_id}"
         await run_to_end(self._run("kafka.tools.StorageTool", "format", cluster, *place))
         config.unlink()
         new.replace(self._folder)

@@ -4,10 +4,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.embedded.kafka_node import KafkaNode, NodePorts
+from pipeline.embedded.kafka_node import KafkaNode, NodePorts, kept_cluster, node_name
 from pipeline.embedded.ports import keep_ports
 from pipeline.embedded.postgres_node import PostgresNode
 from pipeline.embedded.process import Command
@@ -33,7 +34,9 @@ class Plan:
     """What to run. An address given here is used, and that part is not started.
 
     `ports` may name "kafka", "kafka-controller", "postgres" and "valkey"; the others are free ones,
-    the same as last time where possible. `kafka_jars` is a folder of jars, None to have them fetched.
+    the same as last time where possible. `brokers` is how many nodes Kafka has: None for as many as
+    the data were made with, one for new ones. `kafka_advertised` are ports where clients are sent
+    instead of to the nodes themselves. `kafka_jars` is a folder of jars, None to have them fetched.
     """
 
     data: Path
@@ -41,13 +44,15 @@ class Plan:
     postgres_dsn: str | None = None
     redis_url: str | None = None
     kafka_jars: Path | None = None
+    brokers: int | None = None
+    kafka_advertised: Sequence[int] = ()
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
     stages: Callable[[Stack], Sequence[Process]] = no_stages
 
 
 class Part(Protocol):
-    name: str
-
+    @property
+    def name(self) -> str: ...
     @property
     def address(self) -> str: ...
     async def prepare(self, say: Callable[[str], None]) -> None: ...
@@ -57,43 +62,58 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts that are started here; None where an address was given."""
+    """The parts that are started here; none where an address was given."""
 
-    kafka: KafkaNode | None
+    kafka: Sequence[KafkaNode]
     postgres: PostgresNode | None
     valkey: ValkeyNode | None
 
     def by_name(self) -> dict[str, Part]:
-        all_parts: tuple[Part | None, ...] = (self.kafka, self.postgres, self.valkey)
+        all_parts: tuple[Part | None, ...] = (*self.kafka, self.postgres, self.valkey)
         return {part.name: part for part in all_parts if part}
 
 
 def parts_of(plan: Plan) -> Parts:
-    """The parts to start, each with its port; Refused where a given port cannot be had."""
-    names = [] if plan.kafka_bootstrap_servers else ["kafka", "kafka-controller"]
+    """The parts to start, each with its port.
+
+    Raises Refused where a given port cannot be had, or the data belong to another number of brokers.
+    """
+    here = not plan.kafka_bootstrap_servers
+    cluster = kept_cluster(plan.data, plan.brokers) if here else None
+    nodes = [node_name(number + 1) for number in range(cluster.brokers)] if cluster else []
+    names = [name for node in nodes for name in (node, _controller(node))]
     names += [] if plan.postgres_dsn else ["postgres"]
     names += [] if plan.redis_url else ["valkey"]
     ports = keep_ports(plan.data / "ports.json", names, plan.ports)
+    listening = [
+        NodePorts(ports[node], ports[_controller(node)], advertised)
+        for node, advertised in zip_longest(nodes, plan.kafka_advertised)
+    ]
     return Parts(
-        kafka=_kafka(plan, ports) if "kafka" in ports else None,
+        kafka=[
+            KafkaNode(plan.data, listening, cluster.id, plan.kafka_jars, number)
+            for number in range(1, cluster.brokers + 1)
+        ]
+        if cluster
+        else [],
         postgres=PostgresNode(plan.data, ports["postgres"]) if "postgres" in ports else None,
         valkey=ValkeyNode(plan.data, ports["valkey"]) if "valkey" in ports else None,
     )
 
 
-def _kafka(plan: Plan, ports: Mapping[str, int]) -> KafkaNode:
-    node = NodePorts(ports["kafka"], ports["kafka-controller"])
-    return KafkaNode(plan.data, [node], plan.kafka_jars)
+def _controller(node: str) -> str:
+    return f"{node}-controller"
 
 
 def stack_of(plan: Plan, parts: Parts) -> Stack:
     """Every address, given or started here; the pids are told later."""
     kafka, postgres, valkey = parts.kafka, parts.postgres, parts.valkey
+    brokers = ",".join(node.advertised_address for node in kafka)
     return Stack(
         data=plan.data,
         pid=os.getpid(),
         started_at=time.time(),
-        kafka_bootstrap_servers=kafka.address if kafka else plan.kafka_bootstrap_servers or "",
+        kafka_bootstrap_servers=brokers or plan.kafka_bootstrap_servers or "",
         postgres_dsn=postgres.dsn if postgres else plan.postgres_dsn or "",
         redis_url=valkey.url if valkey else plan.redis_url or "",
         qdrant_path=plan.data / "qdrant",

@@ -2,6 +2,9 @@
 
 A broker that makes them on first use would give each one partition and keep it a week. The memory
 topics must agree in their number of partitions: an event keeps its partition from stage to stage.
+
+On a cluster of three brokers or more there are three copies of everything, and two must have an event
+before it counts as accepted: one broker may die, and nothing is lost nor stopped.
 """
 
 from typing import Any
@@ -19,6 +22,8 @@ from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
 from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, STORED, TOPICS, Topic
 
+COPIES = 3
+"""As many as there are on a cluster that has as many brokers."""
 ORDERED = (EVENTS, CLASSIFIED, ENRICHED, STORED)
 
 
@@ -27,6 +32,7 @@ async def ensure_topics(
 ) -> dict[str, int]:
     """Makes the topics that are missing; returns each one's partitions, by full name.
 
+    `replication_factor` is the least: there are as many copies as the cluster can hold, up to three.
     Raises Unavailable, and Refused where the memory topics differ in their number of partitions.
     """
     admin = AIOKafkaAdminClient(**connection.options())
@@ -36,7 +42,8 @@ async def ensure_topics(
         missing = [topic for topic in TOPICS if topic.under(prefix) not in existing]
         # Beside topics that are there, a new one takes their number of partitions.
         wanted = next((existing[t.under(prefix)] for t in ORDERED if t not in missing), partitions)
-        await _create(admin, prefix, missing, wanted, replication_factor)
+        copies = max(replication_factor, min(COPIES, await _brokers(admin)))
+        await _create(admin, prefix, missing, wanted, copies)
         await _led(admin, [topic.under(prefix) for topic in missing])
         counts = existing | {topic.under(prefix): wanted for topic in missing}
     except (KafkaError, OSError) as error:
@@ -45,6 +52,10 @@ async def ensure_topics(
         await admin.close()
     _agree({topic.under(prefix): counts[topic.under(prefix)] for topic in ORDERED})
     return counts
+
+
+async def _brokers(admin: AIOKafkaAdminClient) -> int:
+    return len((await admin.describe_cluster())["brokers"])
 
 
 async def _partitions(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, int]:
@@ -95,17 +106,26 @@ async def _led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
 
 
 def _new(topic: Topic, prefix: str, partitions: int, replication_factor: int) -> NewTopic:
-    kept = "delete.retention.ms" if topic.cleanup == "compact" else "retention.ms"
     return NewTopic(
         topic.under(prefix),
         partitions,
         replication_factor,
-        topic_configs={
-            "cleanup.policy": topic.cleanup,
-            kept: str(topic.retention_ms),
-            "max.message.bytes": str(topic.max_message_bytes),
-        },
+        topic_configs=settings_of(topic, replication_factor),
     )
+
+
+def settings_of(topic: Topic, replication_factor: int) -> dict[str, str]:
+    """What the broker is told of a topic with so many copies."""
+    kept = "delete.retention.ms" if topic.cleanup == "compact" else "retention.ms"
+    settings = {
+        "cleanup.policy": topic.cleanup,
+        kept: str(topic.retention_ms),
+        "max.message.bytes": str(topic.max_message_bytes),
+    }
+    if replication_factor >= COPIES:
+        # One may be away; with a single one left, what it takes could be lost with it.
+        settings["min.insync.replicas"] = str(COPIES - 1)
+    return settings
 
 
 def _agree(counts: dict[str, int]) -> None:

@@ -33,6 +33,12 @@ def test_a_part_that_the_settings_name_is_not_started(home: Path, monkeypatch: p
     assert made.ports == {"kafka": 9092}
 
 
+def test_two_brokers_are_refused_with_what_to_take(command: Command):
+    result = command("up", "--brokers", "2")
+    assert result.exit_code == 2
+    assert "--brokers takes 1 or 3" in result.stderr
+
+
 def test_nothing_to_stop_is_said(command: Command):
     result = command("down")
     assert result.exit_code == 0

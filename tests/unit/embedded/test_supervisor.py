@@ -1,6 +1,7 @@
 """The supervisor with every part given from outside: only stages run, and they are trivial."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.embedded import Plan, Process, Progress, Stack, detach, discover, serve, stop
+from pipeline.embedded import Plan, Process, Progress, Stack, crew, detach, discover, serve, stop
 from pipeline.embedded.guard import leftovers
 from pipeline.errors import Refused, Unavailable
 
@@ -103,6 +104,23 @@ async def test_a_stage_that_crashes_is_started_again_and_its_new_pid_is_told(dat
         now = discover(data)
         assert now
         assert now.parts["sleeper"].pid not in (None, first)
+
+
+async def test_a_full_disk_stops_nothing_and_the_new_pid_is_told_later(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Stack) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(crew, "_HOUSEKEEPING_INTERVAL_S", 0.05)
+    async with served(data, stage("sleeper", SLEEP)) as running:
+        first = running.stack.parts["sleeper"].pid
+        assert first
+        with monkeypatch.context() as disk:
+            disk.setattr(crew, "announce", full)
+            os.kill(first, signal.SIGKILL)
+            await eventually(lambda: running.count("sleeper", "running") == 2)
+        await eventually(lambda: pid_told(data, "sleeper") not in (None, first))
 
 
 async def test_a_stage_that_is_misconfigured_says_why_and_is_left_alone(data: Path) -> None:
@@ -212,3 +230,8 @@ async def eventually(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.02)
+
+
+def pid_told(data: Path, stage: str) -> int | None:
+    now = discover(data)
+    return now.parts[stage].pid if now else None

@@ -1,0 +1,22 @@
+"""How topics are kept: what the broker is told of them."""
+
+import pytest
+
+from pipeline.kafka.topics import settings_of
+from schemas.topics import ENRICHED, EVENTS
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_with_few_copies_the_cluster_decides_how_many_must_have_it(copies: int) -> None:
+    assert "min.insync.replicas" not in settings_of(EVENTS, copies)
+
+
+def test_of_three_copies_two_must_have_an_event_before_it_is_accepted() -> None:
+    assert settings_of(EVENTS, 3)["min.insync.replicas"] == "2"
+
+
+def test_a_compacted_topic_keeps_its_tombstones_for_its_retention() -> None:
+    settings = settings_of(ENRICHED, 1)
+    assert settings["cleanup.policy"] == "compact"
+    assert settings["delete.retention.ms"] == str(ENRICHED.retention_ms)
+    assert "retention.ms" not in settings
