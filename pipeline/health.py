@@ -1,7 +1,8 @@
-"""GET /live and /ready of a stage process, for whoever restarts it.
+"""GET /live, /ready and /metrics of a stage process, for whoever restarts and watches it.
 
-/live   503 when a subscription has not polled for longer than a batch may take
-/ready  503 until the first poll, and then as /live
+/live     503 when a subscription has not polled for longer than a batch may take: start it again
+/ready    503 unless it is ready; its body says why not: a neighbour is down, most messages fail
+/metrics  counts and times, as Prometheus reads them
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pipeline.liveness import Liveness
 
@@ -23,10 +25,8 @@ async def answering(liveness: Liveness, *, host: str, port: int) -> AsyncGenerat
     """Serves the two pages for the time of the block. Raises OSError where the port is taken."""
 
     async def app(scope: dict[str, Any], _: Any, send: Send) -> None:
-        good = {"/live": liveness.alive, "/ready": liveness.ready}.get(scope["path"])
-        status = 404 if good is None else 200 if good else 503
-        body = json.dumps({"ok": bool(good), "poll_age_s": liveness.poll_age_s()}).encode()
-        headers = [(b"content-type", b"application/json")]
+        status, kind, body = _page(scope["path"], liveness)
+        headers = [(b"content-type", kind.encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -38,6 +38,21 @@ async def answering(liveness: Liveness, *, host: str, port: int) -> AsyncGenerat
     finally:
         server.should_exit = True
         await task
+
+
+def _page(path: str, liveness: Liveness) -> tuple[int, str, bytes]:
+    """Status, content type and body."""
+    if path == "/metrics":
+        return 200, CONTENT_TYPE_LATEST, generate_latest()
+    good = {"/live": liveness.alive, "/ready": liveness.state == "ready"}.get(path)
+    told = {
+        "ok": bool(good),
+        "state": liveness.state,
+        "troubles": liveness.troubles,
+        "poll_age_s": liveness.poll_age_s(),
+    }
+    status = 404 if good is None else 200 if good else 503
+    return status, "application/json", json.dumps(told).encode()
 
 
 class _Unsignalled(uvicorn.Server):

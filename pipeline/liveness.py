@@ -1,11 +1,14 @@
-"""Whether a process still drinks: the age of the last poll of each of its subscriptions.
+"""Whether a process still drinks, and whether what it drinks does it good.
 
-A broker that answers a ping says nothing about a consumer whose loop has died. A poll does.
+A broker that answers a ping says nothing about a consumer whose loop has died. The age of its last poll
+does. A subscription that polls may still come to nothing: its neighbour is down, or most of what it reads
+cannot be used.
 """
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Literal
 
 
 class Liveness:
@@ -18,6 +21,8 @@ class Liveness:
         self._now = now
         self._polled_at: dict[str, float] = {}
         self._polling: set[str] = set()
+        self.troubles: dict[str, str] = {}
+        """Why a subscription does not do well at the moment, by its name."""
 
     @contextmanager
     def polling(self, name: str) -> Generator[None]:
@@ -43,6 +48,10 @@ class Liveness:
         return all(age <= self._limit_s for age in self.poll_age_s().values())
 
     @property
-    def ready(self) -> bool:
-        """Whether every subscription drinks."""
-        return bool(self._polled_at) and self.alive
+    def state(self) -> Literal["starting", "ready", "degraded", "stuck"]:
+        """In one word: degraded while there are troubles, stuck when a loop has died."""
+        if not self._polled_at:
+            return "starting"
+        if not self.alive:
+            return "stuck"
+        return "degraded" if self.troubles else "ready"

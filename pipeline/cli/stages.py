@@ -41,7 +41,7 @@ def run(
             metavar="PORT",
             min=1,
             max=65535,
-            help="Answer GET /live and /ready there, for whoever restarts it.",
+            help="Answer GET /live, /ready and /metrics there, for whoever watches it.",
             show_default=False,
         ),
     ] = None,

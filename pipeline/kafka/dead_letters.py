@@ -145,8 +145,12 @@ class DeadLetterLimit:
     def exceeded_by(self, *, failed: int, used: int) -> bool:
         """Counts one batch; True when more than the allowed share of the window has failed."""
         self._failed.extend([True] * failed + [False] * used)
-        seen = len(self._failed)
-        return seen >= self._least and sum(self._failed) > self._share * seen
+        return len(self._failed) >= self._least and self.failing > self._share
+
+    @property
+    def failing(self) -> float:
+        """The share of the latest messages that has failed, 0 to 1."""
+        return sum(self._failed) / max(len(self._failed), 1)
 
 
 def redriven_headers(letter: Letter) -> Headers:

@@ -28,11 +28,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from pipeline import metrics
 from pipeline.domain.telling import told
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
 from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, PUBLISH_PATIENCE_S, transient
 from pipeline.kafka.dead_letters import DeadLetterLimit, dead_headers, notice, utc_now
 from pipeline.kafka.records import Headers, Record, as_pairs, group_of, headers_of, key_of, value_of
+from pipeline.liveness import Liveness
 from pipeline.stage import Stage
 from schemas.events import Event, Message
 from schemas.topics import DEAD, STORED, Topic
@@ -42,6 +44,8 @@ log = structlog.get_logger(__name__)
 PATIENCE_S = 120.0
 """How long one batch is tried before the group is shown a sign of life by polling again."""
 LONGEST_PAUSE_S = 20.0
+WORRYING_SHARE = 0.1
+"""Of dead letters among the latest messages: beyond it the stage is degraded."""
 
 CONSUMING: dict[str, Any] = {
     "auto_offset_reset": "earliest",
@@ -75,7 +79,12 @@ class StageDelivery(ConsumerRebalanceListener):
     """One stage's subscription: turns each batch into published events and a commit."""
 
     def __init__(
-        self, stage: Stage, producer: AIOKafkaProducer, prefix: str, stopping: asyncio.Event
+        self,
+        stage: Stage,
+        producer: AIOKafkaProducer,
+        prefix: str,
+        stopping: asyncio.Event,
+        liveness: Liveness,
     ) -> None:
         self.stage = stage
         self.name = stage.name
@@ -84,6 +93,7 @@ class StageDelivery(ConsumerRebalanceListener):
         self._producer = producer
         self._prefix = prefix
         self._stopping = stopping
+        self._liveness = liveness
         self._idle = asyncio.Event()
         self._idle.set()
         self._limit = DeadLetterLimit()
@@ -130,12 +140,15 @@ class StageDelivery(ConsumerRebalanceListener):
         self._idle.clear()
         records, later = cut(taken, self.stage.max_bytes)
         try:
-            await self._deliver(records)
-            await self._commit(records)
+            with metrics.BATCH_S.labels(self.name).time():
+                await self._deliver(records)
+                await self._commit(records)
+            self._tell_health()
             # Fetched again by the next poll, which tells Kafka that we are alive.
             self._rewind(later)
         except (Unavailable, Stopping) as error:
             self._rewind(taken)
+            self._liveness.troubles[self.name] = str(error)
             self._log.warning("batch comes back", records=len(taken), reason=str(error))
             with suppress(Stopping):
                 await self._pause(1.0)
@@ -168,6 +181,8 @@ class StageDelivery(ConsumerRebalanceListener):
                 made.append(outgoing)
         self._stop_if_most_fail(dead, used=len(made))
         await self._publish(made, dead)
+        metrics.USED.labels(self.name).inc(len(made))
+        metrics.SET_ASIDE.labels(self.name).inc(len(dead))
 
     async def _react(self, events: Sequence[Any]) -> list[Message | Unusable]:
         """One result for each event; halves the batch until what is unusable stands alone."""
@@ -208,7 +223,17 @@ class StageDelivery(ConsumerRebalanceListener):
     def _say_it_waits(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         pause_s = round(state.next_action.sleep, 1) if state.next_action else 0.0
+        self._liveness.troubles[self.name] = str(error)
+        metrics.WAITS.labels(self.name).inc()
         self._log.warning("waiting for a neighbour", reason=str(error), pause_s=pause_s)
+
+    def _tell_health(self) -> None:
+        """A batch went through: what is left to worry about is what had to be set aside."""
+        if self._limit.failing > WORRYING_SHARE:
+            told = f"{self._limit.failing:.0%} of the latest messages went to the dead letters"
+            self._liveness.troubles[self.name] = told
+        else:
+            self._liveness.troubles.pop(self.name, None)
 
     def _stop_if_most_fail(self, dead: Sequence[tuple[Record, Unusable]], *, used: int) -> None:
         if self._limit.exceeded_by(failed=len(dead), used=used):

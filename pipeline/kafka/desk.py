@@ -18,6 +18,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.message import FAKE_CONSUMER, KafkaMessage
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline import metrics
 from pipeline.domain.telling import told
 from pipeline.errors import PipelineError, Unavailable
 from pipeline.kafka.dead_letters import utc_now
@@ -107,6 +108,8 @@ class DeskDelivery:
                 retry=False,
             )
         took_ms = (time.perf_counter() - began) * 1_000
+        metrics.ANSWERS.labels(type(answered).__name__).inc()
+        metrics.ANSWER_S.observe(took_ms / 1_000)
         return answered.model_copy(update={"took_ms": took_ms})
 
     async def _reply(self, sender: _Sender, answered: Answered | None) -> None:

@@ -44,7 +44,10 @@ async def serve(
         answers = await started_producer(connection, linger_ms=0)
         stack.push_async_callback(stopped_producer, answers)
         broker = _consuming(connection)
-        stages = [StageDelivery(w, events, prefix, until) for w in work if isinstance(w, Stage)]
+        liveness = liveness or Liveness()
+        stages = [
+            StageDelivery(w, events, prefix, until, liveness) for w in work if isinstance(w, Stage)
+        ]
         desks = [DeskDelivery(w, answers, prefix) for w in work if isinstance(w, Desk)]
         for delivery in (*stages, *desks):
             delivery.subscribe(broker)
@@ -54,7 +57,7 @@ async def serve(
         except (KafkaError, OSError) as error:
             raise connection.named(error) from error
         for delivery in (*stages, *desks):
-            _watch(delivery.consumer, delivery.name, liveness or Liveness())
+            _watch(delivery.consumer, delivery.name, liveness)
         on_ready()
         stopped = asyncio.ensure_future(until.wait())
         failures = [stage.failure for stage in stages]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
+from prometheus_client import REGISTRY
 
 from pipeline.errors import Halted, Unavailable, Unusable
 from pipeline.kafka import delivery
@@ -318,10 +319,56 @@ async def test_an_event_keeps_its_key_and_its_partition(world: World) -> None:
 async def test_an_idle_stage_shows_that_it_polls(kafka: KafkaConnection, prefix: str) -> None:
     until, liveness = asyncio.Event(), Liveness(limit_s=5)
     task = asyncio.create_task(serve(kafka, prefix, [stage()], until=until, liveness=liveness))
-    async with asyncio.timeout(20):
-        while not liveness.ready:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    await becomes(liveness, "ready")
     await asyncio.sleep(1)
     assert liveness.poll_age_s()["classifier"] < 0.5
     until.set()
     await task
+
+
+async def test_whoever_watches_sees_that_a_neighbour_is_down(world: World) -> None:
+    up, liveness, until = asyncio.Event(), Liveness(), asyncio.Event()
+
+    async def away(batch: Sequence[Any]) -> Sequence[Message]:
+        if not up.is_set():
+            raise Unavailable("the database restarts")
+        return batch
+
+    await world.publish(captured(text="patience"))
+    work = [stage(away)]
+    task = asyncio.create_task(
+        serve(world.kafka, world.prefix, work, until=until, liveness=liveness)
+    )
+    await becomes(liveness, "degraded")
+    assert liveness.troubles == {"classifier": "the database restarts"}
+    up.set()
+    await becomes(liveness, "ready")
+    until.set()
+    await task
+
+
+async def test_dead_letters_are_counted_and_many_are_a_trouble(world: World) -> None:
+    before = (count("hybrid_memory_messages_used"), count("hybrid_memory_dead_letters"))
+    await world.publish(*[captured(text=f"text {n}") for n in range(4)], partition=0)
+    await world.put(b"junk", partition=0)
+    until, liveness = asyncio.Event(), Liveness()
+    task = asyncio.create_task(
+        serve(world.kafka, world.prefix, [stage()], until=until, liveness=liveness)
+    )
+    assert len(await world.arrived(DEAD, 1)) == 1
+    await becomes(liveness, "degraded")
+    until.set()
+    await task
+    assert "20%" in liveness.troubles["classifier"]
+    after = (count("hybrid_memory_messages_used"), count("hybrid_memory_dead_letters"))
+    assert [now - then for now, then in zip(after, before, strict=True)] == [4, 1]
+
+
+def count(metric: str) -> float:
+    return REGISTRY.get_sample_value(f"{metric}_total", {"stage": "classifier"}) or 0
+
+
+async def becomes(liveness: Liveness, state: str) -> None:
+    async with asyncio.timeout(30):
+        while liveness.state != state:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)

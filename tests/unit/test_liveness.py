@@ -20,9 +20,9 @@ def poll(liveness: Liveness, name: str) -> None:
 def test_a_process_is_ready_once_it_has_polled() -> None:
     liveness = Liveness(limit_s=10)
     assert liveness.alive
-    assert not liveness.ready
+    assert liveness.state == "starting"
     poll(liveness, "classifier")
-    assert liveness.ready
+    assert liveness.state == "ready"
 
 
 def test_one_subscription_without_polls_is_enough_to_be_dead() -> None:
@@ -33,6 +33,7 @@ def test_one_subscription_without_polls_is_enough_to_be_dead() -> None:
     poll(liveness, "query")
     clock.now = 11.0
     assert not liveness.alive
+    assert liveness.state == "stuck"
     assert liveness.poll_age_s() == {"embedder": 11.0, "query": 6.0}
 
 
@@ -41,4 +42,12 @@ def test_a_desk_that_waits_for_a_question_is_alive() -> None:
     liveness = Liveness(limit_s=10, now=clock)
     with liveness.polling("query"):
         clock.now = 1_000.0
-        assert liveness.ready
+        assert liveness.state == "ready"
+
+
+def test_who_polls_and_comes_to_nothing_is_degraded() -> None:
+    liveness = Liveness()
+    poll(liveness, "record_writer")
+    liveness.troubles["record_writer"] = "PostgreSQL does not answer"
+    assert liveness.alive
+    assert liveness.state == "degraded"

@@ -1,0 +1,25 @@
+"""What a process has done and how long it took, as Prometheus reads it: GET /metrics beside /ready."""
+
+from prometheus_client import Counter, Histogram
+
+USED = Counter(
+    "hybrid_memory_messages_used", "Messages that a stage has done with, as it should.", ["stage"]
+)
+SET_ASIDE = Counter(
+    "hybrid_memory_dead_letters", "Messages that a stage could not use and set aside.", ["stage"]
+)
+WAITS = Counter(
+    "hybrid_memory_waits", "Times that a batch was tried again, a neighbour being down.", ["stage"]
+)
+BATCH_S = Histogram(
+    "hybrid_memory_batch_seconds",
+    "From a batch's arrival to its commit.",
+    ["stage"],
+    buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
+ANSWERS = Counter("hybrid_memory_answers", "Questions answered, by kind of answer.", ["kind"])
+ANSWER_S = Histogram(
+    "hybrid_memory_answer_seconds",
+    "From a question's arrival to its answer.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
