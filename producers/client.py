@@ -35,6 +35,7 @@ from pipeline.kafka.connection import (
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt, raising
+from producers.seen import Seen
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import (
     Enriched,
@@ -107,6 +108,7 @@ class MemoryClient:
         self._connection = _connection_to(kafka)
         self._prefix = prefix
         self._clock = VersionClock()
+        self._seen = Seen()
         self._own: dict[tuple[str, str], MemoryCaptured | MemoryRevised] = {}
         self._stack = AsyncExitStack()
         self._producer: AIOKafkaProducer | None = None
@@ -229,14 +231,16 @@ class MemoryClient:
 
     async def forget(self, memory_id: str, *, user_id: str) -> Receipt:
         """Forgets one memory, for good: older events that arrive late do not bring it back."""
-        event = _built(MemoryForgotten, **self._event(user_id, uuid4()), memory_id=memory_id)
+        after = self._seen.newest(user_id, memory_id)
+        fields = self._event(user_id, uuid4(), after=after)
+        event = _built(MemoryForgotten, **fields, memory_id=memory_id)
         self._own.pop((event.user_id, event.memory_id), None)
         await self._publish([(event, None)])
         return self._receipt(event)
 
     async def forget_user(self, user_id: str) -> UserReceipt:
         """Forgets everything of one user up to now. What is remembered later stays."""
-        fields = self._event(user_id, uuid4())
+        fields = self._event(user_id, uuid4(), after=self._seen.newest(user_id))
         partitions = len(await self._partitions())
         events = [
             _built(UserForgotten, **fields, partition=partition, partitions=partitions)
@@ -287,6 +291,8 @@ class MemoryClient:
             timeout_s,
         )
         assert isinstance(answered, SearchAnswered)
+        for hit in answered.hits:
+            self._seen.add(user_id, hit.memory_id, hit.version)
         return answered
 
     async def get(
@@ -375,6 +381,8 @@ class MemoryClient:
                 event = _enriched(record.value)
                 if event is None or (user_id is not None and event.user_id != user_id):
                     continue
+                if isinstance(event, MemoryEnriched):
+                    self._seen.add(event.user_id, event.memory_id, event.version)
                 if forgotten or isinstance(event, MemoryEnriched):
                     yield event
 
@@ -392,7 +400,8 @@ class MemoryClient:
     def _captured(self, memory: NewMemory) -> MemoryCaptured:
         key = memory.idempotency_key
         event_id = event_id_of(memory.user_id, key) if key else uuid4()
-        event = self._event(memory.user_id, event_id)
+        after = self._seen.newest(memory.user_id, memory.memory_id) if memory.memory_id else 0
+        event = self._event(memory.user_id, event_id, after=after)
         said = memory.model_dump(exclude={"idempotency_key", "memory_id", "occurred_at", "user_id"})
         return MemoryCaptured(
             **event,
@@ -482,6 +491,8 @@ class MemoryClient:
             timeout_s,
         )
         assert isinstance(answered, MemoryAnswered)
+        if answered.memory is not None:
+            self._seen.add(user_id, memory_id, answered.memory.version)
         return answered
 
     async def _newest(

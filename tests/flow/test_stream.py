@@ -293,6 +293,27 @@ async def test_what_is_redriven_is_waited_for_again(
         await other.receipt(receipt.token).stored(timeout_s=30)
 
 
+@pytest.mark.parametrize("whole_user", [False, True])
+async def test_what_was_found_can_be_forgotten_by_whoever_has_a_slow_clock(
+    memory: MemoryClient, stream: Stack, user: str, whole_user: bool
+) -> None:
+    ahead = VersionClock().next() + 3_600_000_000
+    event = captured("Remembered where the clock is an hour ahead", user_id=user, version=ahead)
+    producer: Any = await started_producer(KafkaConnection(stream.kafka_bootstrap_servers))
+    name, headers = EVENTS.under("memory"), as_pairs(headers_of(event))
+    await producer.send_and_wait(name, value_of(event), key=key_of(event), headers=headers)
+    await producer.stop()
+    async with asyncio.timeout(60):
+        while not (await memory.search("clock", user_id=user)).hits:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+    forgetting: Any = (
+        memory.forget_user(user) if whole_user else memory.forget(event.memory_id, user_id=user)
+    )
+    await (await forgetting).stored(timeout_s=60)
+    assert (await memory.search("clock", user_id=user)).hits == ()
+    assert await memory.get(event.memory_id, user_id=user) is None
+
+
 def as_failed(event: Message) -> Any:
     """The record of an event that the classifier could not use."""
     value, headers = value_of(event), as_pairs(headers_of(event))

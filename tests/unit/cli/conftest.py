@@ -72,7 +72,7 @@ class FakeClient:
         )
         return receipt.answered_by(self)  # pyright: ignore[reportArgumentType]
 
-    async def get(self, memory_id: str, *, user_id: str) -> KnownMemory | None:
+    async def get(self, memory_id: str, *, user_id: str, **_: Any) -> KnownMemory | None:
         memory = self.memories.get((user_id, memory_id))
         if memory is None:
             return None

@@ -8,8 +8,13 @@ import pytest
 from pipeline.domain.receipts import done
 from pipeline.errors import Refused, Unusable
 from producers.receipts import TOKEN, Receipt, UserReceipt, _Watch  # pyright: ignore
-from schemas.events import MemorySetAside
+from schemas.events import MemoryRedriven, MemorySetAside
+from schemas.search import ReceiptState
 from tests.builders import enriched, user_forgotten
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+EVENT_ID = uuid4()
+SET_ASIDE = MemorySetAside(event_id=EVENT_ID, stage="embedder", reason="no vector", at=NOON)
 
 
 async def test_both_stores_must_have_said_so() -> None:
@@ -41,15 +46,27 @@ async def test_a_users_forgetting_is_done_on_every_partition() -> None:
 
 
 async def test_a_dead_letter_ends_the_wait_with_its_reason() -> None:
-    event_id = uuid4()
-    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=event_id, version=1))
-    watch.hear(
-        MemorySetAside(
-            event_id=event_id, stage="embedder", reason="no vector", at=datetime.now(UTC)
-        )
-    )
+    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch.hear(SET_ASIDE)
+    watch.give_up()
     with pytest.raises(Unusable, match="embedder: no vector"):
         watch.done.result()
+
+
+async def test_what_was_redriven_is_not_given_up() -> None:
+    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch.hear(SET_ASIDE)
+    watch.hear(MemoryRedriven(event_id=EVENT_ID, at=NOON))
+    watch.give_up()
+    assert not watch.done.done()
+
+
+async def test_what_the_stores_have_is_done_whatever_was_set_aside_before() -> None:
+    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch.hear(SET_ASIDE)
+    watch.learn(ReceiptState(event_id=EVENT_ID, record=True, index=True))
+    watch.give_up()
+    watch.done.result()
 
 
 async def test_a_receipt_without_a_client_says_how_to_get_one() -> None:
