@@ -5,8 +5,9 @@ other model is a folder, or a name on the hub that is fetched once.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,8 @@ _UNWANTED: Final = (
     "*.tflite",
     "*.gguf",
 )
+_TELLING: Final = (".safetensors", ".bin", ".json", ".txt", ".model")
+"""Files that decide which vectors a model makes: weights, settings, vocabulary."""
 _OLD_FORMAT: Final = ("*.bin", "*.pt", "*.pth")
 
 
@@ -101,4 +104,15 @@ def _local(folder: Path) -> Source:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     stamp = blake2b("\n".join(sizes).encode(), digest_size=16).hexdigest()
-    return Source(name=folder.name, place=folder, stamp=stamp)
+    return Source(name=f"{folder.name}@{_digest(folder, files)}", place=folder, stamp=stamp)
+
+
+def _digest(folder: Path, files: Sequence[Path]) -> str:
+    """Names the weights, the same on every machine: two models in folders of one name are not one model."""
+    told = blake2b(digest_size=4)
+    for path in files:
+        if path.suffix in _TELLING:
+            told.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
+            with path.open("rb") as file:
+                told.update(file_digest(file, "blake2b").digest())
+    return told.hexdigest()

@@ -15,12 +15,24 @@ def test_the_default_model_is_in_its_wheel(name: str) -> None:
     assert (fetch(source) / "model.safetensors").is_file()
 
 
-def test_a_folder_is_known_by_its_name(tmp_path: Path) -> None:
-    folder = tmp_path / "my-model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    source = locate(str(folder))
-    assert (source.name, source.place) == ("my-model", folder)
+def model(folder: Path, settings: str) -> str:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(settings)
+    return str(folder)
+
+
+def test_a_folder_is_known_by_its_name_and_its_content(tmp_path: Path) -> None:
+    source = locate(model(tmp_path / "my-model", "{}"))
+    assert source.name.startswith("my-model@")
+    assert source.place == tmp_path / "my-model"
+
+
+def test_folders_of_one_name_are_one_model_if_they_hold_the_same(tmp_path: Path) -> None:
+    first, copy, other = (
+        locate(model(tmp_path / place / "my-model", settings)).name
+        for place, settings in (("a", "{}"), ("b", "{}"), ("c", "[]"))
+    )
+    assert first == copy != other
 
 
 def test_a_folder_whose_files_change_is_another_source(tmp_path: Path) -> None:
