@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from pipeline.cli.printing import tell
 from pipeline.errors import Unavailable, Unusable
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 MOST = 5_000
 _AT_ONCE = 500
 """Receipts that are asked about in one question."""
+WONDER_AFTER_S = 10.0
+"""Silence that is told of, once."""
 _FOR_EVER_S = 7 * 24 * 3_600.0
 
 
@@ -43,6 +46,7 @@ class Confirming:
         self._waiting: deque[asyncio.Task[None]] = deque()
         self._unconfirmed = 0
         self._news_at = asyncio.get_running_loop().time()
+        self._wondered = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,7 +77,14 @@ class Confirming:
         loop = asyncio.get_running_loop()
         while not task.done():
             await asyncio.wait({task}, timeout=1.0)
-            if loop.time() - self._news_at > self._patience_s and not task.done():
+            silent_s = loop.time() - self._news_at
+            if silent_s > WONDER_AFTER_S and not self._wondered:
+                self._wondered = True
+                tell(
+                    f"Nothing was stored for {WONDER_AFTER_S:g} s; this waits {self._patience_s:g} s. "
+                    "Ctrl-C loses nothing, `hybrid-memory status` shows what is down or behind."
+                )
+            if silent_s > self._patience_s and not task.done():
                 raise Unavailable(
                     f"Nothing was stored for {self._patience_s:g} s; {self._unconfirmed} accepted "
                     "memories are on their way and are not lost. `hybrid-memory status` shows which "
@@ -88,7 +99,7 @@ class Confirming:
             nonlocal done
             new, done = now_done - done, now_done
             if new:
-                self._news_at = asyncio.get_running_loop().time()
+                self._news_at, self._wondered = asyncio.get_running_loop().time(), False
                 self._unconfirmed -= new
                 self.stored += new
                 self._on_progress(self.stored, self.set_aside)

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import places
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, client_of, located, quiet, running
 from pipeline.cli.rejects import Rejects
-from pipeline.errors import Refused
+from pipeline.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
-    from pipeline.cli.lines import Line
+    from pipeline.cli.lines import Line, Lines
     from pipeline.cli.loading import Count
     from pipeline.cli.places import Place
+    from pipeline.cli.rows import Conversations
 
 
 def register(app: typer.Typer) -> None:
@@ -86,7 +88,7 @@ def import_file(
     [dim]$[/dim] hybrid-memory import memories.jsonl
     [dim]$[/dim] jq -c '{text: .note}' notes.jsonl | hybrid-memory import - --user alice
 
-    Ends with 1 if a row could not be used.
+    Ends with 1 if a row could not be used, in this run or in the one that it goes on from.
     """
     here = located(data)
     quiet()
@@ -104,7 +106,10 @@ def import_file(
         )
     )
     _report(place, count, wait=wait, json=json)
-    if count.rejected or count.set_aside:
+    unusable = count.rejected + count.set_aside
+    if place is not None:
+        unusable += place.rejected + place.set_aside
+    if unusable:
         raise typer.Exit(1)
 
 
@@ -119,7 +124,6 @@ async def _import(
     overwrite: bool,
     patience_s: float | None,
 ) -> "tuple[Place | None, Count]":
-    from pipeline.cli import places
     from pipeline.cli.lines import count_lines, lines_of
     from pipeline.cli.loading import Count, Watching, load
     from pipeline.cli.meter import Meter
@@ -129,19 +133,13 @@ async def _import(
     count = Count()
     conversations = Conversations.from_kept(place.conversations) if place else Conversations()
     rejected = Rejects(rejects, append=place is not None and place.line > 0)
+    reached = place
 
     def accepted(last: "Line") -> None:
+        nonlocal reached
         if place is not None:
-            places.keep(
-                places.Place(
-                    source=place.source,
-                    line=last.number,
-                    offset=last.after,
-                    accepted=place.accepted + count.accepted,
-                    rejected=place.rejected + count.rejected,
-                    conversations=conversations.as_kept(),
-                )
-            )
+            reached = _reached(place, last, count, conversations)
+            places.keep(reached)
 
     line, offset = (place.line, place.offset) if place else (0, 0)
     total = count_lines(Path(file)) if place else None
@@ -158,7 +156,7 @@ async def _import(
             ):
                 await load(
                     client,
-                    lines_of(fd, number=line, offset=offset),
+                    _looked_at(lines_of(fd, number=line, offset=offset), file),
                     user=user,
                     overwrite=overwrite,
                     batch=batch,
@@ -168,8 +166,14 @@ async def _import(
                     watching=watching,
                     patience_s=patience_s,
                 )
-    except asyncio.CancelledError:
-        tell(f"Stopped: {count.accepted:,} accepted, none of them lost. {_resumption(place)}")
+    except (asyncio.CancelledError, Unavailable) as error:
+        if reached is not None and place is not None:
+            # What was stored since the last batch was accepted.
+            places.keep(_with_stored(reached, place, count))
+        stopped = f"Stopped: {count.accepted:,} accepted, none of them lost.{_resumption(place)}"
+        if isinstance(error, Unavailable):
+            raise Unavailable(f"{stopped}\n{error}") from error
+        tell(stopped)
         raise
     rejected.tell_rest()
     if place is not None:
@@ -177,13 +181,45 @@ async def _import(
     return place, count
 
 
+def _reached(
+    begun: "Place", last: "Line", count: "Count", conversations: "Conversations"
+) -> "Place":
+    place = begun.model_copy(
+        update={
+            "line": last.number,
+            "offset": last.after,
+            "accepted": begun.accepted + count.accepted,
+            "rejected": begun.rejected + count.rejected,
+            "conversations": conversations.as_kept(),
+        }
+    )
+    return _with_stored(place, begun, count)
+
+
+def _with_stored(place: "Place", begun: "Place", count: "Count") -> "Place":
+    stored, set_aside = begun.stored + count.stored, begun.set_aside + count.set_aside
+    return place.model_copy(update={"stored": stored, "set_aside": set_aside})
+
+
 def _resumption(place: "Place | None") -> str:
-    return "" if place is None else "The same command goes on from here."
+    return "" if place is None else " The same command goes on from here."
+
+
+def _looked_at(lines: "Lines", file: str) -> "Lines":
+    """The lines of a pipe. Raises Refused where its first one shows that it holds no rows at all."""
+    from pipeline.cli.forms import check_form
+
+    looked = file != "-"
+    for line in lines:
+        if line is not None and not looked:
+            looked = True
+            check_form(line.content or b"", file)
+        yield line
 
 
 async def _begun(file: str, here: Located, user: str | None, *, restart: bool) -> "Place | None":
     """Where to begin; None for a pipe, of which no place can be kept."""
-    from pipeline.cli import places
+    from pipeline.cli.forms import check_form
     from pipeline.kafka.cluster import cluster_id
 
     if file == "-":
@@ -191,6 +227,7 @@ async def _begun(file: str, here: Located, user: str | None, *, restart: bool) -
     target = f"{await cluster_id(here.kafka)} {here.prefix}"
     with _readable(file):
         source = places.source_of(Path(file), target=target, user=user)
+        check_form(_head(Path(file)), file)
     if restart:
         places.drop(source)
     place = places.kept(source)
@@ -201,6 +238,13 @@ async def _begun(file: str, here: Located, user: str | None, *, restart: bool) -
         style="bold",
     )
     return place
+
+
+def _head(file: Path) -> bytes:
+    from pipeline.cli.forms import HEAD_BYTES
+
+    with file.open("rb") as opened:
+        return opened.read(HEAD_BYTES)
 
 
 @contextmanager
@@ -225,18 +269,18 @@ def _readable(file: str) -> Generator[None]:
 
 
 def _report(place: "Place | None", count: "Count", *, wait: bool, json: bool) -> None:
-    before = place.accepted if place else 0
-    rejected_before = place.rejected if place else 0
     rate = count.accepted / count.took_s if count.took_s else 0.0
     if json:
         show_json(
             {
                 "accepted": count.accepted,
-                "accepted_before": before,
+                "accepted_before": place.accepted if place else 0,
                 "rejected": count.rejected,
-                "rejected_before": rejected_before,
+                "rejected_before": place.rejected if place else 0,
                 "stored": count.stored if wait else None,
+                "stored_before": place.stored if place else 0,
                 "set_aside": count.set_aside if wait else None,
+                "set_aside_before": place.set_aside if place else 0,
                 "took_s": round(count.took_s, 3),
                 "accepted_per_s": round(rate, 1),
             }
@@ -249,8 +293,20 @@ def _report(place: "Place | None", count: "Count", *, wait: bool, json: bool) ->
         f"Read {read:,} rows: {count.accepted:,} accepted, {count.rejected:,} rejected, {stored}"
         f"{aside}; took {duration(count.took_s)}, {rate:,.0f}/s."
     )
-    if before or rejected_before:
-        show(
-            f"An earlier run had accepted {before:,} and rejected {rejected_before:,}; "
-            "`hybrid-memory status` shows whether a stage still works on them."
-        )
+    if place is not None and place.line:
+        show(_before(place))
+
+
+def _before(place: "Place") -> str:
+    """What is known of the rows of the run that was ended, and what is not."""
+    told = (
+        f"Before, {place.accepted:,} were accepted and {place.rejected:,} rejected; {place.stored:,} "
+        f"were seen stored, {place.set_aside:,} in the dead letters."
+    )
+    left = place.accepted - place.stored - place.set_aside
+    if not left:
+        return told
+    return (
+        f"{told} Of the other {left:,} nobody looked: `hybrid-memory status` shows whether a stage "
+        "still works on them, `hybrid-memory dead list` which could not be used."
+    )

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 from pipeline.cli.confirming import Confirming
 from pipeline.cli.lines import MAX_LINE_BYTES, Line, Lines, batch_of
 from pipeline.cli.meter import Meter
+from pipeline.cli.patience import saying
 from pipeline.cli.rows import Conversations, memory_of
 from pipeline.errors import Refused, Unusable
 
 if TYPE_CHECKING:
     from producers.client import MemoryClient, NewMemory
     from producers.receipts import AnyReceipt
+
+SILENT = "Kafka does not acknowledge; the import waits for it. Ctrl-C loses nothing."
+SILENT_AFTER_S = 5.0
 
 
 @dataclass
@@ -76,7 +80,8 @@ async def load(
             if not some:
                 continue
             memories = _memories(some, user, conversations, count, watching, overwrite=overwrite)
-            receipts = await client.remember_many(memories)
+            async with saying(SILENT, after_s=SILENT_AFTER_S, spins=False):
+                receipts = await client.remember_many(memories)
             count.accepted += len(receipts)
             watching.on_accepted(some[-1])
             meter.accepted(some[-1].number)

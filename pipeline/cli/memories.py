@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +10,10 @@ import typer
 
 from pipeline.cli.dates import optional
 from pipeline.cli.options import AsJson, Data, MetadataPairs, Timeout, User, Wait, pairs
+from pipeline.cli.patience import saying
 from pipeline.cli.printing import complain, duration, moment, show, show_json, tell
 from pipeline.cli.reaching import connected, running
+from pipeline.errors import Unavailable
 
 if TYPE_CHECKING:
     from producers.receipts import AnyReceipt
@@ -108,14 +111,18 @@ def revise(
     async def replace() -> None:
         async with connected(data) as client:
             began = time.perf_counter()
-            receipt = await client.revise(
-                memory_id,
-                _read(text),
-                user_id=user,
-                metadata=pairs(metadata) if metadata else None,
-                occurred_at=optional(occurred_at),
-                timeout_s=timeout,
-            )
+            words = _read(text)
+            async with saying(
+                f"Looking for {memory_id}: if it is on its way, it comes within {timeout:g} s."
+            ):
+                receipt = await client.revise(
+                    memory_id,
+                    words,
+                    user_id=user,
+                    metadata=pairs(metadata) if metadata else None,
+                    occurred_at=optional(occurred_at),
+                    timeout_s=timeout,
+                )
             await _settle(receipt, "Revised", began, wait=wait, timeout_s=timeout, json=json)
 
     running(replace())
@@ -138,6 +145,9 @@ def forget(
     async def leave() -> None:
         async with connected(data) as client:
             began = time.perf_counter()
+            # Having seen it, the client forgets that state in any case, even if our clock is behind.
+            with suppress(Unavailable):
+                await client.get(memory_id, user_id=user, timeout_s=2.0)
             receipt = await client.forget(memory_id, user_id=user)
             await _settle(receipt, "Forgotten", began, wait=wait, timeout_s=timeout, json=json)
 
@@ -218,7 +228,8 @@ async def _settle(
     """Waits for both stores if asked to, and tells what became of it."""
     accepted_s = time.perf_counter() - began
     if wait:
-        await receipt.stored(timeout_s=timeout_s)
+        async with saying(f"Accepted. Waiting until both stores have it, {timeout_s:g} s at most."):
+            await receipt.stored(timeout_s=timeout_s)
     took_s = time.perf_counter() - began
     if json:
         show_json(

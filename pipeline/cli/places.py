@@ -41,6 +41,10 @@ class Place(BaseModel):
     offset: int = 0
     accepted: int = 0
     rejected: int = 0
+    stored: int = 0
+    """Of those accepted: seen in both stores. The others are on their way, or were not waited for."""
+    set_aside: int = 0
+    """Of those accepted: in the dead letters."""
     conversations: dict[str, Any] = {}
 
 

@@ -25,6 +25,8 @@ class Rejects:
         self._mode = "a" if append else "x"
         if path is not None and not append and path.exists():
             raise Refused(f"--rejects {path} is there already: name a new file, or remove it.")
+        if path is not None:
+            self._try(path)
 
     def add(self, line: "Line", reason: str) -> None:
         """One row that cannot be used."""
@@ -35,12 +37,22 @@ class Rejects:
             row = (line.content or b"").decode("utf-8", "backslashreplace")
             self._keep(self._path, dumps({"line": line.number, "reason": reason, "row": row}))
 
+    def _try(self, path: Path) -> None:
+        """Before anything is published: the first bad row may be the last one of many."""
+        was_there = path.exists()
+        try:
+            path.open("ab").close()
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        if not was_there:
+            path.unlink()
+
     def _keep(self, path: Path, told: str) -> None:
         try:
             with path.open(self._mode, encoding="utf-8") as file:
                 file.write(told + "\n")
         except OSError as error:
-            raise Refused(f"--rejects {path} cannot be written: {error.strerror}.") from error
+            raise _unwritable(path, error) from error
         self._mode = "a"
 
     def tell_rest(self) -> None:
@@ -48,3 +60,7 @@ class Rejects:
         if self._told > TOLD:
             where = f"All are in {self._path}." if self._path else "--rejects FILE keeps all."
             tell(f"and {self._told - TOLD:,} more. {where}", style="yellow")
+
+
+def _unwritable(path: Path, error: OSError) -> Refused:
+    return Refused(f"--rejects {path} cannot be written: {error.strerror}.")

@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.errors import PipelineError, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
+from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
 from schemas.search import ANSWERED as ANSWERS
 from schemas.search import Answered, Asked, Failed, ReplyTo
@@ -140,7 +141,7 @@ class Asking:
         )
         stack.push_async_callback(stopped_producer, producer)
         consumer = AIOKafkaConsumer(**self._connection.options(), auto_offset_reset="latest")
-        stack.push_async_callback(consumer.stop)
+        stack.push_async_callback(stopped_consumer, consumer)
         try:
             mine = await self._listen(consumer, producer)
         except (KafkaError, OSError) as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CommitFailedError, KafkaError
 
 from pipeline.errors import Refused
-from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.connection import STOP_PATIENCE_S, KafkaConnection
 from pipeline.kafka.records import Record
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,22 @@ async def following(
     except (KafkaError, OSError) as error:
         raise connection.named(error) from error
     finally:
-        await consumer.stop()
+        await stopped_consumer(consumer)
+
+
+async def stopped_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stops, and gives up after a while.
+
+    With Kafka away, aiokafka 0.14 waits for requests that nobody answers, and lets out the cancellation
+    of a task of its own, which would pass for ours.
+    """
+    stopping = asyncio.create_task(consumer.stop())
+    await asyncio.wait([stopping], timeout=STOP_PATIENCE_S)
+    if not stopping.done() or stopping.cancelled():
+        stopping.cancel()
+        return
+    with suppress(KafkaError, OSError):
+        stopping.result()
 
 
 async def _place(consumer: AIOKafkaConsumer, *, from_beginning: bool) -> None:

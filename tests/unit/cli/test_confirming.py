@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from pipeline.cli import confirming as module
 from pipeline.cli.confirming import Confirming
 from pipeline.errors import Unavailable, Unusable
 from producers.receipts import Receipt
@@ -82,3 +83,14 @@ async def test_silence_is_told_with_how_many_are_on_their_way():
         await following.add(receipts(7))
         with pytest.raises(Unavailable, match="7 accepted"):
             await following.rest()
+
+
+async def test_silence_is_told_while_it_lasts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "WONDER_AFTER_S", 0.0)
+    async with confirming(Gated(), patience_s=1.5) as following:
+        await following.add(receipts(1))
+        with pytest.raises(Unavailable):
+            await following.rest()
+    assert capsys.readouterr().err.count("Nothing was stored for 0 s; this waits 1.5 s.") == 1

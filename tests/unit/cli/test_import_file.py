@@ -1,5 +1,6 @@
 """`import`: all good rows in, every bad one told, and it goes on where it stopped."""
 
+import gzip
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,7 +36,9 @@ def test_every_row_is_published_in_batches_and_waited_for(
         "rejected": 0,
         "rejected_before": 0,
         "stored": 25,
+        "stored_before": 0,
         "set_aside": 0,
+        "set_aside_before": 0,
         "took_s": pytest.approx(0, abs=10),  # pyright: ignore[reportUnknownMemberType]
         "accepted_per_s": pytest.approx(0, abs=1e6),  # pyright: ignore[reportUnknownMemberType]
     }
@@ -90,7 +93,7 @@ def test_an_import_that_broke_goes_on_after_the_last_accepted_batch(
     assert resumed.exit_code == 0
     assert "Goes on after line 4" in resumed.stderr
     assert "Read 6 rows: 6 accepted" in resumed.stdout
-    assert "An earlier run had accepted 4" in resumed.stdout
+    assert "Before, 4 were accepted and 0 rejected; 4 were seen stored" in resumed.stdout
     published = [memory for batch in client.batches for memory in batch]
     assert [memory.memory_id for memory in published] == [f"m{n}" for n in range(10)]
     assert [said.text for said in published[4].preceding] == ["text 2", "text 3"]
@@ -137,3 +140,74 @@ def test_what_cannot_be_read_is_refused(command: Command, client: FakeClient, na
     result = command("import", name)
     assert result.exit_code == 2
     assert "cannot be read" in result.stderr
+
+
+def test_an_import_that_goes_on_answers_for_the_rows_before(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, ["{", *rows(5)])
+    client.goes_away_after = 1
+    assert command("import", str(file), "--batch", "3").exit_code == 75
+    client.goes_away_after = None
+    resumed = command("import", str(file), "--batch", "3")
+    assert resumed.exit_code == 1
+    assert "Before, 2 were accepted and 1 rejected" in resumed.stdout
+
+
+def test_rows_that_nobody_waited_for_are_told(command: Command, client: FakeClient, file: Path):
+    write(file, rows(4))
+    client.goes_away_after = 1
+    command("import", str(file), "--batch", "2", "--no-wait")
+    client.goes_away_after = None
+    resumed = command("import", str(file), "--batch", "2")
+    assert resumed.exit_code == 0
+    assert "0 were seen stored, 0 in the dead letters. Of the other 2 nobody" in resumed.stdout
+
+
+def test_what_stopped_an_import_is_told_with_how_to_go_on(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(4))
+    client.goes_away_after = 1
+    told = command("import", str(file), "--batch", "2").stderr
+    assert "Stopped: 2 accepted, none of them lost. The same command goes on from here." in told
+    assert "Kafka is away." in told
+
+
+@pytest.mark.parametrize(
+    ("content", "command_that_helps"),
+    [
+        (gzip.compress(b'{"text": "a"}'), "gunzip -c"),
+        ('{"text": "a"}'.encode("utf-16"), "iconv -f UTF-16"),
+        (b'[{"text": "a"},\n {"text": "b"}]', "jq -c '.[]'"),
+        (b'{\n  "text": "a"\n}', "jq -c ."),
+        (b"user,text\nalice,hello", "csv.DictReader"),
+        (b"user;text\nalice;hello", "delimiter=';'"),
+    ],
+)
+def test_what_holds_no_rows_at_all_is_refused_with_what_helps(
+    command: Command, client: FakeClient, file: Path, content: bytes, command_that_helps: str
+):
+    file.write_bytes(content)
+    result = command("import", str(file), "--user", "alice")
+    assert result.exit_code == 2
+    assert command_that_helps in result.stderr
+    assert client.batches == []
+
+
+def test_rejects_that_cannot_be_written_are_told_before_anything_is_published(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(3))
+    result = command("import", str(file), "--rejects", "nowhere/bad.jsonl")
+    assert result.exit_code == 2
+    assert "--rejects nowhere/bad.jsonl cannot be written" in result.stderr
+    assert client.batches == []
+
+
+def test_rejects_are_a_file_only_if_there_are_any(
+    command: Command, client: FakeClient, file: Path, home: Path
+):
+    write(file, rows(3))
+    assert command("import", str(file), "--rejects", "bad.jsonl").exit_code == 0
+    assert not (home / "bad.jsonl").exists()
