@@ -64,8 +64,15 @@ async def _check(
 
 
 def _reason(error: Exception) -> str:
+    from aiokafka.errors import KafkaConnectionError
+
     cause = error.__cause__ if isinstance(error, PipelineError) and error.__cause__ else error
-    return str(cause) or type(cause).__name__
+    # What aiokafka says of it is a list of socket addresses.
+    return (
+        "no answer"
+        if isinstance(cause, KafkaConnectionError)
+        else str(cause) or type(cause).__name__
+    )
 
 
 async def _kafka(settings: "Settings", address: str) -> None:

@@ -1,8 +1,9 @@
 """How the stream is doing: parts up or down, lag, counts, dead letters."""
 
 import asyncio
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,16 +17,21 @@ from pipeline.cli.checks import Part, check_parts
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
+from pipeline.cli.restarts import RESTARTING, restarted
 from pipeline.errors import PipelineError
 from schemas.topics import ASKED
 
 if TYPE_CHECKING:
     from pipeline.contract import Flow
+    from pipeline.embedded.state import Stack
     from pipeline.kafka.connection import KafkaConnection
     from schemas.search import CountsAnswered
 
 WATCH_EVERY_S = 2.0
 PATIENCE_S = 5.0
+RESTART_PATIENCE_S = 10.0
+"""How long to ask again where something is just being started again."""
+ASK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class StageState:
     reads: str
     lag: int | None
     members: int | None
+    process: str = ""
+    """Whether the stack is starting it again, or just did; "" where there is nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Status:
         """Whether every part is up, every stage runs, and the query consumer answers."""
         return (
             all(part.up is not False for part in self.parts)
-            and all(stage.members for stage in self.stages)
+            and all(stage.members and stage.process != RESTARTING for stage in self.stages)
             and self.record is not None
         )
 
@@ -103,11 +111,33 @@ async def _watch(data: Path | None, *, json: bool) -> None:
 
 
 async def look(data: Path | None) -> Status:
-    """Asks everybody at once."""
+    """Asks everybody; again, for a while, where something that nobody knows is being restarted."""
     from pipeline.embedded.state import discover
 
+    began = time.monotonic()
+    while True:
+        stack = discover(data)
+        seen = with_restarts(await _look(stack), stack)
+        known = all(stage.lag is not None for stage in seen.stages)
+        restarts = any(part.detail.startswith("restart") for part in seen.parts)
+        if known or not restarts or time.monotonic() - began > RESTART_PATIENCE_S:
+            return seen
+        await asyncio.sleep(ASK_AGAIN_S)
+
+
+def with_restarts(seen: Status, stack: "Stack | None") -> Status:
+    """The same with what is known of processes that were started again."""
+    parts = [_told(part, restarted(stack, part.name.lower())) for part in seen.parts]
+    stages = [replace(stage, process=restarted(stack, stage.stage)) for stage in seen.stages]
+    return replace(seen, parts=parts, stages=stages)
+
+
+def _told(part: Part, news: str) -> Part:
+    return replace(part, detail=news) if news else part
+
+
+async def _look(stack: "Stack | None") -> Status:
     settings = read_settings()
-    stack = discover(data)
     prefix = settings.topic_prefix
     address = settings.kafka_bootstrap_servers or (stack.kafka_bootstrap_servers if stack else None)
     kafka = settings.kafka(address) if address else None
@@ -197,12 +227,13 @@ def _stages(stages: Sequence[StageState]) -> Table:
     table.add_column("reads")
     table.add_column("lag", justify="right")
     table.add_column("processes", justify="right")
+    table.add_column("")
     for stage in stages:
         lag = "?" if stage.lag is None else f"{stage.lag:,}"
         members = Text("?") if stage.members is None else Text(str(stage.members))
         if stage.members == 0:
             members.stylize("red")
-        table.add_row(stage.stage, stage.reads, lag, members)
+        table.add_row(stage.stage, stage.reads, lag, members, Text(stage.process, "yellow"))
     return table
 
 

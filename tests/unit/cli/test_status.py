@@ -41,6 +41,7 @@ def test_all_is_well_when_all_is_up():
         {"parts": [Part("Kafka", "", False, "away")]},
         {"stages": [StageState("classifier", "memory.events", 5, 0)]},
         {"stages": [StageState("classifier", "memory.events", None, None)]},
+        {"stages": [StageState("classifier", "memory.events", 0, 1, "restarting")]},
         {"record": None, "index": None},
     ],
 )
@@ -92,3 +93,8 @@ def test_servers_that_are_away_are_said_to_be_down(
     told = json.loads(result.stdout)
     assert [part["up"] for part in told["parts"]] == [False] * 4
     assert "secret" not in result.output
+
+
+def test_a_stage_that_was_started_again_says_so():
+    stages = [StageState("classifier", "memory.events", 0, 1, "restarted 3.2 s ago")]
+    assert "restarted 3.2 s ago" in shown(status(stages=stages))
