@@ -40,7 +40,14 @@ from pipeline.stage import Desk, Stage
 
 if TYPE_CHECKING:
     # They speak in arrays; the command line starts without numpy.
-    from pipeline.ports import Cache, Classifier, Embedder, MemoryRecords, MemoryVectors
+    from pipeline.ports import (
+        Cache,
+        Classifier,
+        Embedder,
+        Fingerprints,
+        MemoryRecords,
+        MemoryVectors,
+    )
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +126,32 @@ async def open_ports(
             ports[name] = await openers[name](ports)
             stack.push_async_callback(_close, ports[name])
         yield ports
+
+
+@asynccontextmanager
+async def open_for_comparing(
+    settings: Settings, where: Addresses
+) -> AsyncGenerator[tuple["MemoryRecords", "Fingerprints"]]:
+    """The record, and what the index holds: asked of the query desk, or opened where none runs.
+
+    Raises Refused, Unavailable.
+    """
+    from pipeline.kafka.asking import Asking
+    from pipeline.kafka.lag import group_members
+    from pipeline.kafka.records import group_of
+    from pipeline.verifying.asking import IndexOverKafka
+
+    desk = group_of(settings.topic_prefix, "query")
+    answers = (await group_members(where.kafka, [desk])).get(desk)
+    wanted = ["records"] if answers else ["records", "vectors"]
+    async with AsyncExitStack() as stack:
+        ports = await stack.enter_async_context(open_ports(settings, where, wanted))
+        if not answers:
+            yield ports["records"], ports["vectors"]
+            return
+        asking = Asking(where.kafka, settings.topic_prefix)
+        stack.push_async_callback(asking.close)
+        yield ports["records"], IndexOverKafka(asking)
 
 
 def _wanted(names: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from pipeline.cli import (
     stages,
     status,
     tail,
+    verify,
 )
 from pipeline.cli.printing import complain
 from pipeline.errors import Halted, PipelineError, Refused, Unavailable, Unusable
@@ -85,7 +86,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (stack, demo, memories, search, tail, import_file, status, stages, dead, docs):
+for group in (stack, demo, memories, search, tail, import_file, status, verify, stages, dead, docs):
     group.register(app)
 for within in (app, *(group.typer_instance for group in app.registered_groups)):
     for command in within.registered_commands if within else ():

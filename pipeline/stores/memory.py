@@ -44,6 +44,7 @@ from pipeline.stores.states import (
     is_done,
     known_of,
     named_user,
+    with_user,
 )
 from schemas.events import (
     Enriched,
@@ -163,6 +164,8 @@ class RecordsInMemory:
         self._states.update(decided.writes)
         for event in run:
             assert not isinstance(event, UserForgotten)
+            if isinstance(event, MemoryForgotten) and with_user(event, self._marks):
+                continue
             key = memory_key(event.user_id, event.memory_id)
             self._audit.setdefault(key, {}).setdefault(event.event_id, event)
         return decided.outcomes

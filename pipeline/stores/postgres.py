@@ -44,6 +44,7 @@ from pipeline.stores.states import (
     is_done,
     known_of,
     named_user,
+    with_user,
 )
 from schemas.events import (
     Enriched,
@@ -235,7 +236,11 @@ async def _record(
     session: _Session, changes: Sequence[MemoryChange], marks: Mapping[str, Watermark]
 ) -> None:
     """Adds states to the audit trail, the forgettings first: they take the others' content away."""
-    forgettings = [change for change in changes if isinstance(change, MemoryForgotten)]
+    forgettings = [
+        change
+        for change in changes
+        if isinstance(change, MemoryForgotten) and not with_user(change, marks)
+    ]
     states = [change for change in changes if isinstance(change, MemoryEnriched)]
     if forgettings:
         keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]

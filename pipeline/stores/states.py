@@ -92,6 +92,12 @@ def known_of(state: State) -> Known:
     return Known(stamp(state), forgotten=isinstance(state, MemoryForgotten))
 
 
+def with_user(change: MemoryForgotten, forgotten: Mapping[str, Watermark]) -> bool:
+    """Whether the memory went with its user: its tombstone, published again, is no event of its own."""
+    mark = forgotten.get(change.user_id)
+    return mark is not None and change.event_id == mark.event_id
+
+
 def is_done(
     event: EventRef, held: Known | None, held_id: UUID | None, mark: Watermark | None
 ) -> bool:

@@ -1,0 +1,98 @@
+"""Whether consumer groups have read a topic as far as it went a moment ago."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
+
+from pipeline.errors import Refused
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.lag import topic_partitions
+
+POLL_INTERVAL_S = 0.1
+
+
+class GroupReaders:
+    """Groups that read one topic."""
+
+    def __init__(
+        self,
+        admin: AIOKafkaAdminClient,
+        consumer: AIOKafkaConsumer,
+        connection: KafkaConnection,
+        partitions: Sequence[TopicPartition],
+        groups: Sequence[str],
+        patience_s: float,
+    ) -> None:
+        self._admin, self._consumer, self._connection = admin, consumer, connection
+        self._partitions, self._groups = partitions, groups
+        self._patience_s = patience_s
+        self._stuck = False
+
+    async def caught_up(self) -> bool:
+        """Waits until every group has committed what the topic holds now.
+
+        False where a group got no further in `patience_s`; from then on nothing is waited for, until it
+        does. Raises Unavailable.
+        """
+        try:
+            return await self._wait(await self._consumer.end_offsets(self._partitions))
+        except (KafkaError, OSError) as error:
+            raise self._connection.named(error) from error
+
+    async def _wait(self, ends: dict[TopicPartition, int]) -> bool:
+        begins: dict[TopicPartition, int] = await self._consumer.beginning_offsets(self._partitions)
+        left, since = None, time.monotonic()
+        while now_left := await self._left(begins, ends):
+            if now_left != left:
+                left, since = now_left, time.monotonic()
+            if self._stuck or time.monotonic() - since >= self._patience_s:
+                self._stuck = True
+                return False
+            await asyncio.sleep(POLL_INTERVAL_S)
+        self._stuck = False
+        return True
+
+    async def _left(
+        self, begins: dict[TopicPartition, int], ends: dict[TopicPartition, int]
+    ) -> int:
+        left = 0
+        for group in self._groups:
+            committed = await self._committed(group)
+            for tp, end in ends.items():
+                left += max(0, end - max(committed.get(tp, 0), begins[tp]))
+        return left
+
+    async def _committed(self, group: str) -> dict[TopicPartition, int]:
+        try:
+            offsets: Any = await self._admin.list_consumer_group_offsets(group)
+        except GroupCoordinatorNotAvailableError:
+            return {}
+        return {tp: committed.offset for tp, committed in offsets.items()}
+
+
+@asynccontextmanager
+async def group_readers(
+    connection: KafkaConnection, topic: str, groups: Sequence[str], *, patience_s: float
+) -> AsyncGenerator[GroupReaders]:
+    """The groups that read `topic`. Raises Unavailable, and Refused where the topic is not there."""
+    partitions = await topic_partitions(connection, topic)
+    if not partitions:
+        raise Refused(f"Topic {topic} is not there. `hybrid-memory up` or a stage makes it.")
+    admin = AIOKafkaAdminClient(**connection.options())
+    consumer = AIOKafkaConsumer(**connection.options())
+    try:
+        await admin.start()
+        await consumer.start()
+        consumer.assign(partitions)
+        yield GroupReaders(admin, consumer, connection, partitions, groups, patience_s)
+    except (KafkaError, OSError) as error:
+        raise connection.named(error) from error
+    finally:
+        await consumer.stop()
+        await admin.close()

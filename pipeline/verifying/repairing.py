@@ -1,0 +1,152 @@
+"""Differences in, events out: what the record or the log holds is published again, and the stages do the rest.
+
+Nothing is written past the stages, so all their rules hold: the greatest version wins, what is forgotten
+stays so, and a newer state that comes meanwhile is not undone. The same event id and version make it the
+same event: whoever has done with it does nothing.
+
+- What the log holds and the record lacks goes into memory.enriched again, byte for byte.
+- What the record holds and the index lacks goes into memory.events, to be embedded anew.
+- What only the index holds, newer than record and log, is left alone: nothing accepted can prove it, and
+  the index would refuse anything older in its place. `rebuild` makes the index anew without it.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import Unavailable
+from pipeline.kafka.connection import (
+    PUBLISH_PATIENCE_S,
+    KafkaConnection,
+    started_producer,
+    stopped_producer,
+)
+from pipeline.kafka.lag import topic_partitions
+from pipeline.kafka.readers import group_readers
+from pipeline.kafka.records import (
+    Record,
+    as_pairs,
+    group_of,
+    headers_of,
+    key_of,
+    legible,
+    value_of,
+)
+from pipeline.ports import MemoryRecords
+from pipeline.verifying.comparing import Difference
+from schemas.events import Published, UserForgotten
+from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, Topic
+
+WRITERS = ("record_writer", "vector_writer")
+HOPS: Mapping[Topic, Sequence[str]] = {
+    EVENTS: ("classifier",),
+    CLASSIFIED: ("embedder",),
+    ENRICHED: WRITERS,
+}
+"""Who must have read each topic before an event is in both stores, in the order of the stream."""
+
+
+@dataclass
+class Mending:
+    """Publishes again what a store lacks."""
+
+    records: MemoryRecords
+    producer: AIOKafkaProducer
+    connection: KafkaConnection
+    prefix: str
+    partitions: int
+    published: int = 0
+    """Events that were published again."""
+    left_alone: int = 0
+    """Differences that nothing accepted can mend."""
+
+    async def from_log(self, lost: Sequence[Record]) -> None:
+        """Appends the records to their own partitions once more. Raises Unavailable."""
+        topic = ENRICHED.under(self.prefix)
+        await self._publish(
+            [
+                (topic, record.value, record.key, record.partition, legible(record.headers))
+                for record in lost
+            ]
+        )
+        self.published += len(lost)
+
+    async def from_record(self, found: Sequence[Difference]) -> None:
+        """Publishes the record's states where the index has nothing newer. Raises Unavailable."""
+        mendable = [each.key for each in found if can_mend(each)]
+        self.left_alone += len(found) - len(mendable)
+        events = await self.records.publishable(mendable)
+        topic = EVENTS.under(self.prefix)
+        await self._publish(
+            [
+                (topic, value_of(copy), key_of(copy), partition, as_pairs(headers_of(copy)))
+                for event in events
+                for copy, partition in copies(event, self.partitions)
+            ]
+        )
+        self.published += len(events)
+
+    async def _publish(self, outgoing: Sequence[tuple[Any, ...]]) -> None:
+        producer: Any = self.producer
+        try:
+            async with asyncio.timeout(PUBLISH_PATIENCE_S):
+                sent = [
+                    await producer.send(topic, value, key=key, partition=partition, headers=headers)
+                    for topic, value, key, partition, headers in outgoing
+                ]
+                await asyncio.gather(*sent)
+        except TimeoutError as error:
+            raise Unavailable("Kafka does not acknowledge: is it running?") from error
+        except KafkaError as error:
+            raise self.connection.named(error) from error
+
+    async def done(self, *, patience_s: float) -> None:
+        """Returns when the stages have done with all that was published so far.
+
+        Raises Unavailable where one of them gets no further in `patience_s`.
+        """
+        for topic, stages in HOPS.items():
+            groups = [group_of(self.prefix, stage) for stage in stages]
+            name = topic.under(self.prefix)
+            async with group_readers(
+                self.connection, name, groups, patience_s=patience_s
+            ) as readers:
+                if not await readers.caught_up():
+                    raise Unavailable(
+                        f"{' or '.join(stages)} gets no further with {name}: is it running? "
+                        "`hybrid-memory status` shows it. What was published again is not lost."
+                    )
+
+
+def can_mend(found: Difference) -> bool:
+    """Whether publishing the record's state again would make the index agree."""
+    if found.record is None:
+        return False
+    return found.index is None or found.index.known.stamp <= found.record.known.stamp
+
+
+def copies(event: Published, partitions: int) -> Sequence[tuple[Published, int | None]]:
+    """The event, and the partition it goes to; a user's forgetting goes to each."""
+    if not isinstance(event, UserForgotten):
+        return [(event, None)]
+    return [
+        (event.model_copy(update={"partition": number, "partitions": partitions}), number)
+        for number in range(partitions)
+    ]
+
+
+@asynccontextmanager
+async def mending(
+    connection: KafkaConnection, prefix: str, records: MemoryRecords
+) -> AsyncGenerator[Mending]:
+    """Ready to publish. Raises Unavailable."""
+    async with AsyncExitStack() as stack:
+        producer = await started_producer(connection)
+        stack.push_async_callback(stopped_producer, producer)
+        partitions = len(await topic_partitions(connection, EVENTS.under(prefix)))
+        yield Mending(records, producer, connection, prefix, partitions)

@@ -1,0 +1,133 @@
+"""Compares the record with the index while both are written to.
+
+What one writer has done and the other has not yet is no difference. So a key that differs is looked at
+again once both writers have read all that the log held when it was found. Differs it still, and neither
+side has changed meanwhile, then nothing on its way can explain it. If a side has changed, something
+newer came by: once more.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from pipeline.ports import Fingerprints
+from pipeline.verifying.comparing import KINDS, Difference, Kind, differences, windows
+
+CHUNK = 1_000
+"""Keys looked at again at once; as many differences are in memory at a time."""
+ROUNDS = 10
+"""How often a key that keeps changing is looked at."""
+
+
+class Readers(Protocol):
+    """Those who write the stores from the log."""
+
+    async def caught_up(self) -> bool:
+        """Waits until they have read what the log holds now; False where they do not get on."""
+        ...
+
+
+class Progress(Protocol):
+    """Where a pass is: its share of the way, and how many it has seen."""
+
+    def __call__(self, fraction: float, seen: int) -> None: ...
+
+
+Taker = Callable[[Sequence[Difference]], Awaitable[None]]
+"""What else to do with differences, a chunk at a time."""
+
+
+@dataclass
+class Report:
+    """What was found. `told` holds the first differences only."""
+
+    keep: int
+    compared: int = 0
+    """Keys of both stores together."""
+    logged: int = 0
+    """Records of the log that the record was asked about."""
+    counts: Counter[Kind] = field(default_factory=Counter[Kind])
+    in_flight: int = 0
+    """Keys that differ while a writer is behind, or that kept changing: nothing is known of them."""
+    told: list[Difference] = field(default_factory=list[Difference])
+
+    def add(self, found: Sequence[Difference]) -> None:
+        """Counts differences, and keeps the first of them."""
+        self.counts.update(each.kind for each in found)
+        self.told += found[: max(0, self.keep - len(self.told))]
+
+    @property
+    def differences(self) -> int:
+        return self.counts.total()
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything was compared, and nothing differs."""
+        return not self.differences and not self.in_flight
+
+    def by_kind(self) -> dict[Kind, int]:
+        """The kinds that there are, in a fixed order."""
+        return {kind: self.counts[kind] for kind in KINDS if self.counts[kind]}
+
+
+async def compare(
+    record: Fingerprints,
+    index: Fingerprints,
+    readers: Readers,
+    report: Report,
+    *,
+    take: Taker,
+    on_progress: Progress,
+) -> None:
+    """Compares all that both stores hold, and gives each chunk of differences to `take`."""
+    differing: list[Difference] = []
+
+    async def settle(least: int) -> None:
+        while len(differing) >= least:
+            chunk = differing[:CHUNK]
+            del differing[:CHUNK]
+            found, open_ = await settled(chunk, record, index, readers)
+            report.add(found)
+            report.in_flight += len(open_)
+            if found:
+                await take(found)
+
+    async with aclosing(windows(record, index)) as all_:
+        async for window in all_:
+            differing += differences(window.record, window.index)
+            keys = {each.key for each in window.record} | {each.key for each in window.index}
+            report.compared += len(keys)
+            # Keys are hashes, evenly spread: the last one tells how far we are.
+            on_progress(window.last.int / 2**128, report.compared)
+            await settle(CHUNK)
+    await settle(1)
+    on_progress(1.0, report.compared)
+
+
+async def settled(
+    differing: Sequence[Difference], record: Fingerprints, index: Fingerprints, readers: Readers
+) -> tuple[Sequence[Difference], Sequence[Difference]]:
+    """The differences that nothing in flight explains, and those that nobody can tell of."""
+    found: list[Difference] = []
+    before = {each.key: each for each in differing}
+    for _ in range(ROUNDS):
+        if not before or not await readers.caught_up():
+            break
+        now = await look(list(before), record, index)
+        found += [each for each in now if each == before[each.key]]
+        before = {each.key: each for each in now if each != before[each.key]}
+    return found, list(before.values())
+
+
+async def look(
+    keys: Sequence[UUID], record: Fingerprints, index: Fingerprints
+) -> Sequence[Difference]:
+    """Where the two differ in these keys."""
+    return differences(await record.fingerprints_of(keys), await index.fingerprints_of(keys))
+
+
+async def nothing_more(_: Sequence[object]) -> None:
+    """For a `compare` that only counts."""
