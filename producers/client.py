@@ -34,6 +34,7 @@ from pipeline.kafka.connection import (
 )
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from producers.backlog import Backlog
 from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt, raising
 from producers.seen import Seen
 from schemas.events import ENRICHED as ENRICHED_EVENTS
@@ -99,11 +100,18 @@ class MemoryClient:
     call cannot be right: the message says why). When a method that publishes returns, Kafka has the
     event on all its in-sync replicas, and nothing accepted is lost.
 
-    `kafka` is host:port, several separated by commas. A client is for one `async with`.
+    `kafka` is host:port, several separated by commas. A client is for one `async with`. With
+    `most_behind`, publishing waits while the stages are more than so many events behind, or raises
+    Unavailable where `when_behind` is "refuse"; looked at once a second.
     """
 
     def __init__(
-        self, kafka: str | KafkaConnection = "localhost:9092", *, prefix: str = "memory"
+        self,
+        kafka: str | KafkaConnection = "localhost:9092",
+        *,
+        prefix: str = "memory",
+        most_behind: int | None = None,
+        when_behind: Literal["wait", "refuse"] = "wait",
     ) -> None:
         self._connection = _connection_to(kafka)
         self._prefix = prefix
@@ -113,6 +121,11 @@ class MemoryClient:
         self._stack = AsyncExitStack()
         self._producer: AIOKafkaProducer | None = None
         self._entered = False
+        self._backlog = (
+            None
+            if most_behind is None
+            else Backlog(self._connection, prefix, most=most_behind, when_full=when_behind)
+        )
         self._asking = Asking(self._connection, prefix)
         self._receipts = Receipts(self._connection, prefix, self._asking)
 
@@ -427,6 +440,8 @@ class MemoryClient:
     async def _publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
         try:
             for start in range(0, len(events), IN_FLIGHT):
+                if self._backlog is not None:
+                    await self._backlog.admit()
                 async with asyncio.timeout(PUBLISH_PATIENCE_S):
                     await self._send(events[start : start + IN_FLIGHT])
         except TimeoutError as error:
