@@ -28,6 +28,7 @@ from pipeline.kafka.dead_letters import (
 )
 from pipeline.kafka.lag import topic_partitions, topic_ranges
 from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
+from pipeline.kafka.replaying import replayed
 from schemas.events import DeadLetterDropped, DeadLetterRedriven, MemoryRedriven
 from schemas.topics import CLASSIFIED, DEAD, ENRICHED, EVENTS, STORED
 
@@ -207,25 +208,12 @@ async def _ends(
 
 async def _until_now(connection: KafkaConnection, topic: str) -> AsyncGenerator[Record]:
     """The topic from its beginning to where it ends now; nothing where there is no topic."""
-    partitions = await topic_partitions(connection, topic)
-    if not partitions:
+    if not await topic_partitions(connection, topic):
         return
-    consumer = AIOKafkaConsumer(**connection.options(), auto_offset_reset="earliest")
-    try:
-        await consumer.start()
-        consumer.assign(partitions)
-        await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
-        # The position, not the records: the last offset may be a transaction's marker.
-        while unread := [tp for tp in partitions if await consumer.position(tp) < ends[tp]]:
-            for tp, batch in (await consumer.getmany(*unread, timeout_ms=500)).items():
-                for record in batch:
-                    if record.offset < ends[tp]:
-                        yield record
-    except (KafkaError, OSError) as error:
-        raise connection.named(error) from error
-    finally:
-        await consumer.stop()
+    async with aclosing(replayed(connection, topic)) as batches:
+        async for batch in batches:
+            for record in batch.records:
+                yield record
 
 
 def place_of(written: str) -> Place:

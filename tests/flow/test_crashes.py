@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,9 +14,12 @@ import pytest
 
 from pipeline.app import stage_processes
 from pipeline.embedded import Plan, Process, Stack, discover
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.replaying import replayed
 from pipeline.settings import Settings
 from producers.client import MemoryClient
 from producers.receipts import Receipt
+from schemas.topics import CLASSIFIED, ENRICHED, Topic
 from tests.conftest import running
 
 pytestmark = pytest.mark.connected
@@ -105,3 +109,40 @@ async def test_what_owns_the_edge_index_may_be_killed_too(
     kill(fragile.data, "vector_writer+query")
     await memory.stored(receipts, timeout_s=120)
     assert await rows(fragile, user) == MEMORIES
+
+
+async def test_a_rolling_restart_under_load_repeats_and_loses_nothing(
+    memory: MemoryClient, fragile: Stack
+) -> None:
+    user = f"user-{uuid4().hex[:8]}"
+    receipts: list[Receipt] = []
+    for part in ("classifier", "embedder", "embedder-2", "record_writer", "vector_writer+query"):
+        receipts += await publish(memory, user)
+        await asyncio.sleep(0.5)
+        await restart(fragile.data, part)
+    await memory.stored(receipts, timeout_s=180)
+    assert await rows(fragile, user) == len(receipts)
+    for topic in (CLASSIFIED, ENRICHED):
+        assert await passed(fragile, topic, user) == len(receipts), f"{topic.name} has some twice"
+
+
+async def restart(data: Path, part: str) -> None:
+    """SIGTERM, as an orchestrator stops a container; returns when another process has its place."""
+    stack = discover(data)
+    assert stack is not None
+    before = stack.parts[part].pid
+    assert before is not None
+    os.kill(before, signal.SIGTERM)
+    async with asyncio.timeout(60):
+        while stack is None or stack.parts[part].pid in (before, None):
+            await asyncio.sleep(0.1)
+            stack = discover(data)
+
+
+async def passed(stack: Stack, topic: Topic, user: str) -> int:
+    """How many records of a user went through a topic."""
+    connection = KafkaConnection(stack.kafka_bootstrap_servers)
+    name, ours = topic.under("memory"), f'"user_id":"{user}"'.encode()
+    async with aclosing(replayed(connection, name)) as batches:
+        found = [record async for batch in batches for record in batch.records]
+    return len([record for record in found if ours in (record.value or b"")])
