@@ -34,7 +34,7 @@ ENRICHED = Topic(
     "the same, with its vectors; compacted, so that replaying it rebuilds the index",
     cleanup="compact",
 )
-STORED = Topic("stored", "which store has done with which event", retention_ms=DAY_MS)
+STORED = Topic("stored", "which store has done with which event")
 ASKED = Topic("search.asked", "questions", retention_ms=HOUR_MS)
 ANSWERED = Topic(
     "search.answered", "answers, on the partition their asker named", retention_ms=HOUR_MS
