@@ -4,6 +4,7 @@ The codes are those of sysexits.h: a shell or a supervisor reads from them wheth
 """
 
 import inspect
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -21,7 +22,7 @@ from pipeline.cli import (
     tail,
     verify,
 )
-from pipeline.cli.printing import complain
+from pipeline.cli.printing import complain, show
 from pipeline.errors import Halted, PipelineError, Refused, Unavailable, Unusable
 
 EXIT_CODES: dict[type[PipelineError], int] = {
@@ -86,7 +87,40 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for group in (stack, demo, memories, search, tail, import_file, status, verify, stages, dead, docs):
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        show(f"hybrid-memory {version('hybrid-memory')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What stands before any command."""
+
+
+for group in (
+    stack,
+    demo,
+    memories,
+    search,
+    tail,
+    import_file,
+    status,
+    verify,
+    stages,
+    dead,
+    docs,
+):
     group.register(app)
 for within in (app, *(group.typer_instance for group in app.registered_groups)):
     for command in within.registered_commands if within else ():

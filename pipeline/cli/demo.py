@@ -16,8 +16,9 @@ from rich.text import Text
 
 from pipeline.cli.hops import STEPS, Heard, hearing
 from pipeline.cli.options import NewData
-from pipeline.cli.printing import duration, on_one_line, output, show
+from pipeline.cli.printing import PIPED_WIDTH, duration, on_one_line, output, own_name, show
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
+from pipeline.cli.search import about
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
@@ -55,18 +56,19 @@ def demo(data: NewData = None) -> None:
     \b
     [dim]$[/dim] hybrid-memory demo
     """
-    from pipeline.embedded import default_data
+    from pipeline.embedded import default_data, discover
 
     quiet()
     sample = _sample()
     default = default_data()
-    folder = data or default.with_name(f"{default.name}-demo")
+    otherwise = default.with_name(f"{default.name}-demo")
     began = time.monotonic()
-    stack = running(_demo(sample, folder))
+    stack = running(_demo(sample, data, otherwise))
     show()
     show(f"That was all, in {duration(time.monotonic() - began)}. To look around by yourself:")
-    show(f"  hybrid-memory up --data {stack.data}")
-    show('  hybrid-memory search "Which courier do we use?" --user amara')
+    if discover(stack.data) is None:
+        show(f"  {own_name()} up --detach --data {stack.data}")
+    show(f'  {own_name()} search "Which courier do we use?" --user amara')
 
 
 def _sample() -> Sample:
@@ -94,12 +96,12 @@ def _folder() -> Path:
     return folder
 
 
-async def _demo(sample: Sample, data: Path) -> "Stack":
+async def _demo(sample: Sample, data: Path | None, otherwise: Path) -> "Stack":
     from pipeline.cli.borrowed import borrowed_stack
 
     settings = read_settings()
     _step("The stack", "Kafka, Postgres, Valkey, Qdrant Edge and the stages, on this machine")
-    async with borrowed_stack(data, settings) as stack:
+    async with borrowed_stack(data, otherwise, settings) as stack:
         kafka = settings.kafka(stack.kafka_bootstrap_servers)
         prefix = settings.topic_prefix
         async with client_of(kafka, prefix) as client, hearing(kafka, prefix) as heard:
@@ -152,8 +154,8 @@ async def _only_the_sample(client: "MemoryClient", sample: Sample) -> None:
         answered = await client.search("memory", user_id=user, limit=100, timeout_s=PATIENCE_S)
         if strange := {hit.memory_id for hit in answered.hits} - ids:
             raise Refused(
-                f"This stack has memories of a {user} who is not the demo's ({len(strange)} seen), "
-                "and the demo would forget them. Stop the stack (`hybrid-memory down`), and the demo "
+                f"This stack has memories of {user} that are not the demo's ({len(strange)} seen), and "
+                "the demo would forget them. Stop the stack (`hybrid-memory down`), and the demo "
                 "starts one of its own."
             )
 
@@ -205,10 +207,12 @@ def _show_question(question: dict[str, Any]) -> None:
 def _show_answers(answered: "SearchAnswered", took_ms: float, *, most: int = 1) -> None:
     if not answered.hits:
         show("          nothing found", style="yellow")
-    room = max(40, (output().width if output().is_terminal else 120) - 26)
+    width = output().width if output().is_terminal else PIPED_WIDTH
     for place, hit in enumerate(answered.hits[:most]):
         line = Text.assemble("          ", (f"{hit.score:.2f} ", "green"))
+        room = max(30, width - len(line) - len(about(hit)) - 10)
         line.append(on_one_line(hit.text, room))
+        line.append(f"  {about(hit)}", "yellow")
         show(line.append(f"  {took_ms:.0f} ms" if place == 0 else "", "dim"))
 
 

@@ -1,20 +1,23 @@
-"""The contract, as other programs read it: AsyncAPI, and JSON Schemas."""
+"""The contract, as other programs read it: AsyncAPI, JSON Schemas, and what memories may be about."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
-from pipeline.cli.printing import show_json
+from pipeline.cli.options import AsJson
+from pipeline.cli.printing import show, show_json
 
 Form = Annotated[Literal["yaml", "json"], typer.Option("--format", "-f", help="How it is written.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds `docs ...`."""
-    docs = typer.Typer(help="Print the contract: topics, messages, schemas.", no_args_is_help=True)
+    docs = typer.Typer(help="Print the contract: messages, schemas, topics.", no_args_is_help=True)
     docs.command()(asyncapi)
     docs.command()(schemas)
+    docs.command()(topics)
     app.add_typer(docs, name="docs", rich_help_panel="Operating")
 
 
@@ -39,6 +42,38 @@ def schemas(form: Form = "json") -> None:
     from pipeline import contract
 
     _print(contract.json_schemas(), form)
+
+
+def topics(json: AsJson = False) -> None:
+    """List what a memory may be about: the topics that the classifier knows, by domain.
+
+    \b
+    [dim]$[/dim] hybrid-memory docs topics
+    [dim]$[/dim] hybrid-memory search "what to cook" --user alice --topic food
+    """
+    known = _topics()
+    if json:
+        for topic in known:
+            show_json(topic)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("domain", "topic", "about"):
+        table.add_column(heading)
+    for topic in known:
+        table.add_row(topic["domain"], topic["topic"], topic["about"])
+    show(table)
+
+
+def _topics() -> list[dict[str, str]]:
+    import tomllib
+    from importlib.resources import files
+
+    # As the classifier reads it, but without what a stage needs beside it.
+    listed = tomllib.loads((files("pipeline.models") / "topics.toml").read_text("utf-8"))["topics"]
+    return [
+        {"domain": topic["domain"], "topic": name, "about": topic["about"]}
+        for name, topic in listed.items()
+    ]
 
 
 def _print(document: Mapping[str, Any], form: Literal["yaml", "json"]) -> None:

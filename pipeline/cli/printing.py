@@ -5,10 +5,13 @@ of theirs reaches the terminal.
 """
 
 import json
+import re
+import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -19,6 +22,8 @@ PIPED_WIDTH = 120
 
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
+_with_time = False
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 
 
 def interactive() -> bool:
@@ -48,7 +53,27 @@ def show(what: RenderableType = "", *, style: str | None = None) -> None:
 
 def tell(what: str | Text, *, style: str | None = None) -> None:
     """Something about the result: where it comes from, what goes on."""
+    if _with_time:
+        what = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {what}"
     _err.print(Text(what) if isinstance(what, str) else what, style=style, soft_wrap=True)
+
+
+def tell_a_log() -> None:
+    """From now on, what is told begins with when: it is read another day. `untimed` takes it off."""
+    global _with_time
+    _with_time = True
+
+
+def untimed(line: str) -> str:
+    return _TIME.sub("", line)
+
+
+def own_name() -> str:
+    """How to call this program again: by its name if the shell finds it so, else by its path."""
+    called, found = Path(sys.argv[0]), shutil.which("hybrid-memory")
+    if called.name != "hybrid-memory" or (found and Path(found).resolve() == called.resolve()):
+        return "hybrid-memory"
+    return str(called)
 
 
 def complain(what: str) -> None:

@@ -42,7 +42,9 @@ def search(
     ] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(metavar="TOPIC", help="Any of these.", show_default=False),
+        typer.Option(
+            metavar="TOPIC", help="Any of these; `docs topics` lists them.", show_default=False
+        ),
     ] = None,
     after: Annotated[
         str | None,
@@ -95,6 +97,8 @@ def search(
         show(table(answered.hits))
     else:
         show(f"Nothing found: {user} has no memory that fits.")
+        if topic:
+            tell("`hybrid-memory docs topics` lists the topics that there are.")
     tell(times(answered, took_s), style="dim")
 
 
@@ -105,20 +109,21 @@ async def _asked(data: Path | None, text: str, **question: Any) -> "tuple[Search
         return answered, time.perf_counter() - began
 
 
-def table(hits: "tuple[Hit, ...]", *, ids: bool = True) -> Table:
-    """The hits, best first."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    made.add_column("score", justify="right")
-    made.add_column("text", ratio=1, overflow="fold")
-    made.add_column("when", no_wrap=True)
-    made.add_column("topics", max_width=28)
-    if ids:
-        made.add_column("id", style="dim", overflow="fold", max_width=38)
+def table(hits: "tuple[Hit, ...]") -> Table:
+    """The hits, best first: what was said, and below it where it stands. An id stays on one line."""
+    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    made.add_column("score", justify="right", style="green")
+    made.add_column("memory", overflow="fold")
     for hit in hits:
-        cells = [Text(f"{hit.score:.3f}"), Text(on_one_line(hit.text, 400))]
-        cells += [Text(moment(hit.occurred_at)), Text(on_one_line(", ".join(hit.topics)))]
-        made.add_row(*cells, *([Text(on_one_line(hit.memory_id))] if ids else []))
+        known = (moment(hit.occurred_at), about(hit), on_one_line(hit.memory_id))
+        said = Text(on_one_line(hit.text, 400))
+        made.add_row(f"{hit.score:.3f}", said.append("\n" + "  ".join(known), "dim"))
     return made
+
+
+def about(hit: "Hit") -> str:
+    """What a memory is about: its domain, and its topics."""
+    return on_one_line(": ".join(filter(None, [hit.domain, ", ".join(hit.topics)])))
 
 
 def times(answered: "SearchAnswered", took_s: float) -> str:

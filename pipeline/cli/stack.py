@@ -12,11 +12,11 @@ import typer
 from rich.table import Table
 
 from pipeline.cli.options import Data, NewData
-from pipeline.cli.printing import complain, show, tell
+from pipeline.cli.printing import complain, own_name, show, tell, tell_a_log, untimed
 from pipeline.cli.reaching import located, quiet, read_settings, running
 from pipeline.cli.serving import until_serving
 from pipeline.cli.starting import Starting
-from pipeline.errors import PipelineError, Refused
+from pipeline.errors import PipelineError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from pipeline.embedded import Plan, Process, Stack
@@ -95,15 +95,30 @@ def up(
     """
     from pipeline.embedded import default_data
 
-    folder = (data or default_data()).expanduser().resolve()
+    folder = _usable(data or default_data())
     ports = {"kafka": kafka_port, "postgres": postgres_port, "valkey": valkey_port}
     given = {name: port for name, port in ports.items() if port is not None}
     if detach:
         _up_detached(folder, given, kafka_jars, brokers, no_stages=no_stages)
     else:
+        if in_background:
+            tell_a_log()
         settings = read_settings()
         made = plan(folder, settings, given, kafka_jars, brokers)
         running(_up(made, settings, stages=not no_stages, in_background=in_background))
+
+
+def _usable(data: Path) -> Path:
+    """The folder, made where it is missing. Raises Refused where it cannot be had."""
+    from pipeline.embedded.state import make_private
+
+    folder = data.expanduser().resolve()
+    try:
+        make_private(folder)
+    except OSError as error:
+        why = "it is a file" if folder.is_file() else error.strerror
+        raise Refused(f"--data {folder} cannot be a data folder: {why}. Name another.") from error
+    return folder
 
 
 def down(data: Data = None) -> None:
@@ -193,7 +208,13 @@ def _up_detached(
     argv += [f"--brokers={brokers}"] if brokers else []
     argv += ["--no-stages"] if no_stages else []
     settings = read_settings()
-    stack = detach(argv, data, on_line=tell)
+    try:
+        stack = detach(argv, data, on_line=lambda line: tell(untimed(line)))
+    except Unavailable as error:
+        # Its log was passed on line by line: once is enough.
+        why = str(error).splitlines()[0].removesuffix(" The end of its log:")
+        log = data / "logs" / "up.log"
+        raise Unavailable(f"{why} What it said stands above, and in {log}.") from error
     wanted = [] if no_stages else app.stage_processes(settings, stack)
     names = [process.name for process in wanted]
     quiet()
@@ -236,9 +257,9 @@ def _show_next(*, stages: bool) -> None:
         return
     show("Try:", style="bold")
     for line in (
-        'hybrid-memory add "I love spicy Thai food" --user alice',
-        'hybrid-memory search "dinner ideas" --user alice',
-        "hybrid-memory tail --all        what is learnt, as it is learnt",
-        "hybrid-memory status            lag, counts, parts",
+        'add "I love spicy Thai food" --user alice',
+        'search "dinner ideas" --user alice',
+        "tail --all        what is learnt, as it is learnt",
+        "status            lag, counts, parts",
     ):
-        show(f"  {line}")
+        show(f"  {own_name()} {line}")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,7 @@ def test_the_client_commands_start_without_heavy_packages(used: str, project: Pa
         [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_the_version_is_that_of_the_package(command: Command):
+    assert command("--version").stdout == f"hybrid-memory {version('hybrid-memory')}\n"

@@ -2,7 +2,13 @@
 
 import json
 from datetime import UTC, datetime
+from uuid import UUID
 
+import pytest
+from rich.console import Console
+
+from pipeline.cli.search import table
+from schemas.search import SearchAnswered
 from tests.unit.cli.conftest import Command, FakeClient
 
 
@@ -70,3 +76,19 @@ def test_a_date_that_is_not_certain_is_refused(command: Command, client: FakeCli
     result = command("search", "thai", "--user", "alice", "--after", "yesterday")
     assert result.exit_code == 2
     assert "no date that can be relied on" in result.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_an_id_is_never_broken(command: Command, client: FakeClient, width: int):
+    memory_id = str(UUID(int=7))
+    command("add", "thai food and many words more " * 5, "--user", "alice", "--id", memory_id)
+    hits = command("search", "thai", "--user", "alice", "--json").stdout
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(table(SearchAnswered.model_validate_json(hits).hits))
+    assert memory_id in captured.get()
+
+
+def test_where_topics_are_listed_is_said_to_who_finds_none(command: Command, client: FakeClient):
+    result = command("search", "thai", "--user", "alice", "--topic", "cuisine")
+    assert "hybrid-memory docs topics" in result.stderr

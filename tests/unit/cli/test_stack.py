@@ -1,11 +1,17 @@
 """up, down, run, stages: what is planned, and what is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli.borrowed import borrowed_stack
+from pipeline.cli.printing import untimed
 from pipeline.cli.stack import masked, plan
+from pipeline.embedded import Stack
+from pipeline.errors import Refused, Unavailable
+from pipeline.models.classifier import lexicon
 from pipeline.settings import Settings
 from tests.unit.cli.conftest import Command
 
@@ -78,3 +84,45 @@ def test_the_contract_is_printed(command: Command, document: tuple[str, ...]):
     result = command("docs", *document)
     assert result.exit_code == 0
     assert "MemoryEnriched" in result.stdout
+
+
+@pytest.mark.parametrize("how", ["--detach", "--no-stages"])
+def test_a_file_is_no_data_folder(command: Command, home: Path, how: str):
+    (home / "notes").write_text("")
+    result = command("up", "--data", "notes", how)
+    assert result.exit_code == 2
+    assert "notes cannot be a data folder: it is a file" in result.stderr
+
+
+def test_what_a_stack_in_the_background_says_is_said_once_and_without_its_time(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    line = "2026-01-31T12:00:00Z kafka cannot have the port."
+
+    def detach(*_: object, on_line: Callable[[str], None]) -> None:
+        on_line(line)
+        raise Unavailable(f"The stack did not start. The end of its log:\n{line}")
+
+    monkeypatch.setattr("pipeline.embedded.detach", detach)
+    result = command("up", "--detach", "--data", "there")
+    assert result.exit_code == 75
+    first, second = result.stderr.splitlines()
+    assert first == untimed(line) == "kafka cannot have the port."
+    assert second.startswith("The stack did not start. What it said stands above, and in ")
+
+
+def test_the_topics_of_memories_are_listed(command: Command):
+    told = [json.loads(line) for line in command("docs", "topics", "--json").stdout.splitlines()]
+    assert {"coding", "business", "other"} == {topic["domain"] for topic in told}
+    assert [topic["topic"] for topic in told] == list(lexicon().topics)
+    assert "food" in command("docs", "topics").stdout
+
+
+async def test_a_stack_on_other_data_is_not_taken_for_the_one_asked_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    running = Stack(home / "a", 1, 0.0, "k:1", "", "", home)
+    monkeypatch.setattr("pipeline.embedded.discover", lambda: running)
+    with pytest.raises(Refused, match="Leave --data away"):
+        async with borrowed_stack(home / "b", home / "c", Settings()):
+            pass

@@ -1,0 +1,43 @@
+"""What is told can be used where it is told."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import printing
+from pipeline.cli.printing import own_name, tell, tell_a_log, untimed
+
+
+def program(folder: Path) -> Path:
+    file = folder / "hybrid-memory"
+    folder.mkdir()
+    file.write_text("#!/bin/sh\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_a_command_on_the_path_is_called_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = program(tmp_path / "bin")
+    monkeypatch.setenv("PATH", str(file.parent))
+    monkeypatch.setattr("sys.argv", [str(file)])
+    assert own_name() == "hybrid-memory"
+
+
+def test_another_one_is_called_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(program(tmp_path / "bin").parent))
+    monkeypatch.setattr("sys.argv", [".venv/bin/hybrid-memory"])
+    assert own_name() == ".venv/bin/hybrid-memory"
+
+
+def test_what_is_told_to_a_log_has_its_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(printing, "_with_time", False)
+    tell_a_log()
+    tell("kafka ready")
+    line = capsys.readouterr().err.rstrip()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ kafka ready", line)
+    assert untimed(line) == "kafka ready"
