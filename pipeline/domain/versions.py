@@ -6,7 +6,8 @@ rules do not depend on the order of arrival, so both stores end with the same st
 - the greatest version wins; equal versions are told apart by their event ids;
 - a state published under an idempotency key yields to any other, and to an earlier one of its kind, so
   that repeating a `remember` changes nothing, undoes no revision and brings back nothing forgotten;
-- when a user is forgotten, what is not newer goes, and what arrives late and is not newer stays out.
+- when a user is forgotten, what is not newer goes, and what arrives late and is not newer stays out;
+- a version from a clock that is days ahead is not used: nobody could revise that memory for days.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,13 @@ from typing import Literal
 from uuid import UUID
 
 from pipeline.domain.identity import memory_key
+from pipeline.errors import Unusable
 from schemas.events import Enriched, MemoryEnriched, MemoryEvent, UserForgotten
 
 Outcome = Literal["stored", "superseded", "forgotten"]
 
+MAX_AHEAD_MS = 24 * 3_600_000
+"""How far a version may be ahead of the record that carries it: clocks differ, but not by days."""
 _TIE_BITS = 52
 """As many as a double holds exactly: Qdrant compares numbers as doubles."""
 
@@ -52,6 +56,23 @@ class Settled:
     writes: Mapping[UUID, MemoryEvent]
     """By memory key: the winning MemoryEnriched or MemoryForgotten."""
     outcomes: Sequence[Outcome]
+
+
+def check_not_ahead(version: int, recorded_ms: int) -> None:
+    """Raises Unusable where `version` is more than a day ahead of its record's timestamp.
+
+    The record's time and not ours: the same record is judged alike by each stage, today and when it is
+    read again. Kafka since 4.0 takes no record that is itself more than an hour ahead of the broker.
+    """
+    if recorded_ms < 0:
+        raise Unusable("The record has no timestamp: publish it with a client that gives it one.")
+    ahead_ms = version // 1_000 - recorded_ms
+    if ahead_ms > MAX_AHEAD_MS:
+        days = round(ahead_ms / MAX_AHEAD_MS)
+        raise Unusable(
+            f"The version is {days} days ahead of its record, and nobody could revise the memory until "
+            "then: set the publisher's clock and publish it again."
+        )
 
 
 def stamp(event: MemoryEvent) -> Stamp:

@@ -30,6 +30,7 @@ from tenacity import (
 
 from pipeline import metrics
 from pipeline.domain.telling import told
+from pipeline.domain.versions import check_not_ahead
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
 from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, PUBLISH_PATIENCE_S, transient
 from pipeline.kafka.dead_letters import DeadLetterLimit, dead_headers, notice, utc_now
@@ -168,9 +169,9 @@ class StageDelivery(ConsumerRebalanceListener):
         dead: list[tuple[Record, Unusable]] = []
         for record in records:
             try:
-                usable.append((record, self.stage.decode(record.value or b"")))
-            except ValueError as error:
-                dead.append((record, Unusable(told(error))))
+                usable.append((record, self._read(record)))
+            except Unusable as error:
+                dead.append((record, error))
         made: list[Outgoing] = []
         results = await self._react([event for _, event in usable]) if usable else []
         for (record, _), result in zip(usable, results, strict=True):
@@ -183,6 +184,15 @@ class StageDelivery(ConsumerRebalanceListener):
         await self._publish(made, dead)
         metrics.USED.labels(self.name).inc(len(made))
         metrics.SET_ASIDE.labels(self.name).inc(len(dead))
+
+    def _read(self, record: Record) -> Any:
+        try:
+            event = self.stage.decode(record.value or b"")
+        except ValueError as error:
+            raise Unusable(told(error)) from error
+        if isinstance(event, Event):
+            check_not_ahead(event.version, record.timestamp)
+        return event
 
     async def _react(self, events: Sequence[Any]) -> list[Message | Unusable]:
         """One result for each event; halves the batch until what is unusable stands alone."""

@@ -1,0 +1,144 @@
+"""What must be true when the weather has cleared and everything has arrived."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from consumers.query import search
+from pipeline.domain.identity import memory_key, user_key
+from pipeline.domain.versions import Known, Stamp
+from pipeline.kafka.records import event_id_in
+from pipeline.ports import Fingerprint
+from pipeline.stores.points import watermark
+from schemas.events import STORED as NOTICES
+from schemas.events import MemoryStored, UserErased, UserForgotten
+from schemas.search import EventRef, ReplyTo, SearchAsked
+from schemas.topics import DEAD, STORED
+from tests.simulation.history import (
+    UNEMBEDDABLE,
+    Expected,
+    MemoryId,
+    expected,
+    expected_watermarks,
+)
+from tests.simulation.network import finished
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+def check(world: "World") -> None:
+    """Raises AssertionError where a promise is broken."""
+    events = world.history.events
+    states = expected(events)
+    told = sorted(_fingerprint(*state) for state in states.items())
+    assert finished(_fingerprints(world.records)) == told, "the record differs"
+    assert finished(_fingerprints(world.index)) == told, "the index differs"
+    for (user_id, memory_id), state in states.items():
+        _check_memory(world, user_id, memory_id, state)
+    for user_id in {event.user_id for event in events}:
+        _check_user(world, user_id, states)
+    _check_watermarks(world, events)
+    _check_receipts(world, events)
+    _check_dead_letters(world)
+
+
+async def _fingerprints(store: Any) -> Sequence[tuple[Any, ...]]:
+    return sorted([_plain(each) async for each in store.fingerprints()])
+
+
+def _plain(told: Fingerprint) -> tuple[Any, ...]:
+    return (told.key, told.known.stamp, told.known.forgotten, told.content_hash)
+
+
+def _fingerprint(memory: MemoryId, state: Expected) -> tuple[Any, ...]:
+    known = Known(Stamp(state.precedence, state.tie), forgotten=state.text is None)
+    return _plain(Fingerprint(memory_key(*memory), known, state.content_hash))
+
+
+def _check_memory(world: "World", user_id: str, memory_id: str, state: Expected) -> None:
+    kept = finished(world.records.get(user_id, memory_id))
+    assert (kept.text if kept else None) == state.text
+    assert finished(world.records.is_forgotten(user_id, memory_id)) == (state.text is None)
+    for entry in finished(world.records.history(user_id, memory_id)):
+        gone = state.text is None and entry.version <= abs(state.precedence)
+        assert not (gone and entry.text), "the audit trail remembers what was forgotten"
+
+
+def _check_user(world: "World", user_id: str, states: dict[MemoryId, Expected]) -> None:
+    """A search finds all memories of its user, and nobody else's."""
+    mine = {
+        name: each.text for (user, name), each in states.items() if user == user_id and each.text
+    }
+    from tests.simulation.world import ToyEmbedder
+
+    event = world.history.events[0]
+    asked = SearchAsked(
+        question_id=event.event_id,
+        asked_at=event.published_at,
+        deadline=event.published_at,
+        reply_to=ReplyTo(topic="answers", partition=0),
+        user_id=user_id,
+        text=f"what did {user_id} say?",
+        limit=100,
+    )
+    answered = finished(search(asked, _Now(ToyEmbedder(world)), world.index))
+    assert {hit.memory_id: hit.text for hit in answered.hits} == mine
+    assert finished(world.records.count(user_id)) == len(mine)
+    assert finished(world.index.count(user_id)) == len(mine)
+
+
+class _Now:
+    """An embedder that answers without a network."""
+
+    def __init__(self, embedder: Any) -> None:
+        self._embedder = embedder
+        self.model, self.dimensions = embedder.model, embedder.dimensions
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Any]:
+        return [self._embedder._one(text) for text in texts]
+
+    async def close(self) -> None:
+        pass
+
+
+def _check_watermarks(world: "World", events: Sequence[Any]) -> None:
+    marks = expected_watermarks(events)
+    points = finished(world.disk.points.fetch([user_key(user_id) for user_id in marks]))
+    assert {user: watermark(points[user_key(user)]).version for user in marks} == marks
+    kept = world.records._marks  # pyright: ignore[reportPrivateUsage]
+    assert {user_id: mark.version for user_id, mark in kept.items()} == marks
+
+
+def _check_receipts(world: "World", events: Sequence[Any]) -> None:
+    """Each store says that it has done with each event, and has told so."""
+    heard = {_heard(record) for record in world.log.records(STORED.under("memory"))}
+    for event in events:
+        ref = EventRef(
+            event_id=event.event_id,
+            memory_id=getattr(event, "memory_id", None),
+            version=event.version,
+            if_absent=getattr(event, "if_absent", False),
+        )
+        place = event.partition if isinstance(event, UserForgotten) else None
+        for name, store in (("record", world.records), ("index", world.index)):
+            assert finished(store.seen(event.user_id, [ref])) == [True], f"{name}: {ref}"
+            assert (event.event_id, name, place) in heard, f"nobody was told: {name} {ref}"
+
+
+def _heard(record: Any) -> Any:
+    match NOTICES.validate_json(record.value):
+        case MemoryStored() as notice:
+            return (notice.event_id, notice.store, None)
+        case UserErased() as notice:
+            return (notice.event_id, notice.store, notice.partition)
+        case _:
+            return None
+
+
+def _check_dead_letters(world: "World") -> None:
+    """Nothing but what nobody can use is set aside, and all of that is."""
+    unusable = world.history.unusable
+    sorry = {e.event_id for e in world.history.events if UNEMBEDDABLE in getattr(e, "text", "")}
+    for letter in world.log.records(DEAD.under("memory")):
+        assert letter.value in unusable or event_id_in(letter) in sorry, f"set aside: {letter}"
+    assert {letter.value for letter in world.dead()} == unusable

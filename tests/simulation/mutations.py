@@ -1,0 +1,198 @@
+"""Bugs that somebody could make: each takes one rule out of the product, and the simulation must notice."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from pipeline.domain import versions
+from pipeline.errors import Unavailable, Unusable
+from pipeline.kafka import delivery, records
+from pipeline.kafka.delivery import StageDelivery
+from pipeline.stores import index, memory, points, states
+from pipeline.stores.memory import PointsInMemory
+from pipeline.stores.points import FORGOTTEN, MEMORY, Every, HasId, Is, Point, Some
+from tests.simulation.stores import RemotePoints
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+MUTATIONS: dict[str, Mutation] = {}
+
+
+def mutation(change: Mutation) -> Mutation:
+    MUTATIONS[change.__name__] = change
+    return change
+
+
+@mutation
+def the_index_overwrites_what_is_newer(patch: pytest.MonkeyPatch) -> None:
+    def anything(some: Sequence[Point]) -> Some:
+        return Some(tuple(HasId(point.id) for point in some))
+
+    patch.setattr(memory, "replaceable", anything)
+
+
+@mutation
+def a_store_writes_without_looking_what_it_holds(patch: pytest.MonkeyPatch) -> None:
+    settle = versions.settle
+
+    def unknowing(events: Any, _: Any, marks: Any) -> Any:
+        return settle(events, {}, marks)
+
+    patch.setattr(states, "settle", unknowing)
+
+
+@mutation
+def the_index_looks_for_no_watermark(patch: pytest.MonkeyPatch) -> None:
+    decide = states.decide
+
+    def unmarked(run: Any, known: Any, forgotten: Any) -> Any:
+        return decide(run, known, {})
+
+    patch.setattr(index, "decide", unmarked)
+
+
+@mutation
+def what_comes_after_its_user_was_forgotten_leaves_no_tombstone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(states, "_came_last", _no)
+
+
+@mutation
+def a_tombstone_is_a_deletion(patch: pytest.MonkeyPatch) -> None:
+    put = PointsInMemory.put
+
+    async def putting(self: PointsInMemory, some: Sequence[Point]) -> None:
+        await put(self, some)
+        for point in some:
+            if point.payload["kind"] == FORGOTTEN:
+                self._points.pop(point.id, None)  # pyright: ignore[reportPrivateUsage]
+
+    patch.setattr(PointsInMemory, "put", putting)
+
+
+@mutation
+def a_repeated_idempotent_capture_counts_as_newer(patch: pytest.MonkeyPatch) -> None:
+    placed = versions.placed
+
+    def newer(event_id: UUID, version: int, *, yields: bool) -> versions.Stamp:
+        return placed(event_id, version, yields=False)
+
+    _replace(patch, "placed", newer, versions, states)
+
+
+@mutation
+def equal_versions_are_told_apart_by_their_arrival(patch: pytest.MonkeyPatch) -> None:
+    placed = versions.placed
+
+    def tied(_: UUID, version: int, *, yields: bool) -> versions.Stamp:
+        return placed(UUID(int=0), version, yields=yields)
+
+    _replace(patch, "placed", tied, versions, states)
+
+
+@mutation
+def a_version_may_be_from_any_clock(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(delivery, "check_not_ahead", _no)
+
+
+@mutation
+def a_memory_id_is_taken_to_be_unique(patch: pytest.MonkeyPatch) -> None:
+    key = versions.memory_key
+
+    def of_anybody(_: str, memory_id: str) -> UUID:
+        return key("", memory_id)
+
+    _replace(patch, "memory_key", of_anybody, versions, states, points, index, memory, records)
+
+
+@mutation
+def a_search_is_not_narrowed_to_its_user(patch: pytest.MonkeyPatch) -> None:
+    def everybodys(*_: Any) -> Every:
+        return Every((Is("kind", MEMORY),))
+
+    patch.setattr(index, "searched", everybodys)
+
+
+@mutation
+def the_index_does_not_wait_for_its_disk(patch: pytest.MonkeyPatch) -> None:
+    async def at_once(_: RemotePoints) -> None:
+        pass
+
+    patch.setattr(RemotePoints, "settle", at_once)
+
+
+@mutation
+def offsets_are_committed_before_the_work(patch: pytest.MonkeyPatch) -> None:
+    deliver = StageDelivery._deliver  # pyright: ignore[reportPrivateUsage]
+
+    async def committed_first(self: Any, taken: Sequence[Any]) -> None:
+        await self._commit(taken)
+        await deliver(self, taken)
+
+    patch.setattr(StageDelivery, "_deliver", committed_first)
+
+
+@mutation
+def acknowledgements_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    async def sent(self: Any, made: Sequence[Any], dead: Sequence[Any]) -> None:
+        for outgoing in made:
+            await self._send(self.stage.writes, outgoing)
+        for record, error in dead:
+            await self._set_aside(record, str(error), delivery.utc_now())
+
+    patch.setattr(StageDelivery, "_publish", sent)
+
+
+@mutation
+def a_batch_that_failed_is_not_read_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StageDelivery, "_rewind", _no)
+
+
+@mutation
+def what_was_too_much_for_a_batch_is_left_out(patch: pytest.MonkeyPatch) -> None:
+    cut = delivery.cut
+
+    def shortened(taken: Sequence[Any], max_bytes: int) -> Any:
+        return cut(taken, max_bytes)[0], ()
+
+    patch.setattr(delivery, "cut", shortened)
+
+
+@mutation
+def one_bad_message_takes_its_batch_along(patch: pytest.MonkeyPatch) -> None:
+    async def all_or_none(self: Any, events: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return await self._patiently(events)
+        except Unusable as error:
+            return [error for _ in events]
+
+    patch.setattr(StageDelivery, "_react", all_or_none)
+
+
+@mutation
+def what_a_neighbour_cannot_do_now_is_set_aside(patch: pytest.MonkeyPatch) -> None:
+    async def impatient(self: Any, events: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return await self.stage.react(events)
+        except Unavailable as error:
+            raise Unusable(str(error)) from error
+
+    patch.setattr(StageDelivery, "_patiently", impatient)
+
+
+@mutation
+def what_cannot_be_used_is_dropped(patch: pytest.MonkeyPatch) -> None:
+    async def dropped(*_: Any) -> Sequence[Any]:
+        return []
+
+    patch.setattr(StageDelivery, "_set_aside", dropped)
+
+
+def _no(*_: Any) -> bool:
+    return False
+
+
+def _replace(patch: pytest.MonkeyPatch, name: str, value: Any, *modules: Any) -> None:
+    for module in modules:
+        patch.setattr(module, name, value)

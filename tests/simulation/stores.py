@@ -1,0 +1,95 @@
+"""The twins of the stores, behind a network: the record is a transaction, the index is many requests."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from pipeline.domain.versions import Outcome
+from pipeline.ports import Floats
+from pipeline.stores.memory import PointsInMemory, RecordsInMemory
+from pipeline.stores.points import Condition, Every, Found, Payload, Point
+from schemas.events import Enriched
+from tests.simulation.network import Network, finished
+
+
+class RemoteRecords:
+    """The record, written from afar. A batch is one transaction: done whole or not at all."""
+
+    def __init__(self, twin: RecordsInMemory, network: Network) -> None:
+        self._twin, self._network = twin, network
+
+    async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
+        return await self._network.request(lambda: finished(self._twin.write(changes)))
+
+
+class Disk:
+    """What the index has on its disk: points in memory are lost with the power until they are settled."""
+
+    def __init__(self) -> None:
+        self.points = PointsInMemory()
+        self.outages = 0
+        self._unsettled: list[tuple[UUID, Point | None]] = []
+
+    def put(self, point: Point) -> None:
+        there = self._kept.get(point.id)
+        finished(self.points.put([point]))
+        self._unsettled.append((point.id, there))
+
+    def settle(self) -> None:
+        self._unsettled.clear()
+
+    def lose_power(self, share: float) -> None:
+        """The last of what was not settled is as if it had never been written."""
+        self.outages += 1
+        for _ in range(round(len(self._unsettled) * share)):
+            key, before = self._unsettled.pop()
+            if before is None:
+                self._kept.pop(key, None)
+            else:
+                self._kept[key] = before
+        self.settle()
+
+    @property
+    def _kept(self) -> dict[UUID, Point]:
+        return self.points._points  # pyright: ignore[reportPrivateUsage]
+
+
+class RemotePoints:
+    """The points, from afar: each call may fail, be late, or be done in part."""
+
+    def __init__(self, disk: Disk, network: Network) -> None:
+        self._disk, self._network = disk, network
+
+    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        return await self._ask(lambda: finished(self._disk.points.fetch(ids)))
+
+    async def put(self, points: Sequence[Point]) -> None:
+        def put(some: Sequence[Point]) -> None:
+            for point in some:
+                self._disk.put(point)
+
+        done = self._network.random.randint(0, len(points))
+        await self._ask(lambda: put(points), partly=lambda: put(points[:done]))
+
+    async def settle(self) -> None:
+        await self._ask(self._disk.settle)
+
+    async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
+        # Pages of two, so that there is something between them.
+        return await self._ask(lambda: finished(self._disk.points.page(where, after))[:2])
+
+    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
+        return await self._ask(lambda: finished(self._disk.points.nearest(text, where, limit)))
+
+    async def count(self, where: Condition) -> int:
+        return await self._ask(lambda: finished(self._disk.points.count(where)))
+
+    async def close(self) -> None:
+        pass
+
+    async def _ask(self, work: Callable[[], Any], **more: Any) -> Any:
+        outages = self._disk.outages
+        # What was on its way when the power went never arrives.
+        return await self._network.request(
+            work, dropped=lambda: outages != self._disk.outages, **more
+        )
