@@ -30,8 +30,9 @@ def check_form(head: bytes, name: str) -> None:
     if found := _other_form(head):
         what, command = found
         source = "" if name == "-" else f" < {shlex.quote(name)}"
+        named = "Standard input" if name == "-" else name
         raise Refused(
-            f"{name} is {what}, and a row must be a JSON object on a line of its own: "
+            f"{named} is {what}, and a row must be a JSON object on a line of its own: "
             f"`{command}{source} | hybrid-memory import -` makes it so."
         )
 
