@@ -7,7 +7,8 @@ Safe to repeat: asking changes nothing.
 import time
 from collections.abc import Sequence
 
-from pipeline.ports import Embedder, Fingerprint, MemoryRecords, MemoryVectors
+from pipeline.errors import Refused
+from pipeline.ports import Embedder, Fingerprint, MemoryRecords, MemoryVectors, Replaceable
 from pipeline.stage import Desk
 from schemas.search import (
     Answered,
@@ -18,6 +19,8 @@ from schemas.search import (
     FingerprintsAsked,
     FingerprintsOfAsked,
     HeldState,
+    IndexReplaceAnswered,
+    IndexReplaceAsked,
     MemoryAnswered,
     MemoryAsked,
     ReceiptsAnswered,
@@ -50,8 +53,24 @@ def stage(embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors) ->
                 return held(asked, await vectors.page(asked.after, asked.limit))
             case FingerprintsOfAsked():
                 return held(asked, await vectors.fingerprints_of(asked.keys))
+            case IndexReplaceAsked():
+                return await replace(asked, vectors)
 
     return Desk(name="query", reads=ASKED, answer=answer)
+
+
+async def replace(asked: IndexReplaceAsked, vectors: MemoryVectors) -> IndexReplaceAnswered:
+    """One step of putting a fresh index in the place of this one."""
+    if not isinstance(vectors, Replaceable):
+        raise Refused("This index has no owner here: it is switched where it is kept.")
+    match asked.step:
+        case "adopt":
+            await vectors.adopt(asked.name)
+        case "switch":
+            await vectors.switch(asked.name)
+        case "abandon":
+            await vectors.abandon()
+    return IndexReplaceAnswered(question_id=asked.question_id)
 
 
 def held(asked: Asked, told: Sequence[Fingerprint]) -> FingerprintsAnswered:

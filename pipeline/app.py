@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import platformdirs
 import structlog
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
         MemoryRecords,
         MemoryVectors,
     )
+    from pipeline.verifying.filling import Embed, Filling, Understand
+    from pipeline.verifying.replacing import Fresh
 
 log = structlog.get_logger(__name__)
 
@@ -154,6 +156,95 @@ async def open_for_comparing(
         yield ports["records"], IndexOverKafka(asking)
 
 
+@asynccontextmanager
+async def open_for_rebuilding(
+    settings: Settings, where: Addresses, say: Callable[[str], None] = log.info
+) -> AsyncGenerator[tuple["Fresh", "Filling", "MemoryRecords"]]:
+    """A fresh index beside the one in use, what fills it, and the record. Raises Refused, Unavailable.
+
+    The fresh index is removed at the end unless it was put in the place of the old one.
+    """
+    from consumers import classifier, embedder
+    from pipeline.kafka.lag import group_members
+    from pipeline.kafka.records import group_of
+    from pipeline.stores.memory import CacheInMemory
+    from pipeline.verifying.filling import Filling
+    from schemas.topics import ENRICHED
+
+    prefix = settings.topic_prefix
+    running = await group_members(
+        where.kafka, [group_of(prefix, "vector_writer"), group_of(prefix, "query")]
+    )
+    async with AsyncExitStack() as stack:
+        ports = await stack.enter_async_context(
+            open_ports(settings, where, ["classifier", "embedder", "records"], say)
+        )
+        model: Embedder = ports["embedder"]
+        fresh = await _fresh(stack, settings, where, ports, sum(running.values()))
+        yield (
+            fresh,
+            Filling(
+                fresh=fresh.index,
+                model=model.model,
+                connection=where.kafka,
+                topic=ENRICHED.under(prefix),
+                understand=cast("Understand", classifier.stage(ports["classifier"]).react),
+                embed=cast("Embed", embedder.stage(model, CacheInMemory()).react),
+            ),
+            ports["records"],
+        )
+
+
+async def _fresh(
+    stack: AsyncExitStack,
+    settings: Settings,
+    where: Addresses,
+    ports: Mapping[str, Any],
+    members: int,
+) -> "Fresh":
+    """Whose index it is decides how the fresh one takes its place."""
+    from pipeline.verifying.replacing import OfAnOwner, OfNobody, OnAServer
+
+    model: Embedder = ports["embedder"]
+    shape: dict[str, Any] = {"model": model.model, "dimensions": model.dimensions}
+    if where.qdrant_url:
+        from pipeline.stores.qdrant import check_model, fresh_collection
+
+        server = _server(settings, where.qdrant_url)
+        if members:
+            await check_model(**server, **shape)
+        made = await stack.enter_async_context(fresh_collection(**server, **shape))
+        prefix = settings.topic_prefix
+        return OnAServer(made.index, made.switch, where.kafka, prefix, members)
+    if where.qdrant_path is None:
+        raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
+    from pipeline.kafka.asking import Asking
+    from pipeline.stores.edge_folders import check_folder, fresh_folder, take_over
+    from pipeline.verifying.repairing import mending
+
+    path, kafka, prefix = where.qdrant_path, where.kafka, settings.topic_prefix
+    if members:
+        await asyncio.to_thread(check_folder, path, **shape)
+    name, index = await stack.enter_async_context(fresh_folder(path, **shape))
+    if not members:
+        return OfNobody(index, name, path, take_over, kafka, prefix)
+    asking = Asking(kafka, prefix)
+    stack.push_async_callback(asking.close)
+    mend = await stack.enter_async_context(mending(kafka, prefix, ports["records"]))
+    return OfAnOwner(index, name, asking, mend, kafka, prefix)
+
+
+def _server(settings: Settings, url: str) -> Mapping[str, Any]:
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    return {
+        "url": url,
+        "collection": settings.qdrant_collection,
+        "api_key": key,
+        "grpc_port": settings.qdrant_grpc_port,
+        "replication_factor": settings.qdrant_replication_factor,
+    }
+
+
 def _wanted(names: Sequence[str]) -> list[str]:
     """The ports that these stages name. Raises Refused for a stage that is not there."""
     modules = stage_modules()
@@ -235,21 +326,13 @@ async def _open_index(
     if where.qdrant_url:
         from pipeline.stores.qdrant import open_qdrant
 
-        key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-        return await open_qdrant(
-            where.qdrant_url,
-            collection=settings.qdrant_collection,
-            model=model,
-            dimensions=dimensions,
-            api_key=key,
-            grpc_port=settings.qdrant_grpc_port,
-            replication_factor=settings.qdrant_replication_factor,
-        )
+        server = _server(settings, where.qdrant_url)
+        return await open_qdrant(**server, model=model, dimensions=dimensions)
     if where.qdrant_path is None:
         raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
-    from pipeline.stores.qdrant_edge import open_edge
+    from pipeline.stores.edge_folders import open_owned
 
-    return await open_edge(where.qdrant_path, model=model, dimensions=dimensions)
+    return await open_owned(where.qdrant_path, model=model, dimensions=dimensions)
 
 
 def _given(address: str | None, what: str, variable: str) -> str:

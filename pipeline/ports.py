@@ -6,7 +6,7 @@ Every method may raise `Unavailable` (try again later); what else a method raise
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -198,6 +198,29 @@ class MemoryVectors(Fingerprints, Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """An index that its owner can put a fresh one in the place of, while it is used."""
+
+    async def adopt(self, name: str) -> None:
+        """From now on every write goes to the fresh index `name`, too. Safe to repeat.
+
+        Raises Refused where there is none, or it holds the vectors of another model.
+        """
+        ...
+
+    async def switch(self, name: str) -> None:
+        """From now on `name` answers; what answered before is removed. Safe to repeat.
+
+        Raises Refused where `name` was not adopted, or was abandoned because a write to it failed.
+        """
+        ...
+
+    async def abandon(self) -> None:
+        """Leaves what was adopted."""
+        ...
 
 
 class Cache(Protocol):

@@ -131,6 +131,17 @@ class FingerprintsOfAsked(Question):
     keys: Annotated[tuple[UUID, ...], Field(min_length=1, max_length=MAX_FINGERPRINTS)]
 
 
+class IndexReplaceAsked(Question):
+    """The owner of the index is to go on with a fresh one that lies beside it. An operator's question.
+
+    `adopt`: write to both. `switch`: answer from the fresh one, remove the old one. `abandon`: forget it.
+    """
+
+    type: Literal["IndexReplaceAsked"] = "IndexReplaceAsked"
+    step: Literal["adopt", "switch", "abandon"]
+    name: Annotated[str, Field(pattern=r"^index-[0-9a-f]{32}$")]
+
+
 class Answer(Message):
     """What every answer carries."""
 
@@ -229,6 +240,12 @@ class FingerprintsAnswered(Answer):
     states: tuple[HeldState, ...]
 
 
+class IndexReplaceAnswered(Answer):
+    """It is done."""
+
+    type: Literal["IndexReplaceAnswered"] = "IndexReplaceAnswered"
+
+
 class Failed(Answer):
     """No answer, and why. `retry` says whether the same question may fare better later."""
 
@@ -244,6 +261,7 @@ Asked = (
     | CountsAsked
     | FingerprintsAsked
     | FingerprintsOfAsked
+    | IndexReplaceAsked
 )
 Answered = (
     SearchAnswered
@@ -251,6 +269,7 @@ Answered = (
     | MemoryAnswered
     | CountsAnswered
     | FingerprintsAnswered
+    | IndexReplaceAnswered
     | Failed
 )
 

@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,27 +94,29 @@ async def _verify(
         records, index = await stack.enter_async_context(
             app.open_for_comparing(here.settings, here.addresses)
         )
+        look = partial(compared, here, records, index, log=log, patience_s=patience_s)
         if not repair:
-            report = await _once(here, records, index, None, log, keep, patience_s)
-            return report, None
+            return await look(keep=keep), None
         mend = await stack.enter_async_context(mending(here.kafka, here.prefix, records))
-        await _once(here, records, index, mend, log, 0, patience_s)
+        await look(keep=0, mend=mend)
         if mend.published:
             tell(f"{mend.published:,} published again; waiting for the stages, then looking again.")
             await mend.done(patience_s=patience_s)
         # What was found is not believed to be mended: it is looked at.
-        return await _once(here, records, index, None, log, keep, patience_s), mend
+        return await look(keep=keep), mend
 
 
-async def _once(
+async def compared(
     here: Located,
     records: "MemoryRecords",
     index: "Fingerprints",
-    mend: "Mending | None",
+    *,
     log: bool,
     keep: int,
     patience_s: float,
+    mend: "Mending | None" = None,
 ) -> "Report":
+    """One look at everything. With `mend`, what differs is published again on the way."""
     from pipeline.kafka.readers import group_readers
     from pipeline.kafka.records import group_of
     from pipeline.verifying.logged import compare_log

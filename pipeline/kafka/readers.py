@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -96,3 +96,42 @@ async def group_readers(
     finally:
         await consumer.stop()
         await admin.close()
+
+
+async def read_so_far(
+    connection: KafkaConnection, topic: str, group: str
+) -> dict[TopicPartition, int]:
+    """Where the group reads on, by partition; 0 where it has read nothing. Raises Unavailable."""
+    partitions = await topic_partitions(connection, topic)
+    async with _of_group(connection, group, partitions) as consumer:
+        return {tp: await consumer.committed(tp) or 0 for tp in partitions}
+
+
+async def skip_to(
+    connection: KafkaConnection, group: str, offsets: Mapping[TopicPartition, int]
+) -> None:
+    """Has a group that nobody is in read on at `offsets`, where it is not further. Raises Unavailable."""
+    async with _of_group(connection, group, list(offsets)) as consumer:
+        forward = {
+            tp: offset
+            for tp, offset in offsets.items()
+            if offset > (await consumer.committed(tp) or 0)
+        }
+        if forward:
+            await consumer.commit(forward)
+
+
+@asynccontextmanager
+async def _of_group(
+    connection: KafkaConnection, group: str, partitions: Sequence[TopicPartition]
+) -> AsyncGenerator[AIOKafkaConsumer]:
+    """A consumer that speaks for the group without being in it."""
+    consumer = AIOKafkaConsumer(**connection.options(), group_id=group, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        consumer.assign(partitions)
+        yield consumer
+    except (KafkaError, OSError) as error:
+        raise connection.named(error) from error
+    finally:
+        await consumer.stop()

@@ -5,10 +5,11 @@ built for each user and none over all, so a search costs what the user's own mem
 """
 
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import grpc
 from qdrant_client import AsyncQdrantClient, models
@@ -77,6 +78,88 @@ async def open_qdrant(
     return VectorIndex(points, shape)
 
 
+async def check_model(
+    url: str,
+    *,
+    collection: str,
+    model: str,
+    dimensions: int,
+    api_key: str | None = None,
+    grpc_port: int | None = None,
+    replication_factor: int = 1,
+    timeout_s: float = 30.0,
+) -> None:
+    """Raises Refused where the collection in use holds vectors of another model, and Unavailable."""
+    index = await open_qdrant(
+        url,
+        collection=collection,
+        model=model,
+        dimensions=dimensions,
+        api_key=api_key,
+        grpc_port=grpc_port,
+        replication_factor=replication_factor,
+        timeout_s=timeout_s,
+    )
+    await index.close()
+
+
+@asynccontextmanager
+async def fresh_collection(
+    url: str,
+    *,
+    collection: str,
+    model: str,
+    dimensions: int,
+    api_key: str | None = None,
+    grpc_port: int | None = None,
+    replication_factor: int = 1,
+    timeout_s: float = 30.0,
+) -> AsyncGenerator["FreshCollection"]:
+    """A fresh collection beside the one behind `collection`, to be filled and switched to.
+
+    It is removed at the end unless it was switched to. Raises Unavailable, Refused.
+    """
+    shape = IndexShape(model, dimensions)
+    client = _client(url, api_key, grpc_port, timeout_s)
+    fresh = FreshCollection(client, collection, _address(url), shape)
+    try:
+        await fresh.make(replication_factor, has_indexes=url != IN_PROCESS)
+        yield fresh
+    finally:
+        await fresh.leave()
+        await client.close()
+
+
+class FreshCollection:
+    """A collection that is being filled, and the name that it is to stand behind."""
+
+    def __init__(
+        self, client: AsyncQdrantClient, collection: str, address: str, shape: IndexShape
+    ) -> None:
+        self.name = f"{collection}-{uuid4().hex}"
+        self._named = QdrantPoints(client, collection, address)
+        self._shape = shape
+        self._made = self._switched = False
+        self.index = VectorIndex(QdrantPoints(client, self.name, address), shape)
+
+    async def make(self, replication_factor: int, *, has_indexes: bool) -> None:
+        """Makes the collection, empty."""
+        await self._named.make(self.name, self._shape, replication_factor)
+        self._made = True
+        if has_indexes:
+            await self._named.make_indexes(self.name)
+
+    async def switch(self) -> None:
+        """From now on who asks for the name is answered from this collection."""
+        await self._named.switch(self.name)
+        self._switched = True
+
+    async def leave(self) -> None:
+        """Removes it, unless it is in use."""
+        if self._made and not self._switched:
+            await self._named.remove(self.name)
+
+
 def _client(
     url: str, api_key: str | None, grpc_port: int | None, timeout_s: float
 ) -> AsyncQdrantClient:
@@ -110,23 +193,67 @@ class QdrantPoints:
     async def prepare(
         self, shape: IndexShape, replication_factor: int, *, has_indexes: bool
     ) -> None:
-        """Makes the collection unless it is there, and checks that it is ours. Safe to race."""
-        if not await self._call(self._client.collection_exists(self._collection)):
-            await self._make(shape, replication_factor)
-        info = await self._call(self._client.get_collection(self._collection))
+        """Makes the collection unless it is there, and checks that it is ours. Safe to race.
+
+        The name is an alias, so that a rebuild can put another collection behind it.
+        """
+        behind = await self.behind()
+        if behind is None:
+            behind = f"{self._collection}-1"
+            await self.make(behind, shape, replication_factor)
+            await self._call(
+                self._client.update_collection_aliases([_alias(self._collection, behind)])
+            )
+        info = await self._call(self._client.get_collection(behind))
         _check_shape(info, shape, self._collection)
         if has_indexes:
-            for name, kind in INDEXED.items():
-                await self._call(
-                    self._client.create_payload_index(
-                        self._collection, name, _PAYLOAD_INDEXES[kind], wait=True
-                    )
-                )
+            await self.make_indexes(behind)
 
-    async def _make(self, shape: IndexShape, replication_factor: int) -> None:
+    async def behind(self) -> str | None:
+        """The collection that the name stands for: that of the alias, or one of this very name."""
+        told = await self._call(self._client.get_aliases())
+        for alias in told.aliases:
+            if alias.alias_name == self._collection:
+                return alias.collection_name
+        there = await self._call(self._client.collection_exists(self._collection))
+        return self._collection if there else None
+
+    async def make_indexes(self, collection: str) -> None:
+        """Makes the payload indexes of a collection; what is there stays."""
+        for name, kind in INDEXED.items():
+            await self._call(
+                self._client.create_payload_index(
+                    collection, name, _PAYLOAD_INDEXES[kind], wait=True
+                )
+            )
+
+    async def switch(self, fresh: str) -> None:
+        """Puts `fresh` behind the name and removes what stood there; searches see one or the other.
+
+        A collection of the very name, made before names were aliases, goes first: for a moment there
+        is none then, and askers are told to ask again.
+        """
+        old = await self.behind()
+        if old is not None and old == self._collection:
+            await self.remove(old)
+            old = None
+        changes = [_alias(self._collection, fresh)]
+        if old is not None:
+            gone = models.DeleteAlias(alias_name=self._collection)
+            changes.insert(0, models.DeleteAliasOperation(delete_alias=gone))
+        await self._call(self._client.update_collection_aliases(changes))
+        if old is not None and old != fresh:
+            await self.remove(old)
+
+    async def remove(self, collection: str) -> None:
+        """Deletes a collection that is no longer, or not yet, behind the name."""
+        await self._call(self._client.delete_collection(collection))
+
+    async def make(self, collection: str, shape: IndexShape, replication_factor: int) -> None:
+        """Makes a collection for vectors of this shape, unless another process was faster."""
         try:
             await self._client.create_collection(
-                self._collection,
+                collection,
                 vectors_config=_vector_params(shape.dimensions),
                 sparse_vectors_config={
                     "bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)
@@ -139,7 +266,7 @@ class QdrantPoints:
             )
         except Exception as error:
             # Another process may have made it in this moment.
-            if not await self._call(self._client.collection_exists(self._collection)):
+            if not await self._call(self._client.collection_exists(collection)):
                 raise _remedy(error, self._address, self._collection) from error
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
@@ -268,13 +395,21 @@ def _check_shape(info: models.CollectionInfo, shape: IndexShape, collection: str
         )
 
 
-_ANOTHER_COLLECTION = "name another collection, one for each model, and fill it anew."
+_ANOTHER_COLLECTION = (
+    "name another collection, one for each model, or move to the new model with "
+    "`hybrid-memory rebuild --from record`."
+)
 _PAYLOAD_INDEXES: Mapping[str, Any] = {
     "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     "keyword": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
     "datetime": models.PayloadSchemaType.DATETIME,
 }
+
+
+def _alias(name: str, collection: str) -> Any:
+    made = models.CreateAlias(alias_name=name, collection_name=collection)
+    return models.CreateAliasOperation(create_alias=made)
 
 
 def _vector_params(dimensions: int) -> dict[str, models.VectorParams]:

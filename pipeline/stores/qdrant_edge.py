@@ -63,26 +63,44 @@ async def open_edge(directory: Path, *, model: str, dimensions: int) -> VectorIn
     Raises Refused where the directory has an owner, or holds the vectors of another model.
     """
     shape = IndexShape(model, dimensions)
+    lock = owned(directory)
+    try:
+        folder = directory / current(directory)
+        if not folder.exists():
+            await asyncio.to_thread(make, folder, shape)
+        return await open_folder(folder, shape, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+async def open_folder(
+    folder: Path, shape: IndexShape, lock: TextIOWrapper | None = None
+) -> VectorIndex:
+    """The index in one folder of a directory; it closes `lock` with itself. Raises Refused."""
     # One thread: the engine's calls stay in order and off the event loop.
     thread = ThreadPoolExecutor(1, thread_name_prefix="qdrant-edge")
     try:
-        lock, shard = await asyncio.get_running_loop().run_in_executor(
-            thread, _open, directory, shape
-        )
+        shard = await asyncio.get_running_loop().run_in_executor(thread, _open, folder, shape)
     except BaseException:
         thread.shutdown(wait=False)
         raise
-    return VectorIndex(EdgePoints(shard, _shard_of(directory) / "wal", lock, thread), shape)
+    return VectorIndex(EdgePoints(shard, folder / "shard" / "wal", lock, thread), shape)
 
 
 class EdgePoints:
     """Points over one open shard; it owns the thread that the shard is called in."""
 
     def __init__(
-        self, shard: edge.EdgeShard, log: Path, lock: TextIOWrapper, thread: ThreadPoolExecutor
+        self,
+        shard: edge.EdgeShard,
+        log: Path,
+        lock: TextIOWrapper | None,
+        thread: ThreadPoolExecutor,
     ) -> None:
         self._shard, self._log, self._lock, self._thread = shard, log, lock, thread
         self._logged = 0
+        self._closed = False
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         records = await self._call(self._shard.retrieve, list(ids), STATE_FIELDS, False)
@@ -132,8 +150,13 @@ class EdgePoints:
         return await self._call(self._shard.count, edge.CountRequest(filter=_filter(where)))
 
     async def close(self) -> None:
+        """Closes the shard, once."""
+        if self._closed:
+            return
+        self._closed = True
         await self._call(self._shard.close)
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
         self._thread.shutdown()
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -147,22 +170,17 @@ class EdgePoints:
             raise
 
 
-def _open(directory: Path, shape: IndexShape) -> tuple[TextIOWrapper, edge.EdgeShard]:
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = _owned(directory)
+def _open(folder: Path, shape: IndexShape) -> edge.EdgeShard:
+    check_shape(folder, shape)
+    return edge.EdgeShard.load(str(folder / "shard"))
+
+
+def current(directory: Path) -> str:
+    """The name of the folder in use: a rebuild puts another in the place of the first."""
     try:
-        index = directory / "index"
-        if not index.exists():
-            _make(directory, shape)
-        _check_shape(index, shape)
-        return lock, edge.EdgeShard.load(str(_shard_of(directory)))
-    except BaseException:
-        lock.close()
-        raise
-
-
-def _shard_of(directory: Path) -> Path:
-    return directory / "index" / "shard"
+        return (directory / "current").read_text().strip()
+    except FileNotFoundError:
+        return "index"
 
 
 def _opened(log: Path) -> Sequence[int]:
@@ -178,8 +196,9 @@ def _sync(files: Sequence[int]) -> None:
             os.close(file)
 
 
-def _owned(directory: Path) -> TextIOWrapper:
+def owned(directory: Path) -> TextIOWrapper:
     """The open lock file: the directory is ours until it is closed, or this process ends."""
+    directory.mkdir(parents=True, exist_ok=True)
     lock = (directory / "owner.lock").open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,9 +212,9 @@ def _owned(directory: Path) -> TextIOWrapper:
     return lock
 
 
-def _make(directory: Path, shape: IndexShape) -> None:
+def make(folder: Path, shape: IndexShape) -> None:
     """Makes an empty index beside its place and moves it there whole."""
-    fresh = directory / "index.new"
+    fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     shard = edge.EdgeShard.create(str(fresh / "shard"), _config(shape.dimensions))
@@ -206,10 +225,11 @@ def _make(directory: Path, shape: IndexShape) -> None:
         json.dump(asdict(shape), file)
         file.flush()
         os.fsync(file.fileno())
-    fresh.rename(directory / "index")
+    fresh.rename(folder)
 
 
-def _check_shape(index: Path, shape: IndexShape) -> None:
+def check_shape(index: Path, shape: IndexShape) -> None:
+    """Raises Refused where the folder holds the vectors of another model."""
     try:
         there = IndexShape(**json.loads((index / "shape.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -220,7 +240,8 @@ def _check_shape(index: Path, shape: IndexShape) -> None:
         raise Refused(
             f"The index in {index.parent} holds vectors of {there.model} ({there.dimensions} "
             f"dimensions), this process makes those of {shape.model} ({shape.dimensions}): go on with "
-            "the model that made them, or name another directory and fill it anew."
+            "the model that made them, or name another directory, or move to the new model with "
+            "`hybrid-memory rebuild --from record`."
         )
 
 

@@ -16,11 +16,10 @@ from pipeline import app
 from pipeline.cli import app as command_line
 from pipeline.domain.identity import memory_key, user_key
 from pipeline.embedded import Plan, Stack
-from pipeline.ports import MemoryVectors
 from pipeline.settings import Settings
-from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import Point
 from pipeline.stores.qdrant_edge import EdgePoints
+from pipeline.stores.replaceable import ReplaceableIndex
 from producers.client import MemoryClient
 from tests.conftest import running
 from tests.flow.owned import OWNER, UPSTREAM, stages
@@ -66,9 +65,8 @@ async def tamper(stack: Stack) -> None:
     settings = Settings()
     where = app.addresses(settings, stack)
     async with app.open_ports(settings, where, ["vectors"]) as ports:
-        index: MemoryVectors = ports["vectors"]
-        assert isinstance(index, VectorIndex)
-        points = index.points
+        index: ReplaceableIndex = ports["vectors"]
+        points = index.current.points
         assert isinstance(points, EdgePoints)
         lost, gone, altered = (memory_key("rider", name) for name in ("m0", "m1", "m2"))
         there = await points.fetch([altered])

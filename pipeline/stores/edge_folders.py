@@ -1,0 +1,132 @@
+"""The folders of an Edge index: the one in use, named by the file `current`, and one that is being filled.
+
+owner.lock   whose the index is
+current      the folder in use; `index` where the file is not there
+index...     shape.json and the engine's shard
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from uuid import uuid4
+
+from pipeline.errors import Refused
+from pipeline.stores.index import VectorIndex
+from pipeline.stores.points import IndexShape
+from pipeline.stores.qdrant_edge import check_shape, current, make, open_folder, owned
+from pipeline.stores.replaceable import ReplaceableIndex
+
+
+class EdgeFolders:
+    """The indexes in one directory, of which this process is the owner."""
+
+    def __init__(self, directory: Path, shape: IndexShape, lock: TextIOWrapper) -> None:
+        self._directory, self._shape, self._lock = directory, shape, lock
+
+    async def open(self, name: str) -> VectorIndex:
+        if name != current(self._directory) and not (self._directory / name).is_dir():
+            raise Refused(
+                f"There is no index {name} in {self._directory}: begin the rebuild again."
+            )
+        return await open_folder(self._directory / name, self._shape)
+
+    async def keep(self, name: str) -> None:
+        await asyncio.to_thread(keep, self._directory, name)
+
+    async def remove(self, name: str) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._directory / name, ignore_errors=True)
+
+    async def close(self) -> None:
+        self._lock.close()
+
+
+async def open_owned(directory: Path, *, model: str, dimensions: int) -> ReplaceableIndex:
+    """The index in `directory`, made if there is none, which may be replaced by a fresh one.
+
+    Raises Refused where the directory has an owner, or holds the vectors of another model.
+    """
+    shape = IndexShape(model, dimensions)
+    lock = owned(directory)
+    try:
+        name = current(directory)
+        if not (directory / name).exists():
+            await asyncio.to_thread(make, directory / name, shape)
+        folders = EdgeFolders(directory, shape, lock)
+        return ReplaceableIndex(folders, name, await folders.open(name))
+    except BaseException:
+        lock.close()
+        raise
+
+
+@asynccontextmanager
+async def fresh_folder(
+    directory: Path, *, model: str, dimensions: int
+) -> AsyncGenerator[tuple[str, VectorIndex]]:
+    """The name of a fresh index beside the one in use, and the index, to be filled.
+
+    What an interrupted rebuild has left is removed first. The folder goes at the end unless it is in use
+    by then. Close the index before its owner opens it. Raises Refused while another rebuild runs.
+    """
+    with _rebuilding(directory):
+        await asyncio.to_thread(_clear, directory)
+        name, shape = f"index-{uuid4().hex}", IndexShape(model, dimensions)
+        await asyncio.to_thread(make, directory / name, shape)
+        index = await open_folder(directory / name, shape)
+        try:
+            yield name, index
+        finally:
+            await index.close()
+            if current(directory) != name:
+                await asyncio.to_thread(shutil.rmtree, directory / name, ignore_errors=True)
+
+
+def check_folder(directory: Path, *, model: str, dimensions: int) -> None:
+    """Raises Refused where the folder in use holds the vectors of another model."""
+    check_shape(directory / current(directory), IndexShape(model, dimensions))
+
+
+def _rebuilding(directory: Path) -> TextIOWrapper:
+    """The open lock file of the one rebuild there may be."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / "rebuild.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Refused(f"Another rebuild of {directory} is running: wait for it.") from None
+    return lock
+
+
+def take_over(directory: Path, name: str) -> None:
+    """Makes `name` the index in use of a directory that nobody owns. Raises Refused where somebody does."""
+    with owned(directory):
+        old = current(directory)
+        keep(directory, name)
+        shutil.rmtree(directory / old, ignore_errors=True)
+
+
+def keep(directory: Path, name: str) -> None:
+    """Names the folder in use, atomically and for good."""
+    told = directory / "current.new"
+    with told.open("w") as file:
+        file.write(name)
+        file.flush()
+        os.fsync(file.fileno())
+    told.replace(directory / "current")
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _clear(directory: Path) -> None:
+    in_use = current(directory)
+    for folder in directory.glob("index*"):
+        if folder.name.startswith("index-") and folder.name != in_use:
+            shutil.rmtree(folder, ignore_errors=True)

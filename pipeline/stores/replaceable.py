@@ -1,0 +1,184 @@
+"""An index that is replaced by a fresh one while it answers and is written to.
+
+    adopt: every write goes to both    switch: the fresh one answers, the old one is removed
+
+Between the two whoever fills the fresh one sees to it that it gets what it has missed so far.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+
+from pipeline.domain.versions import Outcome
+from pipeline.errors import PipelineError, Refused
+from pipeline.ports import Embedding, Fingerprint
+from pipeline.stores.index import VectorIndex
+from schemas.events import Enriched
+from schemas.search import EventRef, Hit, SearchFilter
+
+ADOPTED_FOR_S = 900.0
+"""How long both are written to: whoever adopted the fresh one may have died."""
+
+log = structlog.get_logger(__name__)
+
+
+class Home(Protocol):
+    """Where the indexes are kept, each under a name."""
+
+    async def open(self, name: str) -> VectorIndex:
+        """The index of this name. Raises Refused where there is none, or it is of another model."""
+        ...
+
+    async def keep(self, name: str) -> None:
+        """From now on this is the index, after a restart too."""
+        ...
+
+    async def remove(self, name: str) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class _Held:
+    """One open index, and how many calls are under way on it."""
+
+    name: str
+    index: VectorIndex
+    calls: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    opened_at: float = field(default_factory=time.monotonic)
+    misses: bool = False
+    """Whether it lacks something that was written meanwhile."""
+
+    @asynccontextmanager
+    async def used(self) -> AsyncGenerator[VectorIndex]:
+        self.calls += 1
+        self.idle.clear()
+        try:
+            yield self.index
+        finally:
+            self.calls -= 1
+            if not self.calls:
+                self.idle.set()
+
+    async def closed(self) -> None:
+        """Closes it once nobody uses it."""
+        if self.calls:
+            await self.idle.wait()
+        await self.index.close()
+
+
+class ReplaceableIndex:
+    """MemoryVectors over the index that is current, and the one that is to replace it."""
+
+    def __init__(self, home: Home, name: str, index: VectorIndex) -> None:
+        self._home = home
+        self._current = _Held(name, index)
+        self._fresh: _Held | None = None
+        self._changing = asyncio.Lock()
+
+    @property
+    def current(self) -> VectorIndex:
+        """The index that answers now."""
+        return self._current.index
+
+    async def adopt(self, name: str) -> None:
+        async with self._changing:
+            adopted = self._fresh is not None and not self._fresh.misses and self._fresh.name
+            if name in {self._current.name, adopted}:
+                return
+            await self._abandon()
+            self._fresh = _Held(name, await self._home.open(name))
+            log.info("writing to a fresh index too", name=name)
+
+    async def switch(self, name: str) -> None:
+        async with self._changing:
+            if name == self._current.name:
+                return
+            if self._fresh is None or self._fresh.name != name or self._fresh.misses:
+                raise Refused(
+                    f"The index {name} is not written to (any more): begin the rebuild again."
+                )
+            await self._home.keep(name)
+            old, self._current, self._fresh = self._current, self._fresh, None
+            log.info("switched to the fresh index", name=name)
+            await old.closed()
+            await self._home.remove(old.name)
+
+    async def abandon(self) -> None:
+        async with self._changing:
+            await self._abandon()
+
+    async def _abandon(self) -> None:
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None:
+            await fresh.closed()
+
+    async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
+        current, fresh = self._current, self._fresh
+        async with current.used() as index:
+            if fresh is None or fresh.misses:
+                return await index.write(changes)
+            async with fresh.used():
+                outcomes = await index.write(changes)
+                await self._write_too(fresh, changes)
+                return outcomes
+
+    async def _write_too(self, fresh: _Held, changes: Sequence[Enriched]) -> None:
+        try:
+            await fresh.index.write(changes)
+        except PipelineError as error:
+            if fresh is self._current:
+                raise
+            # What misses something must not replace what is whole; and nobody else shall suffer from it.
+            fresh.misses = True
+            log.warning("the fresh index is abandoned", reason=str(error))
+        if fresh is not self._current and time.monotonic() - fresh.opened_at > ADOPTED_FOR_S:
+            fresh.misses = True
+            log.warning("the fresh index is abandoned", reason="nobody has switched to it")
+
+    async def search(
+        self,
+        user_id: str,
+        question: Embedding,
+        *,
+        filter: SearchFilter,
+        limit: int,
+        min_score: float | None,
+    ) -> Sequence[Hit]:
+        async with self._current.used() as index:
+            return await index.search(
+                user_id, question, filter=filter, limit=limit, min_score=min_score
+            )
+
+    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+        async with self._current.used() as index:
+            return await index.seen(user_id, events)
+
+    async def count(self, user_id: str | None = None) -> int:
+        async with self._current.used() as index:
+            return await index.count(user_id)
+
+    async def page(self, after: UUID | None, limit: int) -> Sequence[Fingerprint]:
+        async with self._current.used() as index:
+            return await index.page(after, limit)
+
+    async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
+        async with self._current.used() as index:
+            return await index.fingerprints_of(keys)
+
+    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
+        async with self._current.used() as index:
+            async for told in index.fingerprints():
+                yield told
+
+    async def close(self) -> None:
+        await self.abandon()
+        await self._current.closed()
+        await self._home.close()

@@ -1,0 +1,123 @@
+"""The index is made anew under writes: nothing is lost, and searches go on being answered."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from pipeline.cli import app as command_line
+from pipeline.embedded import Plan, Stack
+from producers.client import MemoryClient
+from producers.receipts import Receipt
+from tests.conftest import running
+from tests.flow.owned import OWNER, UPSTREAM, stages
+
+pytestmark = pytest.mark.connected
+
+
+@pytest.fixture(scope="module")
+async def stack_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    home = tmp_path_factory.mktemp("rebuilt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRID_MEMORY_HOME", str(home))
+        async with running(Plan(data=home / "data")) as stack:
+            yield stack
+
+
+async def command(stack: Stack, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """As in a shell; in a thread, for it brings an event loop of its own."""
+    told = [*arguments, "--json", "--data", str(stack.data)]
+    result: Result = await asyncio.to_thread(CliRunner().invoke, command_line, told)
+    assert result.stdout, result.output
+    return result.exit_code, json.loads(result.stdout)
+
+
+class Busy:
+    """Somebody who writes and searches all the time."""
+
+    def __init__(self, memory: MemoryClient, user_id: str) -> None:
+        self.receipts: list[Receipt] = []
+        self.searches = 0
+        self._memory, self._user_id = memory, user_id
+        self._until = asyncio.Event()
+
+    async def __aenter__(self) -> "Busy":
+        self._at_work = asyncio.gather(self._write(), self._search())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._until.set()
+        await self._at_work
+
+    async def _write(self) -> None:
+        while not self._until.is_set():
+            n = len(self.receipts)
+            receipt = await self._memory.remember(
+                f"Note {n} about cycling", user_id=self._user_id, memory_id=f"m{n}"
+            )
+            self.receipts.append(receipt)
+            await asyncio.sleep(0.02)
+
+    async def _search(self) -> None:
+        """The first memory is there from the beginning: it is always found."""
+        while not self._until.is_set():
+            found = await self._memory.search(
+                "The very first", user_id=f"{self._user_id}-first", timeout_s=5
+            )
+            assert [hit.text for hit in found.hits] == ["The very first"]
+            self.searches += 1
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("source", ["log", "record"])
+async def test_a_rebuild_under_writes_loses_nothing_and_silences_nobody(
+    stack_of_its_own: Stack, source: str
+) -> None:
+    stack = stack_of_its_own
+    folders = {path.name for path in stack.qdrant_path.glob("index*")}
+    async with (
+        stages(stack, (*UPSTREAM, *OWNER)),
+        MemoryClient(stack.kafka_bootstrap_servers) as memory,
+    ):
+        first = await memory.remember("The very first", user_id=f"{source}-first")
+        await first.stored(timeout_s=120)
+        async with Busy(memory, source) as busy:
+            while len(busy.receipts) < 50:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+            gone = await memory.forget("m3", user_id=source)
+            code, told = await command(stack, "rebuild", "--from", source)
+            before_the_end = len(busy.receipts)
+            await asyncio.sleep(1)
+        assert (code, told["equal"]) == (0, True), told
+        await memory.stored(busy.receipts, timeout_s=60)
+        await gone.stored(timeout_s=60)
+        assert (await command(stack, "verify"))[1]["equal"]
+        found = [
+            await memory.search(f"Note {n} about cycling", user_id=source, limit=100)
+            for n in (0, before_the_end)
+        ]
+        ids = {hit.memory_id for each in found for hit in each.hits}
+        assert {"m0", f"m{before_the_end}"} <= ids
+        assert "m3" not in ids
+        assert busy.searches > 20
+    after = {path.name for path in stack.qdrant_path.glob("index*")}
+    assert len(after) == 1
+    assert after != folders
+
+
+async def test_a_rebuild_without_stages_is_taken_up_by_the_next_ones(
+    stack_of_its_own: Stack,
+) -> None:
+    stack = stack_of_its_own
+    code, told = await command(stack, "rebuild", "--from", "record")
+    assert (code, told["equal"]) == (0, True), told
+    async with (
+        stages(stack, (*UPSTREAM, *OWNER)),
+        MemoryClient(stack.kafka_bootstrap_servers) as memory,
+    ):
+        found = await memory.search("The very first", user_id="log-first")
+        assert [hit.text for hit in found.hits] == ["The very first"]
