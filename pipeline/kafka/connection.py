@@ -15,6 +15,7 @@ from aiokafka.errors import (
     AuthenticationFailedError,
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
@@ -94,8 +95,10 @@ class KafkaConnection:
             )
         if isinstance(error, KafkaError) and not transient(error):
             return Refused(f"Kafka at {self.bootstrap_servers} refuses: {error!r}")
+        # What aiokafka says of a connection it does not get is a list of sockets.
+        why = "no connection" if isinstance(error, KafkaConnectionError) else str(error)
         return Unavailable(
-            f"Kafka at {self.bootstrap_servers} does not answer ({error}). "
+            f"Kafka at {self.bootstrap_servers} does not answer ({why}). "
             "Is it running? `hybrid-memory up` starts one here, "
             "KAFKA_BOOTSTRAP_SERVERS points at another."
         )
