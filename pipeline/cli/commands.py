@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli import (
+    chaos,
     dead,
     demo,
     docs,
@@ -121,6 +122,7 @@ for group in (
     rebuild,
     stages,
     dead,
+    chaos,
     docs,
 ):
     group.register(app)

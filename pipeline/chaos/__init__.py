@@ -1,0 +1,9 @@
+"""Chaos on real processes: events are published while everything is killed, stopped, paused and cut off.
+
+    plan      seed -> what is published, and which fault strikes when; pure
+    publishing, faults, proxy, disk     what is done to a stack of its own
+    watching  how much was in flight just then
+    reading, checking     what was acknowledged, against what the record, the index and the log hold
+
+It ends with a verdict in the words of Kafka's checkers: lost, duplicated, stale, resurrected, unseen.
+"""

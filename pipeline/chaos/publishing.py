@@ -1,0 +1,307 @@
+"""The application of a chaos run: publishes the plan's events, again and again until acknowledged.
+
+What it notes is what was promised to it: an event counts from the moment its publishing returned. One
+user's events go one after the other, those of many users side by side.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any, Self, TypeVar
+from uuid import UUID, uuid4
+
+from pipeline.chaos.checking import Fact
+from pipeline.chaos.plan import Step
+from pipeline.domain.clock import VersionClock, moment_of
+from pipeline.domain.identity import content_hash, event_id_of
+from pipeline.errors import Refused, Unavailable
+from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
+from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from producers.client import MemoryClient
+from producers.receipts import Receipt
+from schemas.events import MemoryCaptured
+from schemas.topics import CLASSIFIED, ENRICHED, EVENTS
+
+_FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+_AGAIN_S = 0.2
+_REVISE_S = 5.0
+_READERS = {
+    "events": (EVENTS, ("classifier",)),
+    "classified": (CLASSIFIED, ("embedder",)),
+    "enriched": (ENRICHED, ("record_writer", "vector_writer")),
+}
+STRANGE_HEADERS: Sequence[Sequence[tuple[str, bytes | None]]] = (
+    [("event-id", None)],
+    [("event-id", b"\xff\xfe\x00"), ("type", b"\xc3\x28")],
+    [("", b""), ("traceparent", None), ("type", b"Nonsense")],
+    [("dead-stage", b"forged"), ("event-id", b"not a uuid")],
+)
+POISON: Sequence[bytes | None] = (
+    None,
+    b"",
+    b"{",
+    b"null",
+    b"[[[[",
+    b"\xff\xfe\x00\x01",
+    b'{"type": "MemoryCaptured"}',
+    b'{"type": "MemoryEnriched", "user_id": "", "memory_id": "x"}',
+    b'{"type": "UserForgotten", "user_id": " ", "version": -1}',
+    b'{"type": "MemoryForgotten", "user_id": "\\ud800", "memory_id": "x"}',
+    b"[" * 5_000,
+    b'"' + b"x" * 200_000 + b'"',
+)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """A record as it was sent, to be sent again."""
+
+    event: MemoryCaptured
+    headers: Any
+
+
+class Publisher:
+    """Publishes steps; what was acknowledged stands in `facts`."""
+
+    def __init__(self, connection: KafkaConnection, prefix: str) -> None:
+        self.facts: list[Fact] = []
+        self.sent: Counter[UUID] = Counter()
+        """Records of each event whose id we know; each try counts."""
+        self.poison: set[tuple[tuple[str, int, int], str]] = set()
+        self.published = 0
+        self.in_progress = 0
+        """Calls that were not acknowledged yet."""
+        self.unanswered = 0
+        """Calls that ended without an acknowledgement, and were made again."""
+        self._prefix = prefix
+        self._connection = connection
+        self._clock = VersionClock()
+        self._in_turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._raw: dict[int, _Raw] = {}
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.client = await self._open.enter_async_context(
+            MemoryClient(self._connection, prefix=self._prefix)
+        )
+        self._producer: Any = await started_producer(self._connection)
+        self._open.push_async_callback(stopped_producer, self._producer)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    async def publish(self, steps: Sequence[Step]) -> None:
+        """Returns when every step was acknowledged."""
+        by_user: defaultdict[str, list[Step]] = defaultdict(list)
+        for step in steps:
+            by_user[step.user_id].append(step)
+        async with asyncio.TaskGroup() as together:
+            for user_id, mine in by_user.items():
+                together.create_task(self._in_order(user_id, mine))
+
+    async def _in_order(self, user_id: str, steps: Sequence[Step]) -> None:
+        async with self._in_turn[user_id]:
+            for batch in batches(steps):
+                await self._step(batch)
+                self.published += len(batch)
+
+    async def _step(self, batch: Sequence[Step]) -> None:
+        step = batch[0]
+        match step.kind:
+            case "captured" | "overwritten" | "refused":
+                await self._remember(batch)
+            case "revised":
+                await self._revise(step)
+            case "forgotten":
+                await self._forget(step)
+            case "user forgotten":
+                await self._forget_user(step)
+            case "keyed" | "repeated":
+                await self._remember_once(step)
+            case "raw" | "strange":
+                await self._send_new(step)
+            case "again":
+                await self._send_again(step)
+            case "poison":
+                await self._send_poison(step)
+
+    async def _remember(self, batch: Sequence[Step]) -> None:
+        memories = [
+            {"user_id": step.user_id, "memory_id": step.memory_id, **said(step)} for step in batch
+        ]
+        receipts = await self._acknowledged(lambda: self.client.remember_many(memories))
+        for step, receipt in zip(batch, receipts, strict=True):
+            self._note(step, receipt)
+
+    async def _revise(self, step: Step) -> None:
+        says = said(step)
+
+        async def revise() -> Receipt:
+            return await self.client.revise(
+                step.memory_id,
+                says["text"],
+                user_id=step.user_id,
+                metadata=says["metadata"],
+                occurred_at=says["occurred_at"],
+                timeout_s=_REVISE_S,
+            )
+
+        try:
+            self._note(step, await self._acknowledged(revise))
+        except Refused as error:
+            # So far behind are the stages that nobody knows of the memory yet: say it whole.
+            if "There is no memory" not in str(error):
+                raise
+            await self._remember([step])
+
+    async def _forget(self, step: Step) -> None:
+        receipt = await self._acknowledged(
+            lambda: self.client.forget(step.memory_id, user_id=step.user_id)
+        )
+        self.sent[receipt.event_id] += 1
+        self.facts.append(
+            Fact(receipt.event_id, step.user_id, step.memory_id, receipt.version, None)
+        )
+
+    async def _forget_user(self, step: Step) -> None:
+        receipt = await self._acknowledged(lambda: self.client.forget_user(step.user_id))
+        self.sent[receipt.event_id] += receipt.partitions
+        self.facts.append(
+            Fact(
+                receipt.event_id,
+                step.user_id,
+                None,
+                receipt.version,
+                None,
+                parts=receipt.partitions,
+            )
+        )
+
+    async def _remember_once(self, step: Step) -> None:
+        assert step.key is not None
+        event_id = event_id_of(step.user_id, step.key)
+
+        async def remember() -> Receipt:
+            self.sent[event_id] += 1
+            (receipt,) = await self.client.remember_many(
+                [{"user_id": step.user_id, "idempotency_key": step.key, **said(step)}]
+            )
+            return receipt
+
+        receipt = await self._acknowledged(remember)
+        self.facts.append(
+            Fact(
+                event_id,
+                step.user_id,
+                receipt.memory_id,
+                receipt.version,
+                content(step),
+                yields=True,
+            )
+        )
+
+    async def _send_new(self, step: Step) -> None:
+        version = self._clock.next()
+        event = MemoryCaptured(
+            event_id=uuid4(),
+            user_id=step.user_id,
+            memory_id=step.memory_id,
+            version=version,
+            published_at=moment_of(version),
+            **said(step),
+        )
+        headers: Any = as_pairs(headers_of(event))
+        if step.kind == "strange":
+            headers = STRANGE_HEADERS[step.number % len(STRANGE_HEADERS)]
+        self._raw[step.number] = _Raw(event, headers)
+        await self._send(self._raw[step.number])
+        self.facts.append(
+            Fact(event.event_id, step.user_id, step.memory_id, version, content(step))
+        )
+
+    async def _send_again(self, step: Step) -> None:
+        assert step.of is not None
+        await self._send(self._raw[step.of])
+
+    async def _send(self, raw: _Raw) -> None:
+        self.sent[raw.event.event_id] += 1
+        await self._acknowledged(
+            lambda: self._producer.send_and_wait(
+                EVENTS.under(self._prefix),
+                value_of(raw.event),
+                key=key_of(raw.event),
+                headers=list(raw.headers),
+            )
+        )
+
+    async def _send_poison(self, step: Step) -> None:
+        topic, stages = _READERS[step.topic]
+        value = POISON[step.number % len(POISON)]
+        sent = await self._acknowledged(
+            lambda: self._producer.send_and_wait(
+                topic.under(self._prefix),
+                value,
+                key=f"poison {step.number}".encode(),
+                headers=list(STRANGE_HEADERS[step.number % len(STRANGE_HEADERS)]),
+            )
+        )
+        origin = (sent.topic, sent.partition, sent.offset)
+        self.poison |= {(origin, stage) for stage in stages}
+
+    async def _acknowledged(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        self.in_progress += 1
+        try:
+            while True:
+                try:
+                    return await call()
+                except Unavailable:
+                    self.unanswered += 1
+                    await asyncio.sleep(_AGAIN_S)
+        finally:
+            self.in_progress -= 1
+
+    def _note(self, step: Step, receipt: Receipt) -> None:
+        self.sent[receipt.event_id] += 1
+        self.facts.append(
+            Fact(
+                receipt.event_id,
+                step.user_id,
+                receipt.memory_id,
+                receipt.version,
+                content(step),
+                refused=step.kind == "refused",
+            )
+        )
+
+
+def batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    """What is remembered in a row goes in one call; everything else by itself."""
+    for remembered, run in groupby(
+        steps, key=lambda step: step.kind in ("captured", "overwritten", "refused")
+    ):
+        if remembered:
+            yield list(run)
+        else:
+            yield from ([step] for step in run)
+
+
+def said(step: Step) -> dict[str, Any]:
+    """What the step says of its memory."""
+    return {
+        "text": step.text,
+        "occurred_at": _FIRST_MOMENT + timedelta(seconds=step.number),
+        "speaker": f"friend of {step.user_id}",
+        "metadata": {"note": step.number},
+    }
+
+
+def content(step: Step) -> str:
+    """The hash of what the step says."""
+    return content_hash(MemoryCaptured.model_construct(**said(step)))
