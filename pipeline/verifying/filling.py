@@ -99,14 +99,15 @@ class Filling:
         others = [e for e in events if isinstance(e, MemoryEnriched) and e.model != self.model]
         if not others:
             return events
-        anew = iter(await self.embed([_classified(event) for event in others]))
+        anew = iter(await self.embed([classified(event) for event in others]))
         return [
             next(anew) if isinstance(e, MemoryEnriched) and e.model != self.model else e
             for e in events
         ]
 
 
-def _classified(event: MemoryEnriched) -> MemoryClassified:
+def classified(event: MemoryEnriched) -> MemoryClassified:
+    """The event as it was before it was embedded."""
     names = set(MemoryClassified.model_fields) - {"type"}
     return MemoryClassified.model_construct(**{name: getattr(event, name) for name in names})
 

@@ -7,11 +7,12 @@ is switched, and the rest of the log is written after it.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from pipeline.errors import Unavailable
+from pipeline.errors import PipelineError, Unavailable
 from pipeline.kafka.asking import Asking
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.readers import group_readers, skip_to
@@ -58,7 +59,9 @@ class OfAnOwner:
             await self._publish_the_rest(filling)
             await self._tell("switch")
         except BaseException:
-            await asyncio.shield(self._tell("abandon"))
+            # Who does not hear of it goes back to one index after a while.
+            with suppress(PipelineError):
+                await asyncio.shield(self._tell("abandon"))
             raise
 
     async def _publish_the_rest(self, filling: Filling) -> None:
