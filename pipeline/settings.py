@@ -110,7 +110,8 @@ class _OurYaml(YamlConfigSettingsSource):
     def _read_file(self, file_path: Any) -> dict[str, Any]:
         try:
             read: Any = super()._read_file(file_path)
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        # A number or a date that is none, `0x_`, is a bare ValueError.
+        except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
             raise Refused(f"{file_path} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(read, dict):
             raise Refused(f"{file_path} must hold a setting a line, as in `log_level: debug`.")

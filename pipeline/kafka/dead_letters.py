@@ -8,7 +8,7 @@ that was redriven or dropped stays where it is; what became of it stands behind 
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -21,6 +21,9 @@ PREFIX = "dead-"
 REDRIVEN = "redriven"
 """How often it was redriven before; kept when it fails again."""
 _REASON_CHARS = 2_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = 253_402_300_799_000
+"""The end of the year 9999."""
 
 
 class Place(NamedTuple):
@@ -163,9 +166,10 @@ def redriven_headers(letter: Letter) -> Headers:
 def _moment(written: str | None, timestamp_ms: int) -> datetime:
     try:
         at = datetime.fromisoformat(written or "")
-    except ValueError:
-        return datetime.fromtimestamp(timestamp_ms / 1_000, UTC)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        # Whoever wrote the record may have given it any time at all.
+        return _EPOCH + timedelta(milliseconds=min(max(timestamp_ms, 0), _LAST_MS))
 
 
 def _number(written: str | None) -> int | None:

@@ -392,10 +392,12 @@ def fitting_vectors(event: MemoryEnriched, shape: IndexShape) -> PointVectors:
 
 def matrix(vectors: Vectors, width: int, name: str) -> NDArray[np.floating]:
     """`vectors` as rows of `width` finite numbers. Raises Unusable."""
-    rows = np.frombuffer(vectors.data, "<f4" if vectors.dtype == "float32" else "<f2")
-    rows = rows.reshape(vectors.shape)
-    if len(rows) and vectors.shape[1] != width:
-        raise Unusable(f"{name} has {vectors.shape[1]} dimensions, this index has {width}.")
+    count, columns = vectors.shape
+    if count and columns != width:
+        raise Unusable(f"{name} has {columns} dimensions, this index has {width}.")
+    # Without rows the columns may be any number, more than there can be too.
+    dtype = "<f4" if vectors.dtype == "float32" else "<f2"
+    rows = np.frombuffer(vectors.data, dtype).reshape(count, width)
     # Beyond what half floats can hold they would turn infinite in the index.
     if not (np.abs(rows) <= np.finfo(np.float16).max).all():
         raise Unusable(f"{name} holds a number that is not finite, or beyond 65504.")

@@ -1,0 +1,1 @@
+"""Inputs that nobody would send, at every door, by the ten thousand."""
