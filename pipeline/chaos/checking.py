@@ -20,6 +20,8 @@ from uuid import UUID
 Word = Literal["lost", "duplicated", "stale", "resurrected", "unseen"]
 WORDS: tuple[Word, ...] = ("lost", "duplicated", "stale", "resurrected", "unseen")
 STORES = ("record", "index")
+POISON_KEY = "poison "
+"""What the key of every poison record begins with; no memory's does."""
 
 MemoryName = tuple[str, str]
 """User and memory id."""
@@ -55,11 +57,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter: who set it aside, and where it came from."""
+    """One dead letter: who set it aside, and what it was."""
 
     stage: str
-    origin: tuple[str, int, int]
-    """Topic, partition, offset."""
+    key: str
     event_id: UUID | None
     reason: str
 
@@ -93,8 +94,8 @@ class Told:
     facts: Sequence[Fact]
     sent: Mapping[UUID, int]
     """How many records of each event were sent, those without an answer too."""
-    poison: frozenset[tuple[tuple[str, int, int], str]]
-    """Where each poison record went, and each stage that must have set it aside."""
+    poison: frozenset[tuple[str, str]]
+    """The key of each poison record, and each stage that must have set it aside."""
 
 
 @dataclass(frozen=True)
@@ -197,16 +198,13 @@ def _notices(facts: Iterable[Fact], notices: frozenset[tuple[UUID, str, int]]) -
 def _letters(told: Told, letters: Sequence[Letter]) -> Iterable[Finding]:
     """Each poison record and each refused text has its letter, and nothing else has one."""
     refused = {fact.event_id for fact in told.facts if fact.refused}
-    aside = {(letter.origin, letter.stage) for letter in letters}
-    for origin, stage in told.poison - aside:
-        yield Finding("lost", "dead letters", f"poison at {origin} for {stage}")
+    for key, stage in told.poison - {(letter.key, letter.stage) for letter in letters}:
+        yield Finding("lost", "dead letters", f"{key} at {stage}")
     for event_id in refused - {letter.event_id for letter in letters if letter.stage == "embedder"}:
         yield Finding("lost", "dead letters", f"refused text {event_id}")
     for letter in letters:
-        if (letter.origin, letter.stage) not in told.poison and letter.event_id not in refused:
-            what = (
-                f"{letter.event_id or letter.origin} set aside at {letter.stage}: {letter.reason}"
-            )
+        if not letter.key.startswith(POISON_KEY) and letter.event_id not in refused:
+            what = f"{letter.event_id or letter.key} set aside at {letter.stage}: {letter.reason}"
             yield Finding("lost", "dead letters", what[:300])
 
 

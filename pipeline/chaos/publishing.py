@@ -7,14 +7,16 @@ user's events go one after the other, those of many users side by side.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
 
-from pipeline.chaos.checking import Fact
+from aiokafka.errors import KafkaError
+
+from pipeline.chaos.checking import POISON_KEY, Fact
 from pipeline.chaos.plan import Step
 from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.domain.identity import content_hash, event_id_of
@@ -73,7 +75,8 @@ class Publisher:
         self.facts: list[Fact] = []
         self.sent: Counter[UUID] = Counter()
         """Records of each event whose id we know; each try counts."""
-        self.poison: set[tuple[tuple[str, int, int], str]] = set()
+        self.poison: set[tuple[str, str]] = set()
+        """The name of each poison record, and each stage that must set it aside."""
         self.published = 0
         self.in_progress = 0
         """Calls that were not acknowledged yet."""
@@ -85,17 +88,36 @@ class Publisher:
         self._in_turn: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._raw: dict[int, _Raw] = {}
         self._open = AsyncExitStack()
+        self._opened = 0
+        self._opening = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self.client = await self._open.enter_async_context(
-            MemoryClient(self._connection, prefix=self._prefix)
-        )
-        self._producer: Any = await started_producer(self._connection)
-        self._open.push_async_callback(stopped_producer, self._producer)
+        await self._open_anew(self._opened)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def _open_anew(self, opened: int) -> None:
+        """Connects again, as an application does whose producer Kafka will not listen to any more.
+
+        `opened` is the connection that was used: somebody else may have opened another meanwhile.
+        """
+        async with self._opening:
+            if opened != self._opened:
+                return
+            async with AsyncExitStack() as fresh:
+                client = MemoryClient(self._connection, prefix=self._prefix)
+                self.client = await fresh.enter_async_context(client)
+                self._producer: Any = await started_producer(self._connection)
+                fresh.push_async_callback(stopped_producer, self._producer)
+                closing = asyncio.create_task(self._open.aclose())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
+                self._open = fresh.pop_all()
+                self._opened += 1
 
     async def publish(self, steps: Sequence[Step]) -> None:
         """Returns when every step was acknowledged."""
@@ -244,26 +266,37 @@ class Publisher:
     async def _send_poison(self, step: Step) -> None:
         topic, stages = _READERS[step.topic]
         value = POISON[step.number % len(POISON)]
-        sent = await self._acknowledged(
+        name = f"{POISON_KEY}{step.number}"
+        await self._acknowledged(
             lambda: self._producer.send_and_wait(
                 topic.under(self._prefix),
                 value,
-                key=f"poison {step.number}".encode(),
+                key=name.encode(),
                 headers=list(STRANGE_HEADERS[step.number % len(STRANGE_HEADERS)]),
             )
         )
-        origin = (sent.topic, sent.partition, sent.offset)
-        self.poison |= {(origin, stage) for stage in stages}
+        self.poison |= {(name, stage) for stage in stages}
 
     async def _acknowledged(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         self.in_progress += 1
         try:
             while True:
+                opened = self._opened
                 try:
                     return await call()
                 except Unavailable:
                     self.unanswered += 1
-                    await asyncio.sleep(_AGAIN_S)
+                except (Refused, KafkaError) as error:
+                    # What Kafka answers while its disk is full says nothing of the call, and neither
+                    # does a client that was closed under it.
+                    if opened == self._opened and not isinstance(
+                        error.__cause__ or error, KafkaError
+                    ):
+                        raise
+                    self.unanswered += 1
+                    with suppress(Unavailable):
+                        await self._open_anew(opened)
+                await asyncio.sleep(_AGAIN_S)
         finally:
             self.in_progress -= 1
 

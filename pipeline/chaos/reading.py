@@ -115,11 +115,7 @@ def _letter(record: Record) -> Letter:
     headers = {name: value.decode("utf-8", "replace") for name, value in legible(record.headers)}
     return Letter(
         stage=headers["dead-stage"],
-        origin=(
-            headers["dead-topic"],
-            int(headers["dead-partition"]),
-            int(headers["dead-offset"]),
-        ),
+        key=(record.key or b"").decode("utf-8", "replace"),
         event_id=_uuid(_object(record.value).get("event_id")),
         reason=headers["dead-reason"],
     )

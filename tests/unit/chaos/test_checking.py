@@ -12,7 +12,7 @@ from pipeline.domain.versions import settle
 from schemas.events import MemoryEnriched
 from tests.builders import enriched, forgotten
 
-POISON = ("memory.events", 2, 17)
+POISON = "poison 17"
 
 
 def fact(memory_id: str | None, version: int, content: str | None, **more: object) -> Fact:
@@ -39,7 +39,7 @@ HELD = [
 ]
 LETTERS = [
     Letter("classifier", POISON, None, "is no JSON"),
-    Letter("embedder", ("memory.classified", 0, 3), REFUSED.event_id, "the model refuses"),
+    Letter("embedder", "a memory's", REFUSED.event_id, "the model refuses"),
 ]
 
 
@@ -134,7 +134,7 @@ def test_poison_and_refused_texts_must_be_set_aside(missing: Letter) -> None:
 
 
 def test_what_was_set_aside_without_cause_is_lost_even_if_a_store_has_it() -> None:
-    aside = Letter("record_writer", ("memory.enriched", 1, 5), FACTS[1].event_id, "why not")
+    aside = Letter("record_writer", "a memory's", FACTS[1].event_id, "why not")
     assert words(replace(seen(), letters=[*LETTERS, aside])) == {("lost", "dead letters")}
 
 
