@@ -146,14 +146,27 @@ class DeadLetterLimit:
         self._share = share
 
     def exceeded_by(self, *, failed: int, used: int) -> bool:
-        """Counts one batch; True when more than the allowed share of the window has failed."""
-        self._failed.extend([True] * failed + [False] * used)
-        return len(self._failed) >= self._least and self.failing > self._share
+        """Whether with one more batch more than the allowed share of the window has failed."""
+        with_it = self._with(failed, used)
+        return len(with_it) >= self._least and _share(with_it) > self._share
+
+    def count(self, *, failed: int, used: int) -> None:
+        """Counts a batch, once it is dealt with: one that comes back has not failed again."""
+        self._failed = self._with(failed, used)
 
     @property
     def failing(self) -> float:
         """The share of the latest messages that has failed, 0 to 1."""
-        return sum(self._failed) / max(len(self._failed), 1)
+        return _share(self._failed)
+
+    def _with(self, failed: int, used: int) -> deque[bool]:
+        with_it = self._failed.copy()
+        with_it.extend([True] * failed + [False] * used)
+        return with_it
+
+
+def _share(failed: Collection[bool]) -> float:
+    return sum(failed) / max(len(failed), 1)
 
 
 def redriven_headers(letter: Letter) -> Headers:

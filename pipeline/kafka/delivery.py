@@ -182,6 +182,7 @@ class StageDelivery(ConsumerRebalanceListener):
                 made.append(outgoing)
         self._stop_if_most_fail(dead, used=len(made))
         await self._publish(made, dead)
+        self._limit.count(failed=len(dead), used=len(made))
         metrics.USED.labels(self.name).inc(len(made))
         metrics.SET_ASIDE.labels(self.name).inc(len(dead))
 

@@ -27,6 +27,7 @@ class Line:
     def __init__(self, loop: VirtualLoop, network: Network, stage: Stage) -> None:
         self._loop, self._network, self._stage = loop, network, stage
         self.log = Log(network, 1, NOW_MS)
+        self._bad_by_design = False
         self.group = Group(self.log, network, stage.reads.under(PREFIX))
 
     def feed(self, values: Sequence[bytes | None]) -> None:
@@ -37,14 +38,16 @@ class Line:
         for number, value in enumerate(values):
             key = f"{number}".encode()
             self.log.append(self._stage.reads.under(PREFIX), 0, key, value, [("n", key)])
+        self._bad_by_design = len(values) > 1
         self._loop.run(self._work(), within_s=10_000, steps=400 * len(values) + 10_000)
 
     async def _work(self) -> None:
         process = Process(self._stage.name)
         producer: Any = Producer(self.log, self._network)
         delivery = StageDelivery(self._stage, producer, PREFIX, asyncio.Event(), Liveness())
-        # The inputs are bad by design: how many are too many is another test's.
-        delivery._limit = DeadLetterLimit(share=1.0)  # pyright: ignore[reportPrivateUsage]
+        if self._bad_by_design:
+            # How many are too many is another test's.
+            delivery._limit = DeadLetterLimit(share=1.0)  # pyright: ignore[reportPrivateUsage]
         broker: Any = Broker(process, self._only_group)
         delivery.subscribe(broker)
         subscription = delivery._subscriber  # pyright: ignore[reportPrivateUsage]

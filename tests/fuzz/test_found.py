@@ -4,10 +4,23 @@ from pathlib import Path
 
 import pytest
 
+from consumers import classifier
 from pipeline.cli.reaching import read_settings
 from pipeline.errors import Refused
 from pipeline.kafka.dead_letters import letter_of
+from pipeline.models.classifier import HeuristicClassifier
+from tests.fuzz.stream import Line, quiet_loop
 from tests.fuzz.test_doors import record
+
+
+def test_one_bad_message_does_not_halt_a_stage_whose_kafka_is_away() -> None:
+    with quiet_loop(0) as (loop, network):
+        line = Line(loop, network, classifier.stage(HeuristicClassifier()))
+        network.weather.refuse = 1.99
+        loop.outside(600, network.weather.clear)
+        line.feed([b"junk"])
+        assert {letter.value for letter in line.dead()} == {b"junk"}
+        assert loop.time() > 600
 
 
 @pytest.mark.parametrize("written", ["kafka_partitions: 0x_", "log_level: 2026-13-45"])
