@@ -31,6 +31,7 @@ from schemas.topics import CLASSIFIED, ENRICHED, EVENTS
 _FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 _AGAIN_S = 0.2
 _REVISE_S = 5.0
+_MOST_REFUSALS = 10
 _READERS = {
     "events": (EVENTS, ("classifier",)),
     "classified": (CLASSIFIED, ("embedder",)),
@@ -82,6 +83,8 @@ class Publisher:
         """Calls that were not acknowledged yet."""
         self.unanswered = 0
         """Calls that ended without an acknowledgement, and were made again."""
+        self.refused: list[str] = []
+        """Why a call was refused that was right: nothing is lost by it, but somebody was told wrongly."""
         self._prefix = prefix
         self._connection = connection
         self._clock = VersionClock()
@@ -165,23 +168,27 @@ class Publisher:
     async def _revise(self, step: Step) -> None:
         says = said(step)
 
-        async def revise() -> Receipt:
-            return await self.client.revise(
-                step.memory_id,
-                says["text"],
-                user_id=step.user_id,
-                metadata=says["metadata"],
-                occurred_at=says["occurred_at"],
-                timeout_s=_REVISE_S,
-            )
-
-        try:
-            self._note(step, await self._acknowledged(revise))
-        except Refused as error:
-            # So far behind are the stages that nobody knows of the memory yet: say it whole.
-            if "There is no memory" not in str(error):
+        async def revise() -> Receipt | None:
+            try:
+                return await self.client.revise(
+                    step.memory_id,
+                    says["text"],
+                    user_id=step.user_id,
+                    metadata=says["metadata"],
+                    occurred_at=says["occurred_at"],
+                    timeout_s=_REVISE_S,
+                )
+            except Refused as error:
+                if "There is no memory" in str(error):
+                    return None
                 raise
+
+        receipt = await self._acknowledged(revise)
+        if receipt is None:
+            # So far behind are the stages that nobody knows of the memory yet: say it whole.
             await self._remember([step])
+        else:
+            self._note(step, receipt)
 
     async def _forget(self, step: Step) -> None:
         receipt = await self._acknowledged(
@@ -278,27 +285,34 @@ class Publisher:
         self.poison |= {(name, stage) for stage in stages}
 
     async def _acknowledged(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Makes a call until it is acknowledged. One that is refused again and again is a bug of ours."""
         self.in_progress += 1
         try:
-            while True:
-                opened = self._opened
-                try:
-                    return await call()
-                except Unavailable:
-                    self.unanswered += 1
-                except (Refused, KafkaError) as error:
-                    # What Kafka answers while its disk is full says nothing of the call, and neither
-                    # does a client that was closed under it.
-                    if opened == self._opened and not isinstance(
-                        error.__cause__ or error, KafkaError
-                    ):
-                        raise
-                    self.unanswered += 1
-                    with suppress(Unavailable):
-                        await self._open_anew(opened)
+            for _ in range(_MOST_REFUSALS):
+                while True:
+                    opened = self._opened
+                    try:
+                        return await call()
+                    except Unavailable:
+                        await self._call_again()
+                    except (Refused, KafkaError) as error:
+                        # What Kafka answers while its disk is full says nothing of the call, and
+                        # neither does a client that was closed under it.
+                        if opened == self._opened and not _by_kafka(error):
+                            self.refused.append(str(error))
+                            break
+                        await self._call_again(opened)
                 await asyncio.sleep(_AGAIN_S)
+            raise AssertionError(f"A call is refused that is right: {self.refused[-1]}")
         finally:
             self.in_progress -= 1
+
+    async def _call_again(self, opened: int | None = None) -> None:
+        self.unanswered += 1
+        if opened is not None:
+            with suppress(Unavailable):
+                await self._open_anew(opened)
+        await asyncio.sleep(_AGAIN_S)
 
     def _note(self, step: Step, receipt: Receipt) -> None:
         self.sent[receipt.event_id] += 1
@@ -312,6 +326,10 @@ class Publisher:
                 refused=step.kind == "refused",
             )
         )
+
+
+def _by_kafka(error: Exception) -> bool:
+    return isinstance(error.__cause__ or error, KafkaError)
 
 
 def batches(steps: Sequence[Step]) -> Iterator[Sequence[Step]]:

@@ -83,6 +83,8 @@ class Report:
     verdict: Verdict
     published: int
     unanswered: int
+    refused: Sequence[str]
+    """Why a call was refused that was right."""
     lag: Mapping[str, int]
     """What was left at the end; 0 everywhere unless a stage stood still."""
     took_s: float
@@ -96,7 +98,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        return not self.verdict.findings and not self.hollow and not any(self.lag.values())
+        wrong = self.verdict.findings or self.refused or self.hollow
+        return not wrong and not any(self.lag.values())
 
 
 def in_flight_of(target: str) -> tuple[str, ...]:
@@ -201,6 +204,7 @@ class _Run:
             verdict=judged(told, seen),
             published=self._publisher.published,
             unanswered=self._publisher.unanswered,
+            refused=self._publisher.refused,
             lag=lag,
             took_s=time.monotonic() - self._began,
         )

@@ -6,6 +6,7 @@ import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,8 +62,9 @@ def chaos(
     [dim]$[/dim] hybrid-memory chaos --events 5000 --brief
     [dim]$[/dim] hybrid-memory chaos --brokers 3 --seed 7
 
-    Ends with 1 where something was lost, duplicated, stale, resurrected or unseen, or where a fault hit
-    nothing in flight and so proved nothing. Its logs are kept then.
+    Ends with 1 where something was lost, duplicated, stale, resurrected or unseen, where a call was
+    refused that was right, or where a fault hit nothing in flight and so proved nothing. Its logs are
+    kept then.
     """
     from pipeline.chaos.plan import planned
 
@@ -145,6 +147,8 @@ def picture(report: "Report") -> None:
     )
     show(_words(report))
     _show_examples(report)
+    for why, times in Counter(report.refused).most_common(EXAMPLES):
+        show(f"Refused {times} times though the call was right: {why}", style="red")
     for told in report.skipped:
         show(f"skipped: {told}", style="yellow")
     if any(report.lag.values()):
@@ -201,6 +205,7 @@ def as_json(report: "Report") -> dict[str, Any]:
         "memories": report.verdict.memories,
         "forgotten": report.verdict.forgotten,
         "dead_letters": report.verdict.dead_letters,
+        "refused": list(report.refused),
         "lag": dict(report.lag),
         "hollow": report.hollow,
         "skipped": list(report.skipped),
