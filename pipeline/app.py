@@ -30,6 +30,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 import consumers
+from pipeline.domain.weights import Weights
 from pipeline.embedded.plan import Process
 from pipeline.embedded.state import Stack
 from pipeline.errors import Refused, Unavailable
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE_S = 10.0
+SOURCES = ("mem0",)
+"""What runs beside the stages, by name: reads elsewhere and publishes here."""
 
 Prepared = TypeVar("Prepared")
 
@@ -311,7 +314,11 @@ def _openers(
             await model.close()
         return await _patiently(lambda: _open_index(settings, where, *shape))
 
+    async def weights(_: Mapping[str, Any]) -> Weights:
+        return settings.search_weights
+
     return {
+        "weights": weights,
         "embedder": embedder,
         "classifier": classifier,
         "records": records,
@@ -373,21 +380,74 @@ async def run(
     """Runs stages in this process until `until` is set. Raises what `serve` raises, and Refused."""
     from pipeline.kafka.process import serve
 
+    sources = [name for name in names if name in SOURCES]
+    names = [name for name in names if name not in SOURCES]
     wanted = _wanted(names)
+    liveness = liveness or Liveness()
     async with AsyncExitStack() as stack:
         if await _unless(until, _topics(settings, where)) is None:
             return
         ports = await _unless(until, stack.enter_async_context(open_ports(settings, where, wanted)))
         if ports is None:
             return
-        await serve(
-            where.kafka,
-            settings.topic_prefix,
-            _built(names, ports),
-            until=until,
-            liveness=liveness,
-            on_ready=on_ready,
+        running = [_poll_mem0(settings, where, until, liveness, on_ready) for _ in sources]
+        if names:
+            running.append(
+                serve(
+                    where.kafka,
+                    settings.topic_prefix,
+                    _built(names, ports),
+                    until=until,
+                    liveness=liveness,
+                    on_ready=on_ready,
+                )
+            )
+        await _together(running, until)
+
+
+async def _together(running: Sequence[Coroutine[Any, Any, None]], until: asyncio.Event) -> None:
+    """Runs all of them; the first that ends asks the others to stop, and its error is raised."""
+    tasks = [asyncio.create_task(one) for one in running]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    until.set()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        task.result()
+
+
+async def _poll_mem0(
+    settings: Settings,
+    where: Addresses,
+    until: asyncio.Event,
+    liveness: Liveness,
+    on_ready: Callable[[], None],
+) -> None:
+    from pipeline.sources.mem0 import Rules
+    from pipeline.sources.mem0_api import opened
+    from producers.mem0_poller import poll
+
+    key = settings.mem0_api_key.get_secret_value() if settings.mem0_api_key else None
+    if not key:
+        raise Refused(
+            "No Mem0: set MEM0_API_KEY, or start a stand-in with `hybrid-memory mem0-sim` and set "
+            "MEM0_API_KEY=any MEM0_HOST=http://localhost:8888."
         )
+    home = Path(platformdirs.user_cache_dir("hybrid-memory")) / "mem0"
+    await poll(
+        lambda: opened(key, settings.mem0_host, home),
+        where.kafka,
+        settings.topic_prefix,
+        interval_s=settings.sync_interval_seconds,
+        rules=Rules(
+            lag_s=settings.mem0_replica_lag_seconds,
+            sweep_interval_s=settings.sync_sweep_interval_seconds,
+            allowed_deletes=settings.mem0_allow_deletes,
+        ),
+        until=until,
+        liveness=liveness,
+        project_id=settings.mem0_project_id,
+        on_ready=on_ready,
+    )
 
 
 async def _topics(settings: Settings, where: Addresses) -> Mapping[str, int]:

@@ -32,6 +32,7 @@ from schemas.events import (
     Settled,
     Stored,
 )
+from schemas.mem0 import Mem0CycleEnded, Mem0Seen
 from schemas.search import Answer, Answered, Asked, Question
 from schemas.topics import (
     ANSWERED,
@@ -40,6 +41,8 @@ from schemas.topics import (
     DEAD,
     ENRICHED,
     EVENTS,
+    MEM0_CYCLES,
+    MEM0_SEEN,
     STORED,
     TOPICS,
     Topic,
@@ -61,6 +64,8 @@ CARRIED: Mapping[Topic, Sequence[type[Message]]] = {
     ASKED: get_args(Asked),
     ANSWERED: get_args(Answered),
     DEAD: get_args(Settled),
+    MEM0_SEEN: (Mem0Seen,),
+    MEM0_CYCLES: (Mem0CycleEnded,),
 }
 """The messages of each topic; among the dead letters anything may stand beside them."""
 
@@ -341,6 +346,10 @@ def key_described(kind: type[Message]) -> Json | None:
         return {"format": "uuid", "description": "Made of user_id."}
     if kind in CARRIED[STORED]:
         return {"description": "That of the message that was set aside."}
+    if kind in CARRIED[MEM0_SEEN]:
+        return {"description": "memory_id; a null value takes it out."}
+    if kind in CARRIED[MEM0_CYCLES]:
+        return {"description": "project_id."}
     return None
 
 

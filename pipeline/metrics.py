@@ -1,6 +1,6 @@
 """What a process has done and how long it took, as Prometheus reads it: GET /metrics beside /ready."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 USED = Counter(
     "hybrid_memory_messages_used", "Messages that a stage has done with, as it should.", ["stage"]
@@ -23,3 +23,16 @@ ANSWER_S = Histogram(
     "From a question's arrival to its answer.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+MEM0_CYCLES = Counter(
+    "hybrid_memory_mem0_cycles", "Cycles of the Mem0 poller, by how they ended.", ["outcome"]
+)
+MEM0_CHANGES = Counter(
+    "hybrid_memory_mem0_changes", "Changes seen in Mem0, by kind; errors among them.", ["kind"]
+)
+MEM0_LIMITED = Counter(
+    "hybrid_memory_mem0_limited", "Times that Mem0 answered 429 or 503: come back later."
+)
+MEM0_BEHIND_S = Gauge(
+    "hybrid_memory_mem0_behind_seconds", "Since the last complete cycle of the Mem0 poller began."
+)
+MEM0_MEMORIES = Gauge("hybrid_memory_mem0_memories", "Memories that Mem0 holds, as last seen.")

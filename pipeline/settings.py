@@ -16,6 +16,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from pipeline.domain.weights import Weights
 from pipeline.errors import Refused
 from pipeline.kafka.addresses import bootstrap_servers
 from pipeline.kafka.connection import KafkaConnection, SaslMechanism, SecurityProtocol
@@ -65,6 +66,22 @@ class Settings(BaseSettings):
     """`auto` measures at the first start which is fastest on this machine."""
     embedding_threads: int | None = Field(default=None, ge=1)
     """Of the model; all cores unless given."""
+
+    search_weights: Weights = Weights()
+    """How much each signal counts in a search, as {"dense": 0.4, "time": 0.1}; 0 switches it off."""
+
+    mem0_api_key: SecretStr | None = None
+    mem0_host: str = "https://api.mem0.ai"
+    mem0_project_id: str | None = None
+    """If given, the key must belong to it."""
+    mem0_allow_deletes: int = Field(default=0, ge=0)
+    """How many memories may disappear from Mem0 at once: said once, when the poller has asked."""
+    mem0_replica_lag_seconds: float = Field(default=60, ge=0)
+    """How far behind a replica of Mem0 may be."""
+    sync_interval_seconds: float = Field(default=60, gt=0)
+    """Between two looks at Mem0."""
+    sync_sweep_interval_seconds: float = Field(default=3_600, gt=0)
+    """Between two looks at everything that is there."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"

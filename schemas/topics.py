@@ -46,5 +46,13 @@ DEAD = Topic(
     # Beyond the largest message there can be: its origin and the reason come on top.
     max_message_bytes=3 * 1024 * 1024,
 )
+MEM0_SEEN = Topic(
+    "mem0.seen",
+    "each memory of Mem0 as the poller last saw it: its checkpoint, compacted",
+    cleanup="compact",
+)
+MEM0_CYCLES = Topic(
+    "mem0.cycles", "the last cycle of the Mem0 poller, compacted", cleanup="compact"
+)
 
-TOPICS = (EVENTS, CLASSIFIED, ENRICHED, STORED, ASKED, ANSWERED, DEAD)
+TOPICS = (EVENTS, CLASSIFIED, ENRICHED, STORED, ASKED, ANSWERED, DEAD, MEM0_SEEN, MEM0_CYCLES)

@@ -20,6 +20,8 @@ from pipeline.errors import Halted, Refused, Unavailable
 if TYPE_CHECKING:
     from pipeline.liveness import Liveness
 
+MEM0 = "mem0"
+"""What polls Mem0: no stage, but run like one."""
 STACK_PATIENCE_S = 15.0
 """How long a stage that the stack starts waits for the word of the stack."""
 
@@ -56,13 +58,17 @@ def run(
     \b
     [dim]$[/dim] hybrid-memory run classifier
     [dim]$[/dim] hybrid-memory run vector_writer query
+    [dim]$[/dim] MEM0_API_KEY=... hybrid-memory run mem0
+
+    `mem0` is no stage: it watches a Mem0 project and publishes what changes there, one process at a
+    time; a second one takes over from the first.
 
     Ends with 78 where it cannot run as configured or most messages fail: starting it again would not
     help. Ends with 75 where Kafka does not answer at the start.
     """
     from pipeline.contract import flows
 
-    known = [flow.stage for flow in flows()]
+    known = [*(flow.stage for flow in flows()), MEM0]
     unknown = [name for name in stages if name not in known]
     if unknown:
         raise Refused(f"No such stage: {', '.join(unknown)}. There are {', '.join(known)}.")

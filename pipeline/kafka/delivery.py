@@ -50,6 +50,8 @@ WORRYING_SHARE = 0.1
 
 CONSUMING: dict[str, Any] = {
     "auto_offset_reset": "earliest",
+    # What a publisher has not committed, or has given up, never happened.
+    "isolation_level": "read_committed",
     "session_timeout_ms": 15_000,
     "heartbeat_interval_ms": 3_000,
     "rebalance_timeout_ms": 60_000,
@@ -99,6 +101,8 @@ class StageDelivery(ConsumerRebalanceListener):
         self._idle.set()
         self._limit = DeadLetterLimit()
         self._subscriber: Any = None
+        self._committed: dict[TopicPartition, int] = {}
+        """By assigned partition: where the group is, as far as we have asked or told."""
         self._log = log.bind(stage=stage.name)
 
     def subscribe(self, broker: KafkaBroker) -> None:
@@ -133,6 +137,7 @@ class StageDelivery(ConsumerRebalanceListener):
     async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, assigned: Sequence[TopicPartition]
     ) -> None:
+        self._committed.clear()
         self._log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
 
     async def _take(self, taken: Sequence[Record]) -> None:
@@ -326,6 +331,7 @@ class StageDelivery(ConsumerRebalanceListener):
         try:
             if offsets:
                 await consumer.commit(offsets)
+                self._committed |= offsets
         except (CommitFailedError, IllegalStateError) as error:
             # The partitions went to another consumer, which repeats this batch: that is safe.
             self._log.warning("not committed, the group has moved on", reason=str(error))
@@ -333,6 +339,30 @@ class StageDelivery(ConsumerRebalanceListener):
             if not transient(error):
                 raise
             raise Unavailable(f"Kafka did not take the commit: {error}") from error
+
+    async def pass_markers(self) -> None:
+        """Commits past offsets without records, after a poll that found none.
+
+        The end of a transaction takes an offset too, and would look like lag for ever.
+        """
+        if self.failure.done() or not self._idle.is_set():
+            # What was polled since has not been done with.
+            return
+        consumer = self.consumer
+        passed: dict[TopicPartition, int] = {}
+        try:
+            for tp in consumer.assignment():
+                if tp not in self._committed:
+                    self._committed[tp] = await consumer.committed(tp) or 0
+                position = await consumer.position(tp)
+                if position > self._committed[tp]:
+                    passed[tp] = position
+            if passed and self._idle.is_set() and not self.failure.done():
+                await consumer.commit(passed)
+                self._committed |= passed
+        except (KafkaError, IllegalStateError) as error:
+            # It is only the look of it: the next empty poll tries again.
+            self._log.debug("not committed past the ends of transactions", reason=str(error))
 
     def _rewind(self, records: Sequence[Record]) -> None:
         """The next poll returns this batch again."""

@@ -56,8 +56,10 @@ async def serve(
             await broker.start()
         except (KafkaError, OSError) as error:
             raise connection.named(error) from error
-        for delivery in (*stages, *desks):
-            _watch(delivery.consumer, delivery.name, liveness)
+        for stage in stages:
+            _watch(stage.consumer, stage.name, liveness, on_nothing=stage.pass_markers)
+        for desk in desks:
+            _watch(desk.consumer, desk.name, liveness)
         on_ready()
         stopped = asyncio.ensure_future(until.wait())
         failures = [stage.failure for stage in stages]
@@ -69,16 +71,33 @@ async def serve(
             failure.result()
 
 
-def _watch(consumer: Any, name: str, liveness: Liveness) -> None:
+async def _nothing() -> None:
+    """Where an empty poll means nothing."""
+
+
+def _watch(
+    consumer: Any,
+    name: str,
+    liveness: Liveness,
+    on_nothing: Callable[[], Awaitable[None]] = _nothing,
+) -> None:
     """Notes each poll: FastStream keeps its loop, and when it last asked for more, to itself."""
     for poll in ("getmany", "getone"):
-        setattr(consumer, poll, _noting(getattr(consumer, poll), name, liveness))
+        setattr(consumer, poll, _noting(getattr(consumer, poll), name, liveness, on_nothing))
 
 
-def _noting(poll: Callable[..., Awaitable[Any]], name: str, liveness: Liveness) -> Any:
+def _noting(
+    poll: Callable[..., Awaitable[Any]],
+    name: str,
+    liveness: Liveness,
+    on_nothing: Callable[[], Awaitable[None]],
+) -> Any:
     async def noted(*args: Any, **kwargs: Any) -> Any:
         with liveness.polling(name):
-            return await poll(*args, **kwargs)
+            polled = await poll(*args, **kwargs)
+        if not polled:
+            await on_nothing()
+        return polled
 
     return noted
 

@@ -33,6 +33,7 @@ from schemas.events import CLASSIFIED as CLASSIFIED_EVENTS
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import PUBLISHED, SETTLED, Message, Stored
 from schemas.events import STORED as STORED_EVENTS
+from schemas.mem0 import KEPT
 from schemas.search import ANSWERED as ANSWERS
 from schemas.search import ASKED as QUESTIONS
 from schemas.search import Answer
@@ -43,6 +44,8 @@ from schemas.topics import (
     DEAD,
     ENRICHED,
     EVENTS,
+    MEM0_CYCLES,
+    MEM0_SEEN,
     STORED,
     TOPICS,
     Topic,
@@ -65,6 +68,8 @@ READERS: Mapping[Topic, TypeAdapter[Any]] = {
     ASKED: QUESTIONS,
     ANSWERED: ANSWERS,
     DEAD: SETTLED,
+    MEM0_SEEN: KEPT,
+    MEM0_CYCLES: KEPT,
 }
 BY_NAME = {kind.__name__: kind for kind in MESSAGES}
 

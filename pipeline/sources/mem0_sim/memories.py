@@ -45,7 +45,7 @@ class Memories:
     events: list[Row] = field(default_factory=list[Row])
     requests: dict[str, Row] = field(default_factory=dict[str, Row])
     """What add and delete_all promised, by event id."""
-    _log: list[Change] = field(default_factory=list[Change])
+    log: list[Change] = field(default_factory=list[Change])
     _due: list[tuple[float, Callable[[], None]]] = field(
         default_factory=list[tuple[float, Callable[[], None]]]
     )
@@ -56,10 +56,10 @@ class Memories:
     def seen(self, lag_s: float = 0.0) -> Mapping[str, Row]:
         """The rows as a replica that is `lag_s` behind has them."""
         until = self.clock() - lag_s
-        if not self._log or lag_s <= 0 or self._log[-1].at <= until:
+        if not self.log or lag_s <= 0 or self.log[-1].at <= until:
             return self.rows
         then = dict(self.rows)
-        for change in reversed(self._log):
+        for change in reversed(self.log):
             if change.at <= until:
                 break
             if change.before is None:
@@ -73,7 +73,7 @@ class Memories:
         rows = self.seen(lag_s)
         if rows is not self.rows:
             return self._sorted(row for row in rows.values() if test(row))
-        key = (len(self._log), self.order, name)
+        key = (len(self.log), self.order, name)
         if key not in self._queries:
             self._queries[key] = self._sorted(row for row in rows.values() if test(row))
             while len(self._queries) > _KEPT_QUERIES:
@@ -162,13 +162,13 @@ class Memories:
         if row is None:
             return False
         now = self.clock()
-        self._log.append(Change(now, memory_id, row))
+        self.log.append(Change(now, memory_id, row))
         self._tell("DELETE", row, None, now)
         return True
 
     def put(self, row: Row) -> None:
         """Keeps a row as it is."""
-        self._log.append(Change(self.clock(), row["id"], self.rows.get(row["id"])))
+        self.log.append(Change(self.clock(), row["id"], self.rows.get(row["id"])))
         self.rows[row["id"]] = row
 
     def later(self, what: Callable[[], None]) -> None:

@@ -1,0 +1,195 @@
+"""Mem0 -> memory.events: every change that is observed, exactly once.
+
+A cycle reads what may have changed and publishes it together with what was seen, so that a kill at any
+point repeats nothing and loses nothing. What happened to a memory between two cycles collapses into one
+change. A cycle that fails changes nothing that it has not already published; the next one goes on.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from pipeline import metrics
+from pipeline.errors import Halted, Refused, Unavailable
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.liveness import Liveness
+from pipeline.sources import mem0_ledger
+from pipeline.sources.mem0 import Mem0Reads, Rules
+from pipeline.sources.mem0_watching import Book, Tally, Watching, users_of
+from schemas.mem0 import Mem0CycleEnded
+
+NAME = "mem0"
+FEW_USERS = 10
+"""So many are told of in every cycle; of more, those whose memories changed."""
+LONGEST_PAUSE_S = 60.0
+STUCK_S = 3_600.0
+
+log = structlog.get_logger(__name__)
+
+
+class Opening(Protocol):
+    """How to get to Mem0: opened anew after each failure."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Mem0Reads]: ...
+
+
+async def poll(
+    opening: Opening,
+    connection: KafkaConnection,
+    prefix: str,
+    *,
+    interval_s: float,
+    rules: Rules,
+    until: asyncio.Event,
+    liveness: Liveness | None = None,
+    project_id: str | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Polls until `until` is set. The topics must be there.
+
+    Raises Refused where the key is not accepted or is another project's, or another poller has taken over,
+    and Halted where so much has disappeared that a person has to say whether it was meant.
+    """
+    liveness = liveness or Liveness()
+    polling = asyncio.create_task(
+        _sessions(opening, connection, prefix, interval_s, rules, liveness, project_id, on_ready)
+    )
+    stopped = asyncio.create_task(until.wait())
+    await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    # In the middle of a cycle too: what it has not published, it has not kept.
+    polling.cancel()
+    with suppress(asyncio.CancelledError):
+        await polling
+
+
+async def _sessions(
+    opening: Opening,
+    connection: KafkaConnection,
+    prefix: str,
+    interval_s: float,
+    rules: Rules,
+    liveness: Liveness,
+    project_id: str | None,
+    on_ready: Callable[[], None],
+) -> None:
+    """One session after another: each begins from what the one before it has kept."""
+    failed = 0
+    while True:
+        cycles = 0
+        try:
+            async with AsyncExitStack() as stack:
+                reads = await stack.enter_async_context(opening())
+                bound = await reads.project()
+                book = await stack.enter_async_context(mem0_ledger.opened(connection, prefix))
+                check_project(bound, book, project_id)
+                on_ready()
+                watching = Watching(reads, book, rules, clock=_now)
+                log.info("polling Mem0", project=bound, memories=len(book.seen))
+                while True:
+                    await _cycle(reads, book, watching, bound, liveness)
+                    cycles, failed = cycles + 1, 0
+                    await asyncio.sleep(interval_s)
+        except Unavailable as error:
+            failed += 1
+            metrics.MEM0_CYCLES.labels("failed").inc()
+            liveness.troubles[NAME] = str(error)
+            pause_s = min(LONGEST_PAUSE_S, interval_s, 2.0**failed) * random.uniform(0.5, 1)  # noqa: S311
+            log.warning("the cycle is tried again", reason=str(error), pause_s=round(pause_s, 1))
+            await asyncio.sleep(pause_s)
+
+
+def check_project(bound: str, book: Book, wanted: str | None) -> None:
+    """Raises Refused where the key belongs to another project than what was seen before."""
+    before = book.last.project_id if book.last else None
+    before = before or next((seen.project_id for seen in book.seen.values()), None)
+    if wanted is not None and bound != wanted:
+        raise Refused(
+            f"MEM0_API_KEY belongs to project {bound}, not to MEM0_PROJECT_ID={wanted}. Nothing was changed."
+        )
+    if before is not None and bound != before:
+        raise Refused(
+            f"MEM0_API_KEY belongs to project {bound}, but what was seen so far is of project {before}. "
+            "Nothing was changed. Use a key of that project, or a TOPIC_PREFIX of its own for this one."
+        )
+
+
+async def _cycle(
+    reads: Mem0Reads, book: Book, watching: Watching, bound: str, liveness: Liveness
+) -> None:
+    with liveness.polling(NAME):
+        if (project := await reads.project()) != bound:
+            raise Refused(
+                f"MEM0_API_KEY belonged to project {bound} and now to {project}. Nothing was changed. "
+                "Use a key of that project, or a TOPIC_PREFIX of its own for this one."
+            )
+        try:
+            ended, tally = await watching.cycle(bound)
+        except Halted:
+            metrics.MEM0_CYCLES.labels("halted").inc()
+            raise
+    liveness.troubles.pop(NAME, None)
+    _measure(ended, tally)
+    tell(ended, tally, users_of(book.seen))
+
+
+def _measure(ended: Mem0CycleEnded, tally: Tally) -> None:
+    metrics.MEM0_CYCLES.labels("complete").inc()
+    for kind, number in tally.total.items():
+        metrics.MEM0_CHANGES.labels(kind).inc(number)
+    metrics.MEM0_MEMORIES.set(ended.memories)
+    began = ended.started_at
+    metrics.MEM0_BEHIND_S.set_function(lambda: (_now() - began).total_seconds())
+
+
+def tell(ended: Mem0CycleEnded, tally: Tally, users: Counter[str]) -> None:
+    """One line a user, and a total: in words, with the numbers beside them."""
+    named = {user for user in tally.by_user if user is not None}
+    if len(users) <= FEW_USERS:
+        named |= users.keys()
+    for user in sorted(named):
+        found = tally.by_user.get(user, Counter[str]())
+        line = f"{user}: {in_words(found)}"
+        log.info(line, user=user, **numbers(found))
+    total = tally.total
+    line = f"{ended.users:,} {'user' if ended.users == 1 else 'users'}: {in_words(total)}"
+    log.info(
+        line,
+        cycle=ended.cycle,
+        **numbers(total),
+        memories=ended.memories,
+        requests=ended.requests,
+        took_s=round(ended.took_s, 2),
+    )
+
+
+def in_words(found: Counter[str]) -> str:
+    """`9 added, 1 updated, 0 deleted, 0 errors`."""
+    errors = "error" if found["error"] == 1 else "errors"
+    told: Sequence[tuple[str, str]] = [
+        ("added", "added"),
+        ("updated", "updated"),
+        ("deleted", "deleted"),
+        ("error", errors),
+    ]
+    return ", ".join(f"{found[kind]:,} {word}" for kind, word in told)
+
+
+def numbers(found: Counter[str]) -> dict[str, int]:
+    """The same for programs."""
+    return {
+        "added": found["added"],
+        "updated": found["updated"],
+        "deleted": found["deleted"],
+        "errors": found["error"],
+    }
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
