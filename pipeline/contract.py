@@ -302,6 +302,7 @@ def _id(topic: Topic) -> str:
 
 def _channel(topic: Topic, prefix: str, partitions: int) -> Json:
     kept = "delete.retention.ms" if topic.cleanup == "compact" else "retention.ms"
+    lag = topic.min_compaction_lag_ms
     names = [kind.__name__ for kind in CARRIED[topic]] or ["DeadLetter"]
     return {
         "address": topic.under(prefix),
@@ -314,6 +315,7 @@ def _channel(topic: Topic, prefix: str, partitions: int) -> Json:
                 "topicConfiguration": {
                     "cleanup.policy": [topic.cleanup],
                     kept: topic.retention_ms,
+                    **({"min.compaction.lag.ms": lag} if lag else {}),
                     "max.message.bytes": topic.max_message_bytes,
                 },
                 "bindingVersion": BINDING,

@@ -20,6 +20,8 @@ class Topic:
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = 7 * DAY_MS
     """Of a compacted topic: for how long a forgotten key is still told of."""
+    min_compaction_lag_ms: int = 0
+    """How old a record is at least before a later one of its key may replace it."""
     max_message_bytes: int = 2 * 1024 * 1024
 
     def under(self, prefix: str) -> str:
@@ -33,6 +35,9 @@ ENRICHED = Topic(
     "enriched",
     "the same, with its vectors; compacted, so that replaying it rebuilds the index",
     cleanup="compact",
+    # Compaction keeps the last record of a key, which need not be its greatest version: whoever is not
+    # further behind than events are kept sees all of them.
+    min_compaction_lag_ms=EVENTS.retention_ms,
 )
 STORED = Topic("stored", "which store has done with which event")
 ASKED = Topic("search.asked", "questions", retention_ms=HOUR_MS)

@@ -122,6 +122,8 @@ def settings_of(topic: Topic, replication_factor: int) -> dict[str, str]:
         kept: str(topic.retention_ms),
         "max.message.bytes": str(topic.max_message_bytes),
     }
+    if topic.min_compaction_lag_ms:
+        settings["min.compaction.lag.ms"] = str(topic.min_compaction_lag_ms)
     if replication_factor >= COPIES:
         # One may be away; with a single one left, what it takes could be lost with it.
         settings["min.insync.replicas"] = str(COPIES - 1)

@@ -20,3 +20,8 @@ def test_a_compacted_topic_keeps_its_tombstones_for_its_retention() -> None:
     assert settings["cleanup.policy"] == "compact"
     assert settings["delete.retention.ms"] == str(ENRICHED.retention_ms)
     assert "retention.ms" not in settings
+
+
+def test_what_is_compacted_is_kept_whole_for_as_long_as_events_are() -> None:
+    assert settings_of(ENRICHED, 1)["min.compaction.lag.ms"] == str(EVENTS.retention_ms)
+    assert "min.compaction.lag.ms" not in settings_of(EVENTS, 1)
