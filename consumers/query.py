@@ -1,14 +1,26 @@
 """memory.search.asked -> the asker's reply topic: answer what is asked about one user's memories.
 
-Thin: the index finds, the record knows. An unknown user has no memories, which is an answer.
+Thin: the index finds, the ranking weighs, the record knows. An unknown user has no memories, which is an answer.
 Safe to repeat: asking changes nothing.
 """
 
 import time
 from collections.abc import Sequence
 
+from pipeline.domain.lexical import question_terms, shared_words
+from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
+from pipeline.domain.times import periods
+from pipeline.domain.weights import Weights
 from pipeline.errors import Refused
-from pipeline.ports import Embedder, Fingerprint, MemoryRecords, MemoryVectors, Replaceable
+from pipeline.ports import (
+    Embedder,
+    Embedding,
+    Fingerprint,
+    MemoryRecords,
+    MemoryVectors,
+    Question,
+    Replaceable,
+)
 from pipeline.stage import Desk
 from schemas.search import (
     Answered,
@@ -19,6 +31,7 @@ from schemas.search import (
     FingerprintsAsked,
     FingerprintsOfAsked,
     HeldState,
+    Hit,
     IndexReplaceAnswered,
     IndexReplaceAsked,
     MemoryAnswered,
@@ -32,13 +45,15 @@ from schemas.search import (
 from schemas.topics import ASKED
 
 
-def stage(embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors) -> Desk:
+def stage(
+    embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors, weights: Weights
+) -> Desk:
     """The query desk."""
 
     async def answer(asked: Asked) -> Answered:
         match asked:
             case SearchAsked():
-                return await search(asked, embedder, vectors)
+                return await search(asked, embedder, vectors, weights)
             case ReceiptsAsked():
                 return await receipts(asked, records, vectors)
             case MemoryAsked():
@@ -91,24 +106,57 @@ def held(asked: Asked, told: Sequence[Fingerprint]) -> FingerprintsAnswered:
     )
 
 
-async def search(asked: SearchAsked, embedder: Embedder, vectors: MemoryVectors) -> SearchAnswered:
-    """The memories of the asker's user that are closest to the question."""
+async def search(
+    asked: SearchAsked, embedder: Embedder, vectors: MemoryVectors, weights: Weights
+) -> SearchAnswered:
+    """The memories of the asker's user that answer the question best."""
     began = time.perf_counter()
-    (question,) = await embedder.embed([asked.text])
+    (embedding,) = await embedder.embed([asked.text])
     embedded = time.perf_counter()
-    hits = await vectors.search(
-        asked.user_id,
-        question,
-        filter=asked.filter,
-        limit=asked.limit,
-        min_score=asked.min_score,
-    )
+    if asked.mode == "dense":
+        hits = await vectors.search(
+            asked.user_id,
+            embedding,
+            filter=asked.filter,
+            limit=asked.limit,
+            min_score=asked.min_score,
+        )
+    else:
+        hits = await weighed(asked, embedding, vectors, weights)
     return SearchAnswered(
         question_id=asked.question_id,
         hits=tuple(hits),
         embed_ms=(embedded - began) * 1_000,
         search_ms=(time.perf_counter() - embedded) * 1_000,
     )
+
+
+async def weighed(
+    asked: SearchAsked, embedding: Embedding, vectors: MemoryVectors, weights: Weights
+) -> Sequence[Hit]:
+    """What meaning and words have found, ranked by all that speaks for it."""
+    found = await vectors.candidates(
+        asked.user_id,
+        Question(embedding, question_terms(asked.text)),
+        filter=asked.filter,
+        mode=asked.mode,
+        depth=max(DEPTH, asked.limit),
+    )
+    hits = ranked(
+        found,
+        Heard(words_of(asked.text), periods(asked.text, asked.asked_at), asked.asked_at),
+        weights,
+        limit=asked.limit,
+        min_score=asked.min_score,
+        explain=asked.explain,
+    )
+    return [matching(asked, hit) for hit in hits] if asked.explain else hits
+
+
+def matching(asked: SearchAsked, hit: Hit) -> Hit:
+    """The hit with the words that it shares with the question."""
+    said = f"{hit.speaker or ''} {hit.text}"
+    return hit.model_copy(update={"matched": shared_words(asked.text, said)})
 
 
 async def known(asked: MemoryAsked, records: MemoryRecords) -> MemoryAnswered:

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from pipeline.domain.ranking import Candidate
 from pipeline.domain.versions import Known, Outcome
-from schemas.events import Domain, Enriched, Published
-from schemas.search import EventRef, Hit, KnownMemory, SearchFilter
+from schemas.events import Domain, Enriched, Published, SparseVector
+from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
 Floats = NDArray[np.float32]
 """A matrix or a vector of float32."""
@@ -31,6 +32,15 @@ class Embedding:
     """dimensions, normalised."""
     tokens: Halves
     """tokens x 64, each normalised; stop words and punctuation left out; may have no rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as the index is asked it."""
+
+    embedding: Embedding
+    terms: SparseVector
+    """Its words as BM25 counts them, each once; none where it has stop words only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +192,15 @@ class MemoryVectors(Fingerprints, Protocol):
         """The closest memories of `user_id`, best first; equal scores in the order of their ids.
 
         Raises Refused without a user.
+        """
+        ...
+
+    async def candidates(
+        self, user_id: str, question: Question, *, filter: SearchFilter, mode: Mode, depth: int
+    ) -> Sequence[Candidate]:
+        """What may answer the question: the `depth` closest by meaning, and as many by words.
+
+        In any order; `pipeline.domain.ranking` ranks them. Raises Refused without a user.
         """
         ...
 

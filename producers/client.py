@@ -56,6 +56,7 @@ from schemas.search import (
     KnownMemory,
     MemoryAnswered,
     MemoryAsked,
+    Mode,
     SearchAnswered,
     SearchAsked,
     SearchFilter,
@@ -280,11 +281,16 @@ class MemoryClient:
         limit: int = 10,
         min_score: float | None = None,
         filter: SearchFilter | Mapping[str, Any] | None = None,
+        mode: Mode = "hybrid",
+        explain: bool = False,
         timeout_s: float = 10.0,
     ) -> SearchAnswered:
-        """The user's memories that are closest to `text`, best first.
+        """The user's memories that answer `text` best, best first.
 
-        `limit` is 1 to 100, `min_score` a cosine similarity. `filter` may name `domain`, `topics` (any
+        `mode` finds by meaning and by words ("hybrid"), by meaning alone ("dense") or by words alone
+        ("lexical"). `limit` is 1 to 100; `min_score` leaves out what scores less: a cosine where the mode
+        is dense, otherwise what all signals weigh together, 1 where everything speaks for a memory. With
+        `explain` each hit tells what every signal gave, and which words matched. `filter` may name `domain`, `topics` (any
         of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
         `app_id`, `run_id` and `metadata` (each key with its value): all must hold. A user nobody knows
         has no memories.
@@ -300,6 +306,8 @@ class MemoryClient:
                 limit=limit,
                 min_score=min_score,
                 filter=narrowed,
+                mode=mode,
+                explain=explain,
             ),
             timeout_s,
         )

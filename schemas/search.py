@@ -25,6 +25,10 @@ MAX_RECEIPTS = 500
 MAX_FINGERPRINTS = 2_000
 
 
+Mode = Literal["hybrid", "dense", "lexical"]
+"""How a search finds: by meaning and by words, by meaning alone (cosine), or by words alone (BM25)."""
+
+
 class ReplyTo(BaseModel):
     """Where the asker listens."""
 
@@ -79,6 +83,9 @@ class SearchAsked(UserQuestion):
 
     type: Literal["SearchAsked"] = "SearchAsked"
     text: Text
+    mode: Mode = "hybrid"
+    explain: bool = False
+    """Whether each hit tells what every signal gave, and which words matched."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
     min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
     filter: SearchFilter = SearchFilter()
@@ -172,7 +179,11 @@ class Hit(KnownMemory):
     """One memory that was found."""
 
     score: FiniteFloat
-    """Cosine similarity, -1 to 1."""
+    """-1 to 1: the cosine similarity where the mode is dense, otherwise what the signals weigh together."""
+    signals: dict[str, FiniteFloat] = {}
+    """What each signal gave, 0 to 1 each (a cosine from -1); told where an explanation was asked for."""
+    matched: tuple[str, ...] = ()
+    """Words of the question that the memory has in some form; told with the signals."""
 
 
 class SearchAnswered(Answer):

@@ -34,8 +34,15 @@ def search(
     ] = 10,
     min_score: Annotated[
         float | None,
-        typer.Option(min=-1, max=1, help="Cosine similarity at least.", show_default=False),
+        typer.Option(min=-1, max=1, help="A score at least so good.", show_default=False),
     ] = None,
+    mode: Annotated[
+        Literal["hybrid", "dense", "lexical"],
+        typer.Option(help="Find by meaning and words, by meaning alone, or by words alone."),
+    ] = "hybrid",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell what speaks for each hit.")
+    ] = False,
     domain: Annotated[
         Literal["coding", "business", "other"] | None,
         typer.Option(help="Only about this.", show_default=False),
@@ -67,6 +74,7 @@ def search(
     \b
     [dim]$[/dim] hybrid-memory search "dinner ideas" --user alice
     [dim]$[/dim] hybrid-memory search "flaky tests" --user alice --domain coding --after 2025-06-01
+    [dim]$[/dim] hybrid-memory search "what did Ana plan in May?" --user alice --explain
     """
     filter_: dict[str, Any] = {
         "domain": domain,
@@ -87,6 +95,8 @@ def search(
             limit=limit,
             min_score=min_score,
             filter=filter_,
+            mode=mode,
+            explain=explain,
             timeout_s=timeout,
         )
     )
@@ -117,8 +127,18 @@ def table(hits: "tuple[Hit, ...]") -> Table:
     for hit in hits:
         known = (moment(hit.occurred_at), about(hit), on_one_line(hit.memory_id))
         said = Text(on_one_line(hit.text, 400))
-        made.add_row(f"{hit.score:.3f}", said.append("\n" + "  ".join(known), "dim"))
+        said.append("\n" + "  ".join(known), "dim")
+        if hit.signals:
+            said.append("\n" + why(hit), "cyan")
+        made.add_row(f"{hit.score:.3f}", said)
     return made
+
+
+def why(hit: "Hit") -> str:
+    """What speaks for a hit: its signals, and the words that matched."""
+    told = [f"{name} {value:.2f}" for name, value in hit.signals.items() if value]
+    words = [on_one_line(word) for word in hit.matched]
+    return "  ".join([*told, *(["words: " + ", ".join(words)] if words else [])])
 
 
 def about(hit: "Hit") -> str:

@@ -111,6 +111,13 @@ def question_terms(text: str) -> SparseVector:
     return _sparse(dict.fromkeys(_terms(text), 1.0))
 
 
+def shared_words(question: str, text: str) -> tuple[str, ...]:
+    """The words of a question that a text has, in any of their forms, in the question's order."""
+    there = set(_terms(text))
+    words = dict.fromkeys(_words(question))
+    return tuple(word for word in words if there.intersection(_terms_of(word)))
+
+
 def _sparse(weights: dict[int, float]) -> SparseVector:
     indices = sorted(weights)
     return SparseVector(indices=tuple(indices), values=tuple(weights[index] for index in indices))

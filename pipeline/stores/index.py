@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+import numpy as np
+
 from pipeline.domain.identity import memory_key, user_key
+from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Outcome, erased, runs
-from pipeline.ports import Embedding, Fingerprint, Floats
+from pipeline.ports import Embedding, Fingerprint, Floats, Question
 from pipeline.stores.points import (
     ANY_POINT,
     ANY_STATE,
@@ -19,8 +22,10 @@ from pipeline.stores.points import (
     Every,
     Found,
     IndexShape,
+    Nearest,
     Payload,
     Point,
+    candidates,
     counted,
     erased_by,
     fingerprint,
@@ -36,7 +41,7 @@ from pipeline.stores.points import (
 )
 from pipeline.stores.states import Erased, Watermark, decide, is_done, named_user
 from schemas.events import Enriched, MemoryEnriched, UserForgotten
-from schemas.search import EventRef, Hit, SearchFilter
+from schemas.search import EventRef, Hit, Mode, SearchFilter
 
 _SPARE = 8
 """Points read beyond the limit, to see whether a tie goes on there."""
@@ -59,8 +64,8 @@ class Points(Protocol):
         """Returns when all that was put would outlive a power cut."""
         ...
 
-    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
-        """At most `limit` points that meet `where`, closest first."""
+    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
+        """For each request the points that meet `where`, closest first; one request to the engine."""
         ...
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
@@ -152,15 +157,41 @@ class VectorIndex:
         where = searched(user_id, filter)
         text = fitting_question(question.text, self.shape)
         wanted = limit + _SPARE
-        found = await self.points.nearest(text, where, wanted)
+        found = await self._closest(text, where, wanted)
         # Many texts of a user may be the same: which of them are told must not be left to chance.
         while len(found) == wanted < _MOST and rounded(found[limit - 1].score) == rounded(
             found[-1].score
         ):
             wanted *= 4
-            found = await self.points.nearest(text, where, wanted)
+            found = await self._closest(text, where, wanted)
         hits = sorted(map(hit, found), key=lambda hit: (-hit.score, hit.memory_id))
         return [hit for hit in hits[:limit] if min_score is None or hit.score >= min_score]
+
+    async def _closest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
+        (found,) = await self.points.ask([Nearest("text", text, limit)], where)
+        return found
+
+    async def candidates(
+        self, user_id: str, question: Question, *, filter: SearchFilter, mode: Mode, depth: int
+    ) -> Sequence[Candidate]:
+        where = searched(user_id, filter)
+        requests = self._requests(question, mode, depth)
+        found = await self.points.ask(list(requests.values()), where) if requests else ()
+        return candidates(question, dict(zip(requests, found, strict=True)), depth)
+
+    def _requests(self, question: Question, mode: Mode, depth: int) -> dict[Signal, Nearest]:
+        """What to ask the engine; tokens only place what meaning and words have found."""
+        text = fitting_question(question.embedding.text, self.shape)
+        requests: dict[Signal, Nearest] = {}
+        if mode != "lexical":
+            requests["dense"] = Nearest("text", text, depth)
+        if mode != "dense" and question.terms.indices:
+            requests["lexical"] = Nearest("bm25", question.terms, depth)
+        if mode == "hybrid" and len(question.embedding.tokens):
+            among = tuple(requests.values())
+            tokens = question.embedding.tokens.astype(np.float32)
+            requests["tokens"] = Nearest("tokens", tokens, len(among) * depth, among)
+        return requests
 
     async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
         mark_key = user_key(named_user(user_id))

@@ -3,7 +3,9 @@
 Each passes the contract suite of its port. Nothing here outlives the process.
 """
 
+import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -27,8 +29,10 @@ from pipeline.stores.points import (
     HasId,
     IndexShape,
     Is,
+    Nearest,
     Payload,
     Point,
+    PointVectors,
     Some,
     Within,
     replaceable,
@@ -53,6 +57,7 @@ from schemas.events import (
     MemoryForgotten,
     Published,
     Said,
+    SparseVector,
     UserForgotten,
 )
 from schemas.search import EventRef, KnownMemory
@@ -81,14 +86,31 @@ class PointsInMemory:
     async def settle(self) -> None:
         pass
 
-    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
+    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
         met = [point for point in self._points.values() if holds(where, point)]
-        found = [
-            Found(point.payload, _cosine(text, point.vectors.text))
-            for point in met
-            if point.vectors
+        return [
+            [Found(point.payload, score) for point, score in self._nearest(request, met)]
+            for request in requests
         ]
-        return sorted(found, key=lambda found: -found.score)[:limit]
+
+    def _nearest(self, request: Nearest, met: Sequence[Point]) -> Sequence[tuple[Point, float]]:
+        if request.among:
+            among = [self._nearest(each, met) for each in request.among]
+            met = list({point.id: point for found in among for point, _ in found}.values())
+        rarity = self._rarity() if request.using == "bm25" else {}
+        scored = [(point, _score(request, point.vectors, rarity)) for point in met if point.vectors]
+        found = [(point, score) for point, score in scored if score is not None]
+        return sorted(found, key=lambda each: -each[1])[: request.limit]
+
+    def _rarity(self) -> Mapping[int, float]:
+        """The IDF of each term, as Qdrant has it: over all points with words, of all users."""
+        own = [point.vectors.bm25.indices for point in self._points.values() if point.vectors]
+        there = [indices for indices in own if indices]
+        counts = Counter(index for indices in there for index in indices)
+        return {
+            term: math.log(1 + (len(there) - count + 0.5) / (count + 0.5))
+            for term, count in counts.items()
+        }
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         met = [point for point in self._points.values() if holds(where, point)]
@@ -100,6 +122,24 @@ class PointsInMemory:
 
     async def close(self) -> None:
         pass
+
+
+def _score(request: Nearest, vectors: PointVectors, rarity: Mapping[int, float]) -> float | None:
+    """None where the point has no such vector, or no word of the question."""
+    asked = request.vector
+    if isinstance(asked, SparseVector):
+        own = dict(zip(vectors.bm25.indices, vectors.bm25.values, strict=True))
+        shared = [(index, value) for index, value in _terms(asked) if index in own]
+        return sum(rarity[i] * value * own[i] for i, value in shared) if shared else None
+    if request.using == "text":
+        return _cosine(asked, vectors.text)
+    if not len(vectors.tokens):
+        return None
+    return float((asked @ vectors.tokens.astype(np.float32).T).max(axis=1).sum())
+
+
+def _terms(vector: SparseVector) -> Sequence[tuple[int, float]]:
+    return list(zip(vector.indices, vector.values, strict=True))
 
 
 def holds(condition: Condition, point: Point) -> bool:

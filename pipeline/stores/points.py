@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Known, Stamp
 from pipeline.errors import Unusable
-from pipeline.ports import Fingerprint, Floats, Halves
+from pipeline.ports import Fingerprint, Floats, Halves, Question
 from pipeline.stores.states import Erased, State, Watermark, known_of, named_user
 from schemas.events import MemoryEnriched, SparseVector, UserForgotten, Vectors
-from schemas.search import Hit, SearchFilter
+from schemas.search import Hit, KnownMemory, SearchFilter
 
 TOKEN_DIMENSIONS = 64
 _GREATEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -105,7 +106,18 @@ class Found:
 
     payload: Payload
     score: float
-    """Cosine similarity."""
+    """By the vector that was asked: cosine, BM25, or the sum of each token's best match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """One request: the points closest to a vector, or to each row of a matrix."""
+
+    using: Literal["text", "tokens", "bm25"]
+    vector: NDArray[np.floating] | SparseVector
+    limit: int
+    among: tuple["Nearest", ...] = ()
+    """Only what these find."""
 
 
 # Conditions, as small as every engine has them.
@@ -345,22 +357,63 @@ def fingerprint(id: UUID, payload: Payload) -> Fingerprint:
 
 
 def hit(found: Found) -> Hit:
-    """What the asker is told."""
-    payload = found.payload
-    return Hit(
-        memory_id=payload["memory_id"],
-        text=payload["text"],
-        score=rounded(found.score),
-        occurred_at=datetime.fromisoformat(payload["occurred_at"]),
-        speaker=payload.get("speaker"),
-        agent_id=payload.get("agent_id"),
-        app_id=payload.get("app_id"),
-        run_id=payload.get("run_id"),
-        domain=payload["domain"],
-        topics=tuple(payload["topics"]),
-        metadata=payload["metadata"],
-        version=payload["version"],
-    )
+    """What the asker is told of the closest by meaning."""
+    return Hit(**_known_fields(found.payload), score=rounded(found.score))
+
+
+def candidates(
+    question: Question, found: Mapping[Signal, Sequence[Found]], depth: int
+) -> Sequence[Candidate]:
+    """What was found, by memory, with what each signal gave on a scale of its own: 0 to 1.
+
+    A memory that is not among the closest by meaning is less close than all of them: the least close one
+    stands for it.
+    """
+    payloads = {one.payload["memory_id"]: one.payload for told in found.values() for one in told}
+    given: dict[str, dict[Signal, float]] = {memory_id: {} for memory_id in payloads}
+    for signal, told in found.items():
+        scale = _scale(signal, question, told)
+        for one in told:
+            given[one.payload["memory_id"]][signal] = rounded(one.score / scale)
+    close = found.get("dense", ())
+    if len(close) >= depth:
+        for signals in given.values():
+            signals.setdefault("dense", rounded(close[-1].score))
+    return [
+        Candidate(
+            memory=KnownMemory(**_known_fields(payload)),
+            importance=payload.get("importance", 0.0),
+            signals=given[memory_id],
+        )
+        for memory_id, payload in payloads.items()
+    ]
+
+
+def _scale(signal: Signal, question: Question, told: Sequence[Found]) -> float:
+    """What a full match scores: as many tokens as the question has, or the best of all by words."""
+    match signal:
+        case "tokens":
+            return max(len(question.embedding.tokens), 1)
+        case "lexical":
+            return max((one.score for one in told), default=0.0) or 1.0
+        case _:
+            return 1.0
+
+
+def _known_fields(payload: Payload) -> dict[str, Any]:
+    return {
+        "memory_id": payload["memory_id"],
+        "text": payload["text"],
+        "occurred_at": datetime.fromisoformat(payload["occurred_at"]),
+        "speaker": payload.get("speaker"),
+        "agent_id": payload.get("agent_id"),
+        "app_id": payload.get("app_id"),
+        "run_id": payload.get("run_id"),
+        "domain": payload["domain"],
+        "topics": tuple(payload["topics"]),
+        "metadata": payload["metadata"],
+        "version": payload["version"],
+    }
 
 
 def rounded(score: float) -> float:

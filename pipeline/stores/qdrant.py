@@ -17,7 +17,6 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
-from pipeline.ports import Floats
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
     INDEXED,
@@ -33,6 +32,7 @@ from pipeline.stores.points import (
     HasId,
     IndexShape,
     Is,
+    Nearest,
     Payload,
     Point,
     PointVectors,
@@ -40,6 +40,7 @@ from pipeline.stores.points import (
     Within,
     replaceable,
 )
+from schemas.events import SparseVector
 
 IN_PROCESS = ":memory:"
 """The address of the client's local mode: slow, forgets everything, needs no server."""
@@ -292,18 +293,13 @@ class QdrantPoints:
     async def settle(self) -> None:
         """Nothing to do: every write waited for the server."""
 
-    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
-        response = await self._call(
-            self._client.query_points(
-                self._collection,
-                query=text.tolist(),
-                using="text",
-                query_filter=_filter(where),
-                limit=limit,
-                with_payload=True,
+    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
+        told = await self._call(
+            self._client.query_batch_points(
+                self._collection, [_request(request, _filter(where)) for request in requests]
             )
         )
-        return [Found(point.payload or {}, point.score) for point in response.points]
+        return [[Found(p.payload or {}, p.score) for p in response.points] for response in told]
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         # The offset is the first point of the page, so the one before it comes again.
@@ -453,6 +449,27 @@ def pieces(points: Sequence[Point]) -> Sequence[Sequence[Point]]:
 def _numbers(point: Point) -> int:
     vectors = point.vectors
     return vectors.text.size + vectors.tokens.size + vectors.topics.size if vectors else 0
+
+
+def _request(request: Nearest, where: models.Filter) -> models.QueryRequest:
+    return models.QueryRequest(
+        query=_nearest(request),
+        using=request.using,
+        filter=where,
+        limit=request.limit,
+        with_payload=True,
+        prefetch=[
+            models.Prefetch(query=_nearest(each), using=each.using, filter=where, limit=each.limit)
+            for each in request.among
+        ],
+    )
+
+
+def _nearest(request: Nearest) -> Any:
+    vector = request.vector
+    if isinstance(vector, SparseVector):
+        return models.SparseVector(indices=list(vector.indices), values=list(vector.values))
+    return vector.tolist()
 
 
 def _point(point: Point) -> models.PointStruct:

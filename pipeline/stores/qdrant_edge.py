@@ -25,7 +25,6 @@ from uuid import UUID
 import qdrant_edge as edge
 
 from pipeline.errors import Refused, Unavailable
-from pipeline.ports import Floats
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
     INDEXED,
@@ -41,6 +40,7 @@ from pipeline.stores.points import (
     HasId,
     IndexShape,
     Is,
+    Nearest,
     Payload,
     Point,
     PointVectors,
@@ -48,6 +48,7 @@ from pipeline.stores.points import (
     Within,
     replaceable,
 )
+from schemas.events import SparseVector
 
 _PIECE = 32
 """Points written at once: some 5 ms."""
@@ -127,15 +128,25 @@ class EdgePoints:
         files = await self._call(_opened, self._log)
         await asyncio.to_thread(_sync, files)
 
-    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
-        request = edge.QueryRequest(
-            limit=limit,
-            query=edge.Query.Nearest(text.tolist(), using="text"),
-            filter=_filter(where),
-            with_payload=True,
-        )
-        scored = await self._call(self._shard.query, request)
-        return [Found(point.payload or {}, point.score) for point in scored]
+    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
+        return await self._call(self._ask, requests, _filter(where))
+
+    def _ask(self, requests: Sequence[Nearest], where: edge.Filter) -> Sequence[Sequence[Found]]:
+        asked = [
+            edge.QueryRequest(
+                limit=request.limit,
+                query=_nearest(request),
+                filter=where,
+                with_payload=True,
+                prefetches=[
+                    edge.Prefetch(limit=each.limit, query=_nearest(each), filter=where)
+                    for each in request.among
+                ],
+            )
+            for request in requests
+        ]
+        told = [self._shard.query(request) for request in asked]
+        return [[Found(point.payload or {}, point.score) for point in found] for found in told]
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         # The offset is the first point of the page, so the one before it comes again.
@@ -280,6 +291,14 @@ def _config(dimensions: int) -> edge.EdgeConfig:
         sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         hnsw_config=_PLAIN,
     )
+
+
+def _nearest(request: Nearest) -> Any:
+    vector = request.vector
+    if isinstance(vector, SparseVector):
+        sparse = edge.SparseVector(list(vector.indices), list(vector.values))
+        return edge.Query.Nearest(sparse, using=request.using)
+    return edge.Query.Nearest(vector.tolist(), using=request.using)
 
 
 def _point(point: Point) -> edge.Point:

@@ -15,12 +15,13 @@ from uuid import UUID
 
 import structlog
 
+from pipeline.domain.ranking import Candidate
 from pipeline.domain.versions import Outcome
 from pipeline.errors import PipelineError, Refused
-from pipeline.ports import Embedding, Fingerprint
+from pipeline.ports import Embedding, Fingerprint, Question
 from pipeline.stores.index import VectorIndex
 from schemas.events import Enriched
-from schemas.search import EventRef, Hit, SearchFilter
+from schemas.search import EventRef, Hit, Mode, SearchFilter
 
 ADOPTED_FOR_S = 900.0
 """How long both are written to: whoever adopted the fresh one may have died."""
@@ -156,6 +157,12 @@ class ReplaceableIndex:
             return await index.search(
                 user_id, question, filter=filter, limit=limit, min_score=min_score
             )
+
+    async def candidates(
+        self, user_id: str, question: Question, *, filter: SearchFilter, mode: Mode, depth: int
+    ) -> Sequence[Candidate]:
+        async with self._current.used() as index:
+            return await index.candidates(user_id, question, filter=filter, mode=mode, depth=depth)
 
     async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
         async with self._current.used() as index:

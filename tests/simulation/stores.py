@@ -5,9 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from pipeline.domain.versions import Outcome
-from pipeline.ports import Floats
 from pipeline.stores.memory import PointsInMemory, RecordsInMemory
-from pipeline.stores.points import Condition, Every, Found, Payload, Point
+from pipeline.stores.points import Condition, Every, Found, Nearest, Payload, Point
 from schemas.events import Enriched
 from tests.simulation.network import Network, finished
 
@@ -78,8 +77,8 @@ class RemotePoints:
         # Pages of two, so that there is something between them.
         return await self._ask(lambda: finished(self._disk.points.page(where, after))[:2])
 
-    async def nearest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
-        return await self._ask(lambda: finished(self._disk.points.nearest(text, where, limit)))
+    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
+        return await self._ask(lambda: finished(self._disk.points.ask(requests, where)))
 
     async def count(self, where: Condition) -> int:
         return await self._ask(lambda: finished(self._disk.points.count(where)))

@@ -1,0 +1,24 @@
+"""How much each signal of a search counts."""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each signal counts; 0 switches it off."""
+
+    dense: float = 0.4
+    lexical: float = 0.4
+    tokens: float = 0.4
+    speaker: float = 0.08
+    """That the question names who said it."""
+    time: float = 0.1
+    """That it happened when the question says."""
+    importance: float = 0.0
+    recency: float = 0.0
+    half_life_days: float = 30.0
+    """Of recency: after so many days it counts half."""
+
+    def __post_init__(self) -> None:
+        if min(getattr(self, field.name) for field in fields(self)) < 0 or not self.half_life_days:
+            raise ValueError("weights are 0 or more, and the half-life is more than 0")

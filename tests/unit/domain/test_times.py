@@ -1,0 +1,77 @@
+"""The times that a question names."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.domain.times import MOST, Period, periods
+
+NOW = datetime(2025, 3, 12, 15, 30, tzinfo=UTC)  # a Wednesday
+
+day = datetime.fromisoformat
+
+
+def told(question: str) -> list[tuple[str, str]]:
+    return [(f"{p.since:%Y-%m-%d}", f"{p.until:%Y-%m-%d}") for p in periods(question, NOW)]
+
+
+@pytest.mark.parametrize(
+    ("question", "since", "until"),
+    [
+        ("What happened on 8 May, 2023?", "2023-05-08", "2023-05-09"),
+        ("What happened on May 8th 2023?", "2023-05-08", "2023-05-09"),
+        ("the 3rd of June 2024", "2024-06-03", "2024-06-04"),
+        ("In February 2025, during a talk", "2025-02-01", "2025-03-01"),
+        ("on 2024-02-03", "2024-02-03", "2024-02-04"),
+        ("what changed in 2023?", "2023-01-01", "2024-01-01"),
+        ("yesterday's dinner", "2025-03-11", "2025-03-12"),
+        ("what do I do today?", "2025-03-12", "2025-03-13"),
+        ("last week", "2025-03-03", "2025-03-10"),
+        ("two weeks ago", "2025-02-24", "2025-03-03"),
+        ("last Friday", "2025-03-07", "2025-03-08"),
+        ("last month", "2025-02-01", "2025-03-01"),
+        ("last year", "2024-01-01", "2025-01-01"),
+        ("early February 2025", "2025-02-01", "2025-02-10"),
+        ("mid-January 2025", "2025-01-11", "2025-01-21"),
+        ("at the end of June 2023", "2023-06-21", "2023-07-01"),
+    ],
+)
+def test_a_time_is_counted_from_the_askers_clock(question: str, since: str, until: str) -> None:
+    assert told(question) == [(since, until)]
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["May I ask?", "Will Jan come?", "They march on", "over 2000 people", "", "a second time"],
+)
+def test_what_is_no_time_is_none(question: str) -> None:
+    assert told(question) == []
+
+
+def test_a_month_without_a_year_is_that_of_any_year() -> None:
+    (may,) = periods("What did we plan in May?", NOW)
+    assert all(may.holds(datetime(year, 5, 31, 23, tzinfo=UTC)) for year in (2019, 2024, 2031))
+    assert not may.holds(datetime(2024, 6, 1, tzinfo=UTC))
+
+
+def test_the_29th_of_february_is_in_february() -> None:
+    (february,) = periods("in February", NOW)
+    assert february.holds(datetime(2024, 2, 29, tzinfo=UTC))
+
+
+def test_a_moment_counts_by_the_clock_on_its_own_wall() -> None:
+    the_day = Period(day("2025-05-08"), day("2025-05-09"))
+    assert the_day.holds(datetime(2025, 5, 8, 1, tzinfo=timezone(timedelta(hours=9))))
+
+
+def test_who_names_many_times_names_none() -> None:
+    many = " ".join(f"on {day} May 2023," for day in range(1, MOST + 2))
+    assert told(many) == []
+
+
+@given(st.text(alphabet="0123456789 -,.agoftheMayJunelstwk", max_size=60))
+def test_no_question_is_too_odd(question: str) -> None:
+    for period in periods(question, NOW):
+        assert period.since < period.until
