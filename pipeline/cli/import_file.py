@@ -8,8 +8,10 @@ import asyncio
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from json import dumps as to_json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,6 +36,18 @@ def register(app: typer.Typer) -> None:
 
 def import_file(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help="- reads standard input.")],
+    source: Annotated[
+        Literal["jsonl", "mem0-oss"],
+        typer.Option("--from", help="What FILE is: mem0-oss takes the folder of a local Mem0."),
+    ] = "jsonl",
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of a local Mem0: where its memories are, if not in mem0.",
+            show_default=False,
+        ),
+    ] = None,
     user: Annotated[
         str | None,
         typer.Option(
@@ -84,8 +98,12 @@ def import_file(
 
     Ctrl-C loses nothing: the same command goes on where it stopped.
 
+    From a Mem0 without its cloud (`mem0.Memory` over a local Qdrant) the memories come with --from
+    mem0-oss and the folder, their ids kept; no other process may have it open.
+
     \b
     [dim]$[/dim] hybrid-memory import memories.jsonl
+    [dim]$[/dim] hybrid-memory import --from mem0-oss ~/.mem0/qdrant
     [dim]$[/dim] jq -c '{text: .note}' notes.jsonl | hybrid-memory import - --user alice
 
     Ends with 1 if a row could not be used, in this run or in the one that it goes on from.
@@ -93,24 +111,43 @@ def import_file(
     here = located(data)
     quiet()
     patience_s = timeout if wait else None
-    place, count = running(
-        _import(
-            here,
-            file,
-            user,
-            rejects,
-            batch,
-            restart=restart,
-            overwrite=overwrite,
-            patience_s=patience_s,
+    with _as_lines(file, source, collection) as lines:
+        place, count = running(
+            _import(
+                here,
+                lines,
+                user,
+                rejects,
+                batch,
+                restart=restart,
+                overwrite=overwrite,
+                patience_s=patience_s,
+            )
         )
-    )
     _report(place, count, wait=wait, json=json)
     unusable = count.rejected + count.set_aside
     if place is not None:
         unusable += place.rejected + place.set_aside
     if unusable:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _as_lines(file: str, source: str, collection: str | None) -> Generator[str]:
+    """The file to read; what comes from elsewhere is written down as one first."""
+    if source == "jsonl":
+        if collection is not None:
+            raise Refused("--collection goes with --from mem0-oss.")
+        yield file
+        return
+    from pipeline.sources.mem0_oss import rows
+
+    with TemporaryDirectory(prefix="hybrid-memory-") as folder:
+        written = Path(folder) / "memories.jsonl"
+        with written.open("w", encoding="utf-8") as out:
+            for row in rows(Path(file).expanduser(), collection):
+                out.write(to_json(row) + "\n")
+        yield str(written)
 
 
 async def _import(

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from pipeline.cli.checks import Part, check_parts
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import output, show, show_json
+from pipeline.cli.printing import duration, output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
 from pipeline.cli.restarts import RESTARTING, restarted
 from pipeline.errors import PipelineError
@@ -56,6 +57,8 @@ class Status:
     """Memories in Postgres; None where the query consumer does not say."""
     index: int | None
     dead_letters: int | None
+    mem0: dict[str, Any] | None = None
+    """The last cycle of the Mem0 poller; None where there was none."""
 
     @property
     def ok(self) -> bool:
@@ -141,8 +144,8 @@ async def _look(stack: "Stack | None") -> Status:
     prefix = settings.topic_prefix
     address = settings.kafka_bootstrap_servers or (stack.kafka_bootstrap_servers if stack else None)
     kafka = settings.kafka(address) if address else None
-    parts, (stages, dead, counts) = await asyncio.gather(
-        check_parts(settings, stack), _stream(kafka, prefix)
+    parts, (stages, dead, counts), mem0 = await asyncio.gather(
+        check_parts(settings, stack), _stream(kafka, prefix), _mem0(kafka, prefix)
     )
     return Status(
         parts=parts,
@@ -150,7 +153,21 @@ async def _look(stack: "Stack | None") -> Status:
         record=counts.record if counts else None,
         index=counts.index if counts else None,
         dead_letters=dead,
+        mem0=mem0,
     )
+
+
+async def _mem0(kafka: "KafkaConnection | None", prefix: str) -> dict[str, Any] | None:
+    if kafka is None:
+        return None
+    from pipeline.sources.mem0_ledger import last_cycle
+
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            ended = await last_cycle(kafka, prefix)
+    except (PipelineError, TimeoutError):
+        return None
+    return None if ended is None else ended.model_dump(mode="json", exclude={"type"})
 
 
 async def _stream(
@@ -243,9 +260,23 @@ def _sums(seen: Status) -> list[Text]:
     else:
         agree = "" if seen.record == seen.index else " (they differ while a stage is behind)"
         stored = Text(f"Memories: {seen.record:,} in Postgres, {seen.index:,} in the index{agree}.")
-    if seen.dead_letters is None:
-        return [stored]
-    letters = f"Dead letters: {seen.dead_letters:,}."
-    if seen.dead_letters:
-        letters += " `hybrid-memory dead list` shows them."
-    return [stored, Text(letters, "yellow" if seen.dead_letters else "")]
+    sums = [stored]
+    if seen.dead_letters is not None:
+        letters = f"Dead letters: {seen.dead_letters:,}."
+        if seen.dead_letters:
+            letters += " `hybrid-memory dead list` shows them."
+        sums.append(Text(letters, "yellow" if seen.dead_letters else ""))
+    return [*sums, *([_cycle(seen.mem0)] if seen.mem0 else [])]
+
+
+def _cycle(ended: Mapping[str, Any]) -> Text:
+    """The last look at Mem0: when it was, and what it found."""
+    ago = datetime.now(UTC) - datetime.fromisoformat(ended["started_at"])
+    found = ", ".join(
+        f"{ended[kind]:,} {kind}" for kind in ("added", "updated", "deleted", "errors")
+    )
+    line = (
+        f"Mem0: {ended['memories']:,} memories of {ended['users']:,} users, last looked at "
+        f"{duration(ago.total_seconds())} ago (cycle {ended['cycle']:,}): {found}."
+    )
+    return Text(line, "yellow" if ended["errors"] else "")

@@ -1,0 +1,230 @@
+"""What decides, by itself: no server, no clock."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.cli.status import Status, picture
+from pipeline.sources.mem0 import (
+    Change,
+    Rules,
+    believed_gone,
+    changed,
+    deleted,
+    fingerprint,
+    floor_after,
+    is_mass,
+    newest_of,
+    observed,
+    retry_after_s,
+)
+from pipeline.sources.mem0_api import says_gone
+from producers.mem0_poller import in_words
+from schemas.events import MemoryCaptured, MemoryForgotten, MemoryRevised
+from schemas.mem0 import Mem0CycleEnded, Mem0Seen
+
+NOW = datetime(2026, 3, 14, 9, 0, tzinfo=UTC)
+RULES = Rules()
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    return {
+        "id": "7c9e6679-7425-40de-944b-e07fc1f90ae7",
+        "memory": "I love Thai food",
+        "user_id": "alice",
+        "created_at": "2026-03-01T00:00:00-08:00",
+        "updated_at": "2026-03-01T00:00:00.004-08:00",
+    } | fields
+
+
+def after(seen: Mem0Seen | None, *, later_s: float = 0.0, **fields: Any) -> Change | None:
+    """What a row tells, so many seconds after NOW."""
+    at = NOW + timedelta(seconds=later_s)
+    read = observed(row(**fields))
+    return changed(seen, read, project_id="p", asked_at=at, now=at, rules=RULES)
+
+
+def added(**fields: Any) -> Mem0Seen:
+    change = after(None, **fields)
+    assert change is not None
+    return change.seen
+
+
+def test_an_unknown_row_was_added_at_its_own_time():
+    change = after(None)
+    assert change is not None
+    (event,) = change.events
+    assert isinstance(event, MemoryCaptured)
+    assert event.version == 1_772_352_000_004_000
+    assert event.occurred_at == datetime(2026, 3, 1, 8, tzinfo=UTC)
+
+
+def test_the_same_row_tells_nothing():
+    assert after(added()) is None
+
+
+def test_a_newer_state_is_told_and_an_older_one_is_not():
+    newer = after(added(), memory="I ski", updated_at="2026-03-02T00:00:00Z")
+    assert newer is not None
+    assert isinstance(newer.events[0], MemoryRevised)
+    assert after(newer.seen) is None
+
+
+def test_categories_without_a_time_are_believed_once_no_replica_is_older():
+    seen = added()
+    assert after(seen, categories=["food"], later_s=30) is None
+    change = after(seen, categories=["food"], later_s=61)
+    assert change is not None
+    (event,) = change.events
+    assert isinstance(event, MemoryRevised)
+    assert event.metadata == {"categories": ["food"]}
+    assert event.version == seen.version + 1
+
+
+@pytest.mark.parametrize("updated_at", [None, "yesterday", "2999-01-01T00:00:00Z"])
+def test_a_time_that_is_none_or_odd_gives_a_version_from_no_future(updated_at: str | None):
+    seen = added(updated_at=updated_at)
+    assert 0 < seen.version <= NOW.timestamp() * 1_000_000
+
+
+def test_a_time_from_the_future_does_not_hide_what_comes():
+    rows = [observed(row(updated_at=at)) for at in ("2026-03-01T00:00:00Z", "2999-01-01T00:00:00Z")]
+    assert newest_of(rows, None, NOW) == datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def test_a_deletion_is_newer_than_all_before_it():
+    change = deleted(added(), NOW)
+    (event,) = change.events
+    assert isinstance(event, MemoryForgotten)
+    assert event.version > added().version
+
+
+def test_a_deleted_memory_that_a_replica_still_shows_stays_deleted():
+    gone = deleted(added(), NOW).seen
+    assert after(gone, later_s=120) is None
+    back = after(gone, later_s=700)
+    assert back is not None
+    assert back.events[0].version > gone.version
+
+
+def test_a_memory_that_changed_hands_is_forgotten_where_it_was():
+    change = after(added(), user_id="bob", updated_at="2026-03-02T00:00:00Z")
+    assert change is not None
+    forgotten, captured = change.events
+    assert isinstance(forgotten, MemoryForgotten)
+    assert (forgotten.user_id, captured.user_id) == ("alice", "bob")
+
+
+def test_a_memory_that_is_nobodys_is_published_to_nobody():
+    change = after(None, user_id=None)
+    assert change is not None
+    assert change.events == ()
+    assert deleted(change.seen, NOW).events == ()
+
+
+def test_what_cannot_be_an_event_says_why_and_keeps_what_was_published():
+    change = after(added(), memory=" ", updated_at="2026-03-02T00:00:00Z")
+    assert change is not None
+    assert (change.kind, change.events) == ("error", ())
+    assert change.seen.unusable
+    assert deleted(change.seen, NOW).kind == "deleted"
+
+
+def test_a_young_memory_is_not_believed_gone():
+    assert not believed_gone(added(), NOW + timedelta(seconds=59), RULES)
+    assert believed_gone(added(), NOW + timedelta(seconds=60), RULES)
+
+
+@pytest.mark.parametrize(
+    ("missing", "known", "mass"),
+    [
+        (0, 0, False),
+        (1, 1, False),
+        (3, 3, True),
+        (20, 30, False),
+        (21, 200, False),
+        (50, 200, True),
+    ],
+)
+def test_a_mass_disappearance(missing: int, known: int, mass: bool):
+    assert is_mass(missing, known) is mass
+
+
+def test_only_mem0s_own_words_mean_gone():
+    assert says_gone({"error": "Memory not found!"})
+    assert not says_gone({"detail": "Not found."})
+    assert not says_gone("<html>")
+
+
+def test_empty_and_missing_are_the_same_content():
+    assert fingerprint(row(metadata=None)) == fingerprint(row(metadata={}, categories=[]))
+    assert fingerprint(row()) != fingerprint(row(metadata={"a": 1}))
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("-3", 0.0),
+        ("Sat, 14 Mar 2026 09:00:30 GMT", 30.0),
+        ("Sat, 14 Mar 2026 08:00:00 GMT", 0.0),
+        ("999999", 3_600.0),
+        ("soon", None),
+        ("nan", None),
+        (None, None),
+    ],
+)
+def test_retry_after(header: str | None, seconds: float | None):
+    assert retry_after_s(header, NOW) == seconds
+
+
+def test_the_next_cycle_asks_from_before_what_may_have_been_missed():
+    newest = NOW - timedelta(seconds=10)
+
+    def floor(last: Mem0CycleEnded | None, *, stable: bool = True) -> datetime | None:
+        return floor_after(
+            last, newest, walk_began=NOW, walk_took_s=5.0, stable=stable, rules=RULES
+        )
+
+    assert floor(None) == newest - timedelta(seconds=65)
+    assert floor(None, stable=False) is None
+    quiet = Mem0CycleEnded(
+        project_id="p",
+        cycle=1,
+        started_at=NOW,
+        took_s=0,
+        requests=1,
+        users=1,
+        memories=1,
+        newest=newest,
+        newest_seen_at=NOW - timedelta(seconds=61),
+    )
+    assert floor(quiet) == newest
+
+
+def test_the_operators_words():
+    assert in_words(Counter(added=9, updated=1)) == "9 added, 1 updated, 0 deleted, 0 errors"
+    assert in_words(Counter(error=1)).endswith("1 error")
+
+
+def test_status_shows_the_last_cycle():
+    ended = Mem0CycleEnded(
+        project_id="p",
+        cycle=7,
+        started_at=datetime.now(UTC),
+        took_s=1,
+        requests=3,
+        users=3,
+        memories=42,
+        added=9,
+    )
+    seen = Status([], [], 0, 0, 0, mem0=ended.model_dump(mode="json"))
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(picture(seen))
+    assert "Mem0: 42 memories of 3 users" in capture.get()
+    assert "9 added, 0 updated, 0 deleted, 0 errors" in capture.get()
