@@ -1,5 +1,6 @@
 """Chaos: a stack of its own is killed, stopped, paused and cut off, and nothing may be lost."""
 
+import asyncio
 import os
 import random
 import shutil
@@ -7,6 +8,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,13 +78,14 @@ def chaos(
     # Also for the processes it starts: what stack was started last stays as the user's commands know it.
     os.environ["HYBRID_MEMORY_HOME"] = str(folder)
     quiet()
-    # Its processes and its disk must be put away, whoever ends it.
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         report = _watched(plan, folder)
     except PipelineError:
         tell(f"Its logs are in {folder}.")
         raise
+    except asyncio.CancelledError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise typer.Exit(128 + signal.SIGTERM) from None
     if json:
         show_json(as_json(report))
     else:
@@ -93,8 +96,12 @@ def chaos(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    signal.raise_signal(signal.SIGINT)
+async def _until_told(run: "Coroutine[Any, Any, Report]") -> "Report":
+    """The run, or its end on SIGTERM: its processes and its disk are put away, whoever ends it."""
+    task = asyncio.current_task()
+    assert task
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run
 
 
 def _watched(plan: Any, folder: Path) -> "Report":
@@ -103,7 +110,7 @@ def _watched(plan: Any, folder: Path) -> "Report":
     bars = _bars() if interactive() else None
     shown: AbstractContextManager[Any] = bars if bars is not None else nullcontext()
     with shown:
-        return running(run(plan, folder, _Told(plan.events, bars)))
+        return running(_until_told(run(plan, folder, _Told(plan.events, bars))))
 
 
 def _bars() -> Progress:
