@@ -36,8 +36,9 @@ def rebuild(
 ) -> None:
     """Make the index anew beside the one in use, and switch over when it is as far.
 
-    Searches go on meanwhile, and nothing that is written meanwhile is lost. Interrupted, it leaves the
-    old index in place. At the end the new one is compared with the record.
+    Searches go on meanwhile, and nothing that is written meanwhile is lost. The new one is compared with
+    the record before anybody searches in it: what the record knows to be forgotten stays so. Interrupted,
+    it leaves the old index in place. At the end everything is compared once more.
 
     \b
     [dim]$[/dim] hybrid-memory rebuild
@@ -71,6 +72,8 @@ async def _rebuild(here: Located, source: Source) -> "tuple[Filling, Report]":
         else:
             with Passing("log to index") as passing:
                 await filling.from_log(passing)
+        with Passing("record and fresh index") as passing:
+            await filling.agree(records, passing)
         tell("Filled. Catching up with what came meanwhile, then switching.")
         await fresh.replace(filling)
     async with app.open_for_comparing(here.settings, here.addresses) as (record, index):
@@ -93,6 +96,7 @@ def as_json(filling: "Filling", report: "Report", took_s: float) -> dict[str, An
     """One object for programs."""
     return {
         "written": filling.written,
+        "mended": filling.mended,
         "unusable": filling.unusable,
         "equal": report.equal,
         "compared": report.compared,
@@ -105,6 +109,8 @@ def as_json(filling: "Filling", report: "Report", took_s: float) -> dict[str, An
 
 def _show(filling: "Filling", report: "Report", took_s: float) -> None:
     show(f"{filling.written:,} states written into the fresh index, in {duration(took_s)}.")
+    if filling.mended:
+        show(f"{filling.mended:,} of them from the record: the log does not tell of them any more.")
     if filling.unusable:
         show(f"{filling.unusable:,} could not be used and were left out.", style="yellow")
     if report.equal:

@@ -2,17 +2,27 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
+from uuid import UUID
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline.cli import app as command_line
 from pipeline.embedded import Plan, Stack
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.records import Record, event_id_in
+from pipeline.kafka.replaying import replayed
+from pipeline.stores.memory import RecordsInMemory
+from pipeline.verifying.repairing import mending
 from producers.client import MemoryClient
 from producers.receipts import Receipt
+from schemas.topics import ENRICHED
 from tests.conftest import running
 from tests.flow.owned import OWNER, UPSTREAM, stages
 
@@ -121,3 +131,79 @@ async def test_a_rebuild_without_stages_is_taken_up_by_the_next_ones(
     ):
         found = await memory.search("The very first", user_id="log-first")
         assert [hit.text for hit in found.hits] == ["The very first"]
+
+
+async def in_log(stack: Stack) -> Sequence[Record]:
+    """What memory.enriched tells from its beginning."""
+    kafka = KafkaConnection(stack.kafka_bootstrap_servers)
+    async with aclosing(replayed(kafka, ENRICHED.under("memory"))) as batches:
+        return [record async for batch in batches for record in batch.records]
+
+
+def of_event(records: Sequence[Record], event_id: UUID) -> Sequence[Record]:
+    return [record for record in records if event_id_in(record) == event_id]
+
+
+async def compact_at_once(stack: Stack) -> None:
+    """Has Kafka compact memory.enriched all the time: what it may do later, it does now."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap_servers)
+    await admin.start()
+    settings = {
+        "cleanup.policy": "compact",
+        "min.compaction.lag.ms": "0",
+        "min.cleanable.dirty.ratio": "0",
+        "segment.ms": "500",
+    }
+    topic = ConfigResource(ConfigResourceType.TOPIC, ENRICHED.under("memory"), settings)
+    told: Any = await admin.alter_configs([topic])
+    await admin.close()
+    assert [resource[0] for answer in told for resource in answer.resources] == [0]
+
+
+async def compacted(stack: Stack, memory: MemoryClient, *gone: UUID) -> None:
+    """Returns when the log tells of these events no more. Only closed segments are compacted."""
+    await compact_at_once(stack)
+    while {event_id_in(record) for record in await in_log(stack)} & set(gone):
+        filler = [{"text": f"Filler {n}", "user_id": "filler"} for n in range(50)]
+        await memory.stored(await memory.remember_many(filler), timeout_s=60)
+        await asyncio.sleep(1)
+
+
+async def test_what_was_forgotten_stays_so_though_the_log_was_compacted(
+    stack_of_its_own: Stack,
+) -> None:
+    stack = stack_of_its_own
+    kafka = KafkaConnection(stack.kafka_bootstrap_servers)
+
+    async def found(user_id: str) -> list[str]:
+        answer = await memory.search("The secret", user_id=user_id, timeout_s=5)
+        return [hit.text for hit in answer.hits]
+
+    async def never_found() -> None:
+        while True:
+            assert await found("teller") == await found("leaver") == []
+            await asyncio.sleep(0.05)
+
+    async with (
+        stages(stack, (*UPSTREAM, *OWNER)),
+        MemoryClient(stack.kafka_bootstrap_servers) as memory,
+        mending(kafka, "memory", RecordsInMemory()) as mend,
+    ):
+        secret: dict[str, Any] = {"text": "The secret", "idempotency_key": "once"}
+        said = await memory.remember(**secret, user_id="teller")
+        forgotten = await memory.forget(said.memory_id, user_id="teller")
+        again = await memory.remember(**secret, user_id="teller")
+        former = await memory.forget_user("leaver")
+        told = await memory.remember("The secret", user_id="leaver")
+        latter = await memory.forget_user("leaver")
+        for receipt in (said, forgotten, again, former, told, latter):
+            await receipt.stored(timeout_s=120)
+        # As a dead letter that is redriven: it replaces the later forgetting, which has the same key.
+        await mend.from_log(of_event(await in_log(stack), former.event_id))
+        await compacted(stack, memory, forgotten.event_id, latter.event_id)
+        watching = asyncio.create_task(never_found())
+        code, result = await command(stack, "rebuild")
+        assert (code, result["equal"], result["mended"]) == (0, True, 3), result
+        assert not watching.done()
+        watching.cancel()
+        assert await found("teller") == await found("leaver") == []

@@ -1,15 +1,20 @@
 """A fresh index is filled from the record, or from the log in whatever order compaction left it."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from random import Random
+from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
-from pipeline.errors import Unavailable
+from pipeline.domain.identity import memory_key
+from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.connection import KafkaConnection
-from pipeline.kafka.records import Record, value_of
+from pipeline.kafka.records import Record, key_of, value_of
 from pipeline.kafka.replaying import Batch
+from pipeline.ports import Fingerprint
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from pipeline.verifying import filling as module
 from pipeline.verifying.filling import Filling
@@ -21,7 +26,8 @@ from schemas.events import (
     MemoryState,
     Published,
 )
-from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten
+from schemas.search import SearchFilter
+from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, question, user_forgotten
 
 TP = TopicPartition("memory.enriched", 0)
 
@@ -158,3 +164,161 @@ def test_a_memory_is_no_less_itself_for_being_embedded_anew() -> None:
     assert {n: getattr(again, n) for n in MemoryClassified.model_fields if n != "type"} == {
         n: getattr(memory, n) for n in MemoryClassified.model_fields if n != "type"
     }
+
+
+# What the log does not tell any more
+
+
+def compacted(events: Sequence[Enriched]) -> Sequence[Enriched]:
+    """The last record of each key, whatever its version: what Kafka's cleaner leaves."""
+    last = {key_of(event): number for number, event in enumerate(events)}
+    return [event for number, event in enumerate(events) if number in set(last.values())]
+
+
+async def rebuilt(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch, log: Log, records: RecordsInMemory
+) -> None:
+    read_from(log, monkeypatch)
+    await filling.from_log(unseen)
+    await filling.agree(records, unseen)
+
+
+async def found(filling: Filling, user_id: str = "alice") -> dict[str, str]:
+    hits = await filling.fresh.search(
+        user_id, question(), filter=SearchFilter(), limit=100, min_score=None
+    )
+    return {hit.memory_id: hit.text for hit in hits}
+
+
+async def test_what_was_forgotten_stays_so_though_the_log_has_forgotten_that(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = enriched("the secret", memory_id="m", if_absent=True)
+    again = said.model_copy(update={"version": said.version + 9})
+    events = [enriched(memory_id="kept"), said, forgotten("m"), again]
+    records = RecordsInMemory()
+    await records.write(events)
+    log = Log(*compacted(events))
+    assert len(log.values) == 2
+    await rebuilt(filling, monkeypatch, log, records)
+    assert (await found(filling)).keys() == {"kept"}
+    assert await filling.fresh.page(None, 100) == await records.page(None, 100)
+    assert (filling.mended, filling.unusable) == (1, 0)
+
+
+async def test_an_older_text_does_not_come_back_with_a_redriven_event(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = enriched("old", memory_id="m"), enriched("new", memory_id="m")
+    events = [old, new, old]
+    records = RecordsInMemory()
+    await records.write(events)
+    await rebuilt(filling, monkeypatch, Log(*compacted(events)), records)
+    assert await found(filling) == {"m": "new"}
+
+
+async def test_a_user_stays_forgotten_up_to_the_latest_forgetting(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, memory, second = user_forgotten(), enriched(memory_id="m"), user_forgotten()
+    later = enriched("said since", memory_id="later")
+    # The first forgetting is redriven, and replaces the second in the log.
+    events = [first, memory, second, later, first]
+    records = RecordsInMemory()
+    await records.write(events)
+    log = Log(*compacted(events))
+    assert len(log.values) == 3
+    await rebuilt(filling, monkeypatch, log, records)
+    assert await found(filling) == {"later": "said since"}
+    assert await filling.fresh.page(None, 100) == await records.page(None, 100)
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_whatever_compaction_leaves_the_fresh_index_agrees_with_the_record(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    random = Random(seed)
+
+    def one(version: int) -> Enriched:
+        fields: dict[str, Any] = {"user_id": random.choice(["alice", "bob"]), "version": version}
+        memory_id = f"m{random.randrange(4)}"
+        match random.randrange(5):
+            case 0:
+                return user_forgotten(**fields)
+            case 1:
+                return forgotten(memory_id, **fields)
+            case 2:
+                return enriched(f"{version}", memory_id=memory_id, if_absent=True, **fields)
+            case _:
+                return enriched(f"{version}", memory_id=memory_id, **fields)
+
+    events = [one(version) for version in range(1, 25)]
+    events += random.choices(events, k=8)
+    random.shuffle(events)
+    records = RecordsInMemory()
+    await records.write(events)
+    cleaned = random.randrange(len(events) + 1)
+    monkeypatch.setattr(module, "STATES", random.choice([1, 3, 256]))
+    log = Log(*compacted(events[:cleaned]), *events[cleaned:])
+    await rebuilt(filling, monkeypatch, log, records)
+    assert await filling.fresh.page(None, 1_000) == await records.page(None, 1_000)
+
+
+async def test_what_is_only_on_its_way_is_not_embedded_again(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = enriched("late", memory_id="m")
+    log = Log(enriched(memory_id="other"))
+
+    class Busy(RecordsInMemory):
+        """A record that hears of something while it is compared."""
+
+        async def page(self, after: UUID | None, limit: int) -> Sequence[Fingerprint]:
+            if len(log.values) == 1:
+                log.values.append(value_of(late))
+                await self.write([late])
+            return await super().page(after, limit)
+
+    await rebuilt(filling, monkeypatch, log, Busy())
+    assert (await found(filling))["m"] == "late"
+    assert filling.mended == 0
+
+
+async def test_what_the_log_tells_and_the_record_lacks_is_left(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = RecordsInMemory()
+    old, new = enriched("old", memory_id="m"), enriched("new", memory_id="m")
+    await records.write([old])
+    await rebuilt(filling, monkeypatch, Log(enriched("b", memory_id="b"), new), records)
+    assert await found(filling) == {"b": "b", "m": "new"}
+
+
+def without_vectors(text: str) -> Any:
+    async def embedding(events: Sequence[Classified]) -> Sequence[Enriched]:
+        if any(isinstance(e, MemoryClassified) and e.text == text for e in events):
+            raise Unusable("no finite vector")
+        return await embed(events)
+
+    return embedding
+
+
+async def test_a_fresh_index_that_would_show_an_older_text_is_refused(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [enriched("old", memory_id="m"), enriched("new", memory_id="m")]
+    records = RecordsInMemory()
+    await records.write(events)
+    filling.embed = without_vectors("new")
+    with pytest.raises(Refused, match=str(memory_key("alice", "m"))):
+        await rebuilt(filling, monkeypatch, Log(events[0]), records)
+
+
+async def test_a_text_without_vectors_is_left_out_and_its_neighbours_are_not(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = RecordsInMemory()
+    await records.write([enriched(f"memory {n}", memory_id=f"m{n}") for n in range(9)])
+    filling.embed = without_vectors("memory 5")
+    await rebuilt(filling, monkeypatch, Log(), records)
+    assert (await filling.fresh.count(), filling.unusable) == (8, 1)
