@@ -46,7 +46,7 @@ class Mem0Api:
 
     def __init__(self, client: "AsyncMemoryClient") -> None:
         self.requests = 0
-        self._client = client
+        self.client = client
         self._first_pause_s = FIRST_PAUSE_S
         self._go_on_at = 0.0
         """When the next call may go out, on the loop's clock."""
@@ -60,7 +60,7 @@ class Mem0Api:
         """The id of the project that the key belongs to. Raises Unavailable, Refused."""
 
         async def ask() -> str:
-            answered = await self._client.async_client.get("/v1/ping/")
+            answered = await self.client.async_client.get("/v1/ping/")
             answered.raise_for_status()
             return str(answered.json()["project_id"])
 
@@ -77,7 +77,7 @@ class Mem0Api:
             from mem0.exceptions import MemoryNotFoundError
 
             try:
-                answered = await self._client.get_all(
+                answered = await self.client.get_all(
                     filters=filters, page=number, page_size=size, show_expired=True
                 )
             except MemoryNotFoundError as error:
@@ -95,7 +95,7 @@ class Mem0Api:
             from mem0.exceptions import MemoryNotFoundError
 
             try:
-                return observed(await self._client.get(memory_id))
+                return observed(await self.client.get(memory_id))
             except MemoryNotFoundError as error:
                 if says_gone(error.details):
                     return None
@@ -110,7 +110,7 @@ class Mem0Api:
             from mem0.exceptions import MemoryNotFoundError
 
             try:
-                told: Any = await self._client.history(memory_id)
+                told: Any = await self.client.history(memory_id)
             except MemoryNotFoundError:
                 return False
             return any(entry.get("event") == "DELETE" for entry in told)

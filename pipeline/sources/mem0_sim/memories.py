@@ -99,6 +99,10 @@ class Memories:
             if not any(self._same(row, text, scope) for row in self.rows.values())
         ]
 
+    def hold(self, text: str, scope: Row) -> Row:
+        """Keeps a text whether or not it is there already: quick, for very many."""
+        return self._new(text, dict.fromkeys(ENTITIES) | scope, {})
+
     @staticmethod
     def _same(row: Row, text: str, scope: Row) -> bool:
         return row["memory"] == text and all(row[name] == scope[name] for name in ENTITIES)
