@@ -7,10 +7,13 @@ On a cluster of three brokers or more there are three copies of everything, and 
 before it counts as accepted: one broker may die, and nothing is lost nor stopped.
 """
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
+    InvalidReplicationFactorError,
     KafkaError,
     LeaderNotAvailableError,
     TopicAlreadyExistsError,
@@ -24,6 +27,8 @@ from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, STORED, TOPICS, Topic
 
 COPIES = 3
 """As many as there are on a cluster that has as many brokers."""
+BROKERS_PATIENCE_S = 30.0
+"""How long topics wait for a broker that is away before they are made."""
 ORDERED = (EVENTS, CLASSIFIED, ENRICHED, STORED)
 
 
@@ -42,7 +47,7 @@ async def ensure_topics(
         missing = [topic for topic in TOPICS if topic.under(prefix) not in existing]
         # Beside topics that are there, a new one takes their number of partitions.
         wanted = next((existing[t.under(prefix)] for t in ORDERED if t not in missing), partitions)
-        copies = max(replication_factor, min(COPIES, await _brokers(admin)))
+        copies = max(replication_factor, await _copies(admin)) if missing else 0
         await _create(admin, prefix, missing, wanted, copies)
         await _led(admin, [topic.under(prefix) for topic in missing])
         counts = existing | {topic.under(prefix): wanted for topic in missing}
@@ -54,8 +59,27 @@ async def ensure_topics(
     return counts
 
 
-async def _brokers(admin: AIOKafkaAdminClient) -> int:
-    return len((await admin.describe_cluster())["brokers"])
+async def _copies(admin: AIOKafkaAdminClient) -> int:
+    """As many as there are brokers, or as the brokers would make by themselves, but at most three.
+
+    A broker that is away for a moment must not cost the topics one copy for good.
+    """
+    brokers = [broker["node_id"] for broker in (await admin.describe_cluster())["brokers"]]
+    return min(COPIES, max(len(brokers), await _copies_by_default(admin, brokers)))
+
+
+async def _copies_by_default(admin: AIOKafkaAdminClient, brokers: list[int]) -> int:
+    """What a broker makes of a topic that says nothing; 0 where we may not ask."""
+    if not brokers:
+        return 0
+    name = "default.replication.factor"
+    asked = ConfigResource(ConfigResourceType.BROKER, str(brokers[0]), configs={name: ""})
+    try:
+        (answer,) = cast("list[Any]", await admin.describe_configs([asked]))
+    except KafkaError:
+        return 0
+    told = {entry[0]: entry[1] for resource in answer.resources for entry in resource[4]}
+    return int(told.get(name) or 0)
 
 
 async def _partitions(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, int]:
@@ -77,10 +101,22 @@ async def _create(
 ) -> None:
     if not topics:
         return
-    answer: Any = await admin.create_topics(
-        [_new(topic, prefix, partitions, replication_factor) for topic in topics]
-    )
-    for _, code, *_ in answer.topic_errors:
+    async for attempt in AsyncRetrying(
+        # A broker is away, and with it the place of a copy: it may be starting.
+        retry=retry_if_exception_type(InvalidReplicationFactorError),
+        wait=wait_fixed(0.5),
+        stop=stop_after_delay(BROKERS_PATIENCE_S),
+        reraise=True,
+    ):
+        with attempt:
+            answer: Any = await admin.create_topics(
+                [_new(topic, prefix, partitions, replication_factor) for topic in topics]
+            )
+            _check(answer.topic_errors, prefix)
+
+
+def _check(told: Iterable[Sequence[Any]], prefix: str) -> None:
+    for _, code, *_ in told:
         error = for_code(code)
         # Several processes start at once: that another was faster is fine.
         if code and error is not TopicAlreadyExistsError:

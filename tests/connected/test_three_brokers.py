@@ -31,10 +31,20 @@ async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         yield stack
 
 
+async def test_topics_have_three_copies_even_if_a_broker_was_away_when_they_were_made(
+    cluster: Stack,
+) -> None:
+    kafka = KafkaConnection(cluster.kafka_bootstrap_servers)
+    kill(cluster.data, "kafka-3")
+    await asyncio.sleep(3)  # until the others take it for dead
+    await ensure_topics(kafka, "early", partitions=3, replication_factor=1)
+    assert await copies(kafka, EVENTS.under("early")) == {3}
+
+
 async def test_a_broker_that_is_killed_takes_nothing_with_it(cluster: Stack) -> None:
     kafka = KafkaConnection(cluster.kafka_bootstrap_servers)
     await ensure_topics(kafka, "memory", partitions=3, replication_factor=1)
-    assert await copies(kafka) == {3}
+    assert await copies(kafka, TOPIC) == {3}
     producer: Any = await started_producer(kafka)
     try:
         sent: list[asyncio.Future[Any]] = []
@@ -57,11 +67,11 @@ def kill(data: Path, part: str) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-async def copies(kafka: KafkaConnection) -> set[int]:
+async def copies(kafka: KafkaConnection, topic: str) -> set[int]:
     admin = AIOKafkaAdminClient(**kafka.options())
     await admin.start()
     try:
-        (about,) = await admin.describe_topics([TOPIC])
+        (about,) = await admin.describe_topics([topic])
     finally:
         await admin.close()
     return {len(partition["replicas"]) for partition in about["partitions"]}
