@@ -17,6 +17,7 @@ import json
 import logging
 import multiprocessing
 import random
+import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -29,7 +30,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from benchmarks.stack import tell
 from pipeline.embedded import Plan, Stack, serve
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.topics import ensure_topics
@@ -192,6 +192,10 @@ async def _kafka(folder: Path) -> AsyncGenerator[KafkaConnection]:
     finally:
         until.set()
         await task
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def main() -> None:
