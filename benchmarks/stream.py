@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,9 +23,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.app import Addresses, open_ports, stage_processes
+from benchmarks.stack import OwnStack, tell
+from pipeline.app import Addresses, open_ports
 from pipeline.domain.wording import worded
-from pipeline.embedded import Plan, Stack, serve
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.settings import Settings
 from producers.client import MemoryClient, NewMemory
@@ -60,7 +59,7 @@ async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[
     tell("encoding without the stream")
     async with open_ports(Settings(), NOWHERE, ["embedder"]) as ports:
         before_s = await _encode(ports["embedder"], said)
-    async with _Stack(folder) as stack:
+    async with OwnStack(folder) as stack:
         tell("publishing")
         async with MemoryClient(stack.kafka_bootstrap_servers) as memory:
             await _warm(memory)
@@ -146,37 +145,6 @@ def _ratios(
         "search_p50_ratio": p50 / direct_p50,
         "search_p95_ratio": p95 / direct_p95,
     }
-
-
-class _Stack:
-    """The whole stream on this machine, for the time of a block."""
-
-    def __init__(self, folder: Path) -> None:
-        self._plan = Plan(data=folder, stages=lambda stack: stage_processes(Settings(), stack))
-        self._until = asyncio.Event()
-
-    async def __aenter__(self) -> Stack:
-        ready: asyncio.Future[Stack] = asyncio.get_running_loop().create_future()
-        self._serving = asyncio.create_task(
-            serve(
-                self._plan,
-                on_progress=lambda said: tell(f"{said.part} {said.phase} {said.detail}"),
-                on_ready=ready.set_result,
-                until=self._until,
-            )
-        )
-        await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
-        if self._serving.done():
-            self._serving.result()
-        return ready.result()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._until.set()
-        await self._serving
-
-
-def tell(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def main() -> None:

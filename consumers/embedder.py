@@ -1,7 +1,7 @@
 """memory.classified -> memory.enriched: place each memory among the others.
 
 One model call for many texts costs little more than one for a single text. What was said just before is
-mixed into a memory's vector, and is seldom encoded anew: it was a memory itself a moment ago.
+mixed into a memory's vectors, and is seldom encoded anew: it was a memory itself a moment ago.
 Safe to repeat: the same text and model give the same vector.
 """
 
@@ -13,14 +13,18 @@ import numpy as np
 
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.wording import worded
-from pipeline.ports import Cache, Embedder, Embedding, Floats, Halves
+from pipeline.ports import TOKEN_DIMENSIONS, Cache, Embedder, Embedding, Floats, Halves
 from pipeline.stage import Stage
 from schemas.events import CLASSIFIED as CLASSIFIED_EVENTS
-from schemas.events import Classified, Enriched, MemoryClassified, MemoryEnriched, Said, Vectors
+from schemas.events import Classified, Enriched, MemoryClassified, MemoryEnriched, Vectors
 from schemas.topics import CLASSIFIED, ENRICHED
 
 PRECEDING_WEIGHTS = (0.4, 0.2)
 """Of the nearest text said before, and of the one before that; the memory's own is 1."""
+PRECEDING_TOKEN_WEIGHTS = (0.85, 0.7)
+"""The same for token vectors: a word said before matches, too, but less than one of the memory's own."""
+MOST_PRECEDING_TOKENS = 128
+"""Of one text: an answer does not need all of a long question to be found by it."""
 CACHE_TTL_S = 24 * 3_600
 MAX_BATCH_BYTES = 256 * 1024
 """Some 700 usual memories, or five of the longest: seconds of the model's time, not minutes."""
@@ -36,10 +40,10 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
         labels = {topic for state in states for topic in state.topics}
         known = await _recall(cache, embedder, sorted(before | labels))
         texts = sorted(own | ((before | labels) - known.keys()))
-        embedded = dict(zip(texts, await embedder.embed(texts), strict=True))
-        dense = known | {text: embedding.text for text, embedding in embedded.items()}
-        await _remember(cache, embedder.model, dense, _reusable(states) | labels | before, known)
-        return await asyncio.to_thread(_all_enriched, events, embedder.model, embedded, dense)
+        seen = known | dict(zip(texts, await embedder.embed(texts), strict=True))
+        fresh = (_reusable(states) | labels | before) - known.keys()
+        await _remember(cache, embedder.model, {text: seen[text] for text in fresh})
+        return await asyncio.to_thread(_all_enriched, events, embedder.model, seen)
 
     return Stage(
         name="embedder",
@@ -52,15 +56,10 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
 
 
 def _all_enriched(
-    events: Sequence[Classified],
-    model: str,
-    embedded: Mapping[str, Embedding],
-    dense: Mapping[str, Floats],
+    events: Sequence[Classified], model: str, seen: Mapping[str, Embedding]
 ) -> Sequence[Enriched]:
     return [
-        _enriched(event, model, embedded[worded(event)], dense)
-        if isinstance(event, MemoryClassified)
-        else event
+        _enriched(event, model, seen) if isinstance(event, MemoryClassified) else event
         for event in events
     ]
 
@@ -70,29 +69,39 @@ def _reusable(states: Sequence[MemoryClassified]) -> set[str]:
     return {worded(state) for state in states if state.run_id is not None}
 
 
-def _enriched(
-    state: MemoryClassified, model: str, own: Embedding, dense: Mapping[str, Floats]
-) -> MemoryEnriched:
-    width = own.text.shape[0]
-    topics = [dense[topic] for topic in state.topics]
+def _enriched(state: MemoryClassified, model: str, seen: Mapping[str, Embedding]) -> MemoryEnriched:
+    own = seen[worded(state)]
+    before = [seen[worded(said)] for said in reversed(state.preceding)]
+    topics = [seen[topic].text for topic in state.topics]
     return state.becomes(
         MemoryEnriched,
         {
             "model": model,
-            "text_vector": packed(mixed(own.text, state.preceding, dense)[np.newaxis, :]),
-            "token_vectors": packed(own.tokens),
-            "topic_vectors": packed(np.array(topics, np.float32).reshape(len(topics), width)),
+            "text_vector": packed(mixed(own.text, [each.text for each in before])[np.newaxis, :]),
+            "token_vectors": packed(joined(own.tokens, [each.tokens for each in before])),
+            "topic_vectors": packed(
+                np.array(topics, np.float32).reshape(len(topics), len(own.text))
+            ),
             "lexical_vector": lexical_vector(state),
         },
     )
 
 
-def mixed(own: Floats, preceding: Sequence[Said], dense: Mapping[str, Floats]) -> Floats:
-    """The memory's vector with those of what was said before mixed in, normalised."""
+def mixed(own: Floats, before: Sequence[Floats]) -> Floats:
+    """The memory's vector with those of what was said before mixed in, the nearest first; normalised."""
     vector = own.copy()
-    for said, weight in zip(reversed(preceding), PRECEDING_WEIGHTS, strict=False):
-        vector += weight * dense[worded(said)]
+    for other, weight in zip(before, PRECEDING_WEIGHTS, strict=False):
+        vector += weight * other
     return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def joined(own: Halves, before: Sequence[Halves]) -> Halves:
+    """The memory's token vectors, and shorter ones of what was said before, the nearest first."""
+    shorter = [
+        (weight * other[:MOST_PRECEDING_TOKENS]).astype(np.float16)
+        for other, weight in zip(before, PRECEDING_TOKEN_WEIGHTS, strict=False)
+    ]
+    return np.concatenate([own, *shorter])
 
 
 def packed(matrix: Floats | Halves) -> Vectors:
@@ -103,29 +112,34 @@ def packed(matrix: Floats | Halves) -> Vectors:
     return Vectors(dtype=dtype, shape=(rows, columns), data=little.tobytes())
 
 
-async def _recall(cache: Cache, embedder: Embedder, texts: Sequence[str]) -> dict[str, Floats]:
+async def _recall(cache: Cache, embedder: Embedder, texts: Sequence[str]) -> dict[str, Embedding]:
     found = await cache.get_many([_key(embedder.model, text) for text in texts])
-    return {
-        text: np.frombuffer(value, np.float32)
+    known = {
+        text: unpacked(value, embedder.dimensions)
         for text, value in zip(texts, found, strict=True)
-        # Whatever else stands there is not ours.
-        if value is not None and len(value) == 4 * embedder.dimensions
+        if value is not None
     }
+    return {text: embedding for text, embedding in known.items() if embedding is not None}
 
 
-async def _remember(
-    cache: Cache,
-    model: str,
-    dense: Mapping[str, Floats],
-    texts: set[str],
-    known: Mapping[str, Floats],
-) -> None:
-    fresh = texts - known.keys()
-    entries = {_key(model, text): dense[text].tobytes() for text in fresh}
+async def _remember(cache: Cache, model: str, fresh: Mapping[str, Embedding]) -> None:
+    entries = {
+        _key(model, text): embedding.text.tobytes() + embedding.tokens.tobytes()
+        for text, embedding in fresh.items()
+    }
     if entries:
         await cache.put_many(entries, ttl_s=CACHE_TTL_S)
 
 
+def unpacked(value: bytes, dimensions: int) -> Embedding | None:
+    """An embedding as the cache keeps it, the text's vector first; None where it is not ours."""
+    text, tokens = value[: 4 * dimensions], value[4 * dimensions :]
+    if len(text) < 4 * dimensions or len(tokens) % (2 * TOKEN_DIMENSIONS):
+        return None
+    halves = np.frombuffer(tokens, np.float16).reshape(-1, TOKEN_DIMENSIONS)
+    return Embedding(np.frombuffer(text, np.float32), halves)
+
+
 def _key(model: str, text: str) -> str:
-    """Names a text's vector without telling the text."""
-    return f"vector:{model}:{sha256(text.encode()).hexdigest()}"
+    """Names a text's vectors without telling the text."""
+    return f"seen:{model}:{sha256(text.encode()).hexdigest()}"

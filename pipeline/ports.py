@@ -24,6 +24,9 @@ Halves = NDArray[np.float16]
 """A matrix of float16."""
 
 
+TOKEN_DIMENSIONS = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Embedding:
     """One text as the model sees it, from one forward pass."""

@@ -11,9 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ports import Floats
+from pipeline.ports import TOKEN_DIMENSIONS, Floats
 
-TOKEN_DIMENSIONS: Final = 64
 _SEED: Final = 20_240_613
 
 

@@ -21,12 +21,11 @@ from pipeline.domain.identity import content_hash, memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Known, Stamp
 from pipeline.errors import Unusable
-from pipeline.ports import Fingerprint, Floats, Halves, Question
+from pipeline.ports import TOKEN_DIMENSIONS, Fingerprint, Floats, Halves, Question
 from pipeline.stores.states import Erased, State, Watermark, known_of, named_user
 from schemas.events import MemoryEnriched, SparseVector, UserForgotten, Vectors
 from schemas.search import Hit, KnownMemory, SearchFilter
 
-TOKEN_DIMENSIONS = 64
 _GREATEST_FLOAT32 = float(np.finfo(np.float32).max)
 PAGE = 512
 """Points read at once."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from consumers import classifier, embedder, query, record_writer
-from consumers.embedder import mixed, packed
+from consumers.embedder import joined, mixed, packed, unpacked
 from pipeline.domain.wording import worded
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
@@ -80,9 +80,23 @@ async def test_a_cached_vector_of_another_width_is_not_used() -> None:
 
 def test_the_nearest_text_before_weighs_more() -> None:
     own, near, far = np.eye(3, dtype=np.float32)
-    said = (Said(text="far"), Said(text="near"))
-    vector = mixed(own, said, {"far": far, "near": near})
+    vector = mixed(own, [near, far])
     assert vector == pytest.approx(np.array([1, 0.4, 0.2]) / np.linalg.norm([1, 0.4, 0.2]))
+
+
+def test_the_words_said_before_match_too_but_less() -> None:
+    own, near, far = np.eye(64, dtype=np.float16)[:3, np.newaxis]
+    lengths = np.linalg.norm(joined(own, [near, far]).astype(np.float32), axis=1)
+    assert lengths == pytest.approx([1, 0.85, 0.7], abs=1e-3)
+    assert len(joined(own, [np.repeat(near, 1_000, axis=0)])) == 1 + embedder.MOST_PRECEDING_TOKENS
+
+
+def test_what_the_cache_keeps_is_read_back() -> None:
+    text, tokens = np.arange(3, dtype=np.float32), np.eye(64, dtype=np.float16)[:2]
+    known = unpacked(text.tobytes() + tokens.tobytes(), 3)
+    assert known is not None
+    assert (known.text.tolist(), known.tokens.tolist()) == (text.tolist(), tokens.tolist())
+    assert unpacked(b"1234", 3) is None
 
 
 def test_a_matrix_travels_as_little_endian_bytes() -> None:

@@ -1,0 +1,250 @@
+"""What share of the evidence does a search find?
+
+Publishes a data set to a stack of its own, waits until all of it is stored, asks its questions over Kafka
+and compares what comes back with the memories that answer them. Nothing is read beside the stream: what
+is measured is what a user gets, by the defaults.
+
+    python -m benchmarks.retrieval --data DIR [--questions 300] [--json]
+
+DIR holds memories.jsonl, rows as `hybrid-memory import` takes them (a "session" makes a conversation, an
+"image_caption" belongs to the text), and queries.jsonl: {"user", "text", "gold": [ids], "category"}.
+
+For each category: recall@k, the share of the gold among the first k hits, with the interval in which 95 %
+of 1,000 bootstrap samples of the questions lie, and MRR. Then the same with one signal left out, or one
+alone, weighed anew from what each hit's explanation says: its candidates stay those of all signals.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.stack import OwnStack, tell
+from pipeline.cli.rows import Conversations, memory_of
+from pipeline.domain.ranking import score
+from pipeline.domain.weights import Weights
+from producers.client import MemoryClient, NewMemory
+from schemas.search import Hit
+
+KS = (1, 5, 10, 20)
+DEEP = 100
+TIMED = 100
+AT_ONCE = 8
+BATCH = 1_000
+UNANSWERABLE = "adversarial"
+"""Questions that ask about another than their evidence tells of: papers give their figures without."""
+SIGNALS = ("dense", "lexical", "tokens", "speaker", "time")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of the data set."""
+
+    user: str
+    text: str
+    gold: frozenset[str]
+    category: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, and what came back: up to DEEP hits, explained."""
+
+    question: Question
+    hits: Sequence[Hit]
+
+
+def memories(data: Path) -> list[NewMemory]:
+    conversations = Conversations()
+    lines = (data / "memories.jsonl").read_text("utf-8").splitlines()
+    return [conversations.follow(memory_of(_captioned(line))) for line in lines]
+
+
+def _captioned(line: str) -> bytes:
+    row = json.loads(line)
+    caption = row.pop("image_caption", None)
+    if caption:
+        row["text"] += f" [shares photo: {caption}]"
+    return json.dumps(row).encode()
+
+
+def questions(data: Path, most: int | None) -> list[Question]:
+    rows = [json.loads(line) for line in (data / "queries.jsonl").read_text("utf-8").splitlines()]
+    found = [
+        Question(row["user"], row["text"], frozenset(row["gold"]), row.get("category", "all"))
+        for row in rows
+        if row.get("gold")
+    ]
+    return found if most is None else random.Random(0).sample(found, min(most, len(found)))
+
+
+async def run(data: Path, most: int | None, folder: Path) -> dict[str, Any]:
+    said, asked = memories(data), questions(data, most)
+    users = {question.user for question in asked}
+    said = [memory for memory in said if memory.user_id in users]
+    async with OwnStack(folder) as stack, MemoryClient(stack.kafka_bootstrap_servers) as memory:
+        await publish(memory, said)
+        tell(f"asking {len(asked)} questions")
+        answers = await ask(memory, asked)
+        took_ms = await timed(memory, asked[:TIMED])
+    tables = {"as served": _as_served(answers)} | ablations(answers)
+    return {
+        "memories": len(said),
+        "questions": len(asked),
+        "recall": {name: metrics(ranks) for name, ranks in tables.items()},
+        "index_bytes_a_memory": round(_bytes(folder / "qdrant") / len(said)),
+        "search_p50_ms": statistics.median(took_ms),
+        "search_p95_ms": statistics.quantiles(took_ms, n=20)[-1],
+    }
+
+
+async def publish(memory: MemoryClient, said: Sequence[NewMemory]) -> None:
+    for start in range(0, len(said), BATCH):
+        receipts = await memory.remember_many(said[start : start + BATCH])
+        await memory.stored(receipts, timeout_s=3_600)
+        tell(f"{start + len(receipts):,} of {len(said):,} memories stored")
+
+
+async def ask(memory: MemoryClient, asked: Sequence[Question]) -> list[Asked]:
+    """Each question as an application asks it, but for more hits and their explanation."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(question: Question) -> Asked:
+        async with room:
+            answered = await memory.search(
+                question.text, user_id=question.user, limit=DEEP, explain=True, timeout_s=120
+            )
+        return Asked(question, answered.hits)
+
+    return await asyncio.gather(*map(one, asked))
+
+
+async def timed(memory: MemoryClient, asked: Sequence[Question]) -> list[float]:
+    """Milliseconds of each question, one at a time, over Kafka and back."""
+    took: list[float] = []
+    for question in asked:
+        began = time.perf_counter()
+        await memory.search(question.text, user_id=question.user, timeout_s=120)
+        took.append((time.perf_counter() - began) * 1_000)
+    return took
+
+
+Ranks = Sequence[tuple[Question, Sequence[str]]]
+"""Each question with the ids that were found, best first."""
+
+
+def _as_served(answers: Sequence[Asked]) -> Ranks:
+    return [(asked.question, [hit.memory_id for hit in asked.hits]) for asked in answers]
+
+
+def ablations(answers: Sequence[Asked]) -> dict[str, Ranks]:
+    """The same candidates, ranked without one signal, and by one alone."""
+    off = dict.fromkeys(SIGNALS, 0.0)
+    all_, none = Weights(), replace(Weights(), **off)
+    tried = {f"without {name}": replace(all_, **{name: 0.0}) for name in SIGNALS}
+    tried |= {
+        f"{name} alone": replace(none, **{name: 1.0}) for name in ("dense", "lexical", "tokens")
+    }
+    return {name: _ranked(answers, weights) for name, weights in tried.items()}
+
+
+def _ranked(answers: Sequence[Asked], weights: Weights) -> Ranks:
+    def by_score(hit: Hit) -> tuple[float, str]:
+        return -score({**hit.signals, "age_days": 0.0}, weights), hit.memory_id
+
+    return [
+        (asked.question, [hit.memory_id for hit in sorted(asked.hits, key=by_score)])
+        for asked in answers
+    ]
+
+
+def metrics(ranks: Ranks) -> dict[str, dict[str, Any]]:
+    """By category, and over all."""
+    groups: dict[str, list[tuple[Question, Sequence[str]]]] = defaultdict(list)
+    for question, ids in ranks:
+        groups[question.category].append((question, ids))
+        groups["all"].append((question, ids))
+        if question.category != UNANSWERABLE:
+            groups["all but adversarial"].append((question, ids))
+    # All of them first.
+    named = sorted(groups, key=lambda name: (not name.startswith("all"), name))
+    return {name: _of_group(groups[name]) for name in named}
+
+
+def _of_group(group: Sequence[tuple[Question, Sequence[str]]]) -> dict[str, Any]:
+    told: dict[str, Any] = {"questions": len(group)}
+    for k in KS:
+        told[f"recall@{k}"] = _with_interval(
+            [len(question.gold & set(ids[:k])) / len(question.gold) for question, ids in group]
+        )
+    told["mrr"] = _with_interval([_reciprocal(question.gold, ids) for question, ids in group])
+    return told
+
+
+def _reciprocal(gold: frozenset[str], ids: Sequence[str]) -> float:
+    return next((1 / place for place, found in enumerate(ids, 1) if found in gold), 0.0)
+
+
+def _with_interval(values: Sequence[float]) -> dict[str, float]:
+    drawn = np.random.default_rng(0).choice(values, (1_000, len(values))).mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {
+        name: round(float(v), 4)
+        for name, v in (("mean", np.mean(values)), ("low", low), ("high", high))
+    }
+
+
+def _bytes(folder: Path) -> int:
+    """What the files take on disk: engines make them larger than what is in them."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def show(results: Mapping[str, Any]) -> None:
+    line: Callable[..., str] = "{:<22}{:>6}{:>20}{:>20}{:>20}{:>20}{:>8}".format
+    for name, groups in results["recall"].items():
+        print(f"\n{name}")
+        print(line("", "asked", *(f"recall@{k}" for k in KS), "mrr"))
+        for category, told in groups.items():
+            cells = [
+                f"{told[f'recall@{k}']['mean']:.3f} ({told[f'recall@{k}']['low']:.2f}-"
+                f"{told[f'recall@{k}']['high']:.2f})"
+                for k in KS
+            ]
+            print(line(category[:21], told["questions"], *cells, f"{told['mrr']['mean']:.3f}"))
+            if name != "as served":
+                break
+    print()
+    for name, value in results.items():
+        if name not in ("recall", "weights"):
+            print(f"{name:>22}  {value:,.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="memories.jsonl and queries.jsonl")
+    parser.add_argument("--questions", type=int, help="only so many of them, drawn at random")
+    parser.add_argument("--json", action="store_true", help="one object instead of tables")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hybrid-memory-") as folder:
+        results = asyncio.run(run(given.data, given.questions, Path(folder)))
+    results["weights"] = asdict(Weights())
+    if given.json:
+        print(json.dumps(results))
+    else:
+        show(results)
+
+
+if __name__ == "__main__":
+    main()
