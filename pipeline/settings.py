@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     """Of the model; all cores unless given."""
 
     search_weights: Weights = Weights()
-    """How much each signal counts in a search, as {"dense": 0.4, "time": 0.1}; 0 switches it off."""
+    """How much each signal counts in a search; 0 switches it off."""
 
     mem0_api_key: SecretStr | None = None
     mem0_host: str = "https://api.mem0.ai"

@@ -530,10 +530,11 @@ class MemoryClient:
                 if own is not None and _is_newer(own, answered.memory):
                     return own
                 return answered.memory
+            if own is not None:
+                # Our own forgetting would have taken it: this is what came after.
+                return own
             if answered.forgotten:
                 raise Refused(f"Memory {memory_id} was forgotten: remember it anew.")
-            if own is not None:
-                return own
             if asyncio.get_running_loop().time() > deadline:
                 raise Refused(
                     f"There is no memory {memory_id} of this user to revise. If it was published a "

@@ -22,6 +22,7 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
+    UnknownError,
 )
 
 from pipeline.errors import PipelineError, Refused, Unavailable
@@ -132,4 +133,5 @@ async def stopped_producer(producer: AIOKafkaProducer) -> None:
 
 def transient(error: KafkaError) -> bool:
     """Whether the same request may fare better later."""
-    return error.retriable or isinstance(error, KafkaTimeoutError)
+    # A broker that knows no name for its trouble, a full disk say, answers with UnknownError.
+    return error.retriable or isinstance(error, KafkaTimeoutError | UnknownError)

@@ -413,6 +413,9 @@ def _remedy(error: BaseException, address: str) -> Exception | None:
             return Unavailable(f"Postgres at {address} has just been migrated: again.")
         case pg.PostgresError():
             return _by_sqlstate(error.sqlstate or "", type(error).__name__, address)
+        case pg.InternalClientError():
+            # What asyncpg says of a connection whose server has just gone.
+            return Unavailable(f"Postgres at {address} has broken off: is it restarting?")
         case pg.InterfaceError() if "closed" in str(error):
             return Unavailable(f"Postgres at {address} has closed the connection.")
         case OSError():

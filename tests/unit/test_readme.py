@@ -1,7 +1,9 @@
 """The README says what is so: settings, commands, files."""
 
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -36,7 +38,7 @@ def _row(name: str, field: FieldInfo, about: str) -> str:
 def _default(value: Any) -> str:
     if value in (None, PydanticUndefined):
         return ""
-    return f"`{value}`"
+    return f"`{json.dumps(asdict(value)) if is_dataclass(value) else value}`"
 
 
 def _choices(annotation: Any) -> Iterable[str]:
