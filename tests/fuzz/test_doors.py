@@ -14,6 +14,7 @@ from aiokafka import ConsumerRecord
 from consumers import query
 from pipeline.cli.reaching import read_settings
 from pipeline.cli.rows import memory_of
+from pipeline.domain.weights import Weights
 from pipeline.errors import PipelineError, Refused
 from pipeline.health import answering
 from pipeline.kafka.asking import Asking
@@ -74,7 +75,7 @@ def test_a_question_gets_one_answer_or_none_and_nobody_elses_memories() -> None:
     for store in (records, vectors):
         finished(store.write(memories))
     producer: Any = Answers()
-    desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors)
+    desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors, Weights())
     delivery = DeskDelivery(desk, producer, "memory")
     mutator = Mutator(Random(SEED), QUESTIONS)
     kinds: set[str] = set()

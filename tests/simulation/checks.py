@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from consumers.query import search
 from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.versions import Known, Stamp
+from pipeline.domain.weights import Weights
 from pipeline.kafka.records import event_id_in
 from pipeline.ports import Fingerprint
 from pipeline.stores.points import watermark
@@ -81,7 +82,7 @@ def _check_user(world: "World", user_id: str, states: dict[MemoryId, Expected]) 
         text=f"what did {user_id} say?",
         limit=100,
     )
-    answered = finished(search(asked, _Now(ToyEmbedder(world)), world.index))
+    answered = finished(search(asked, _Now(ToyEmbedder(world)), world.index, Weights()))
     assert {hit.memory_id: hit.text for hit in answered.hits} == mine
     assert finished(world.records.count(user_id)) == len(mine)
     assert finished(world.index.count(user_id)) == len(mine)

@@ -38,7 +38,7 @@ def _row(name: str, field: FieldInfo, about: str) -> str:
 def _default(value: Any) -> str:
     if value in (None, PydanticUndefined):
         return ""
-    return f"`{json.dumps(asdict(value)) if is_dataclass(value) else value}`"
+    return f"`{json.dumps(asdict(value)) if is_dataclass(value) and not isinstance(value, type) else value}`"
 
 
 def _choices(annotation: Any) -> Iterable[str]:
