@@ -11,7 +11,7 @@ This is what applications import. It needs neither a model nor a database driver
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar, overload
 from uuid import UUID, uuid4
@@ -35,6 +35,7 @@ from pipeline.kafka.connection import (
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from producers.backlog import Backlog
+from producers.conversation import Conversation
 from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt, raising
 from producers.seen import Seen
 from schemas.events import ENRICHED as ENRICHED_EVENTS
@@ -209,6 +210,28 @@ class MemoryClient:
         events = [self._captured(memory) for memory in checked]
         await self._publish([(event, None) for event in events])
         return [self._receipt(event) for event in events]
+
+    @asynccontextmanager
+    async def conversation(
+        self,
+        *,
+        user_id: str,
+        run_id: str | None = None,
+        agent_id: str | None = None,
+        app_id: str | None = None,
+    ) -> AsyncGenerator[Conversation]:
+        """Remembers turns that belong together: each is understood by the two before it.
+
+        `run_id` names the conversation; one is made up unless given.
+        """
+        self._started()
+        yield Conversation(
+            self,
+            user_id=user_id,
+            run_id=run_id or str(uuid4()),
+            agent_id=agent_id,
+            app_id=app_id,
+        )
 
     async def revise(
         self,
