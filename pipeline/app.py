@@ -423,7 +423,7 @@ async def _poll_mem0(
     on_ready: Callable[[], None],
 ) -> None:
     from pipeline.sources.mem0 import Rules
-    from pipeline.sources.mem0_api import opened
+    from pipeline.sources.mem0_api import Turns, opened
     from producers.mem0_poller import poll
 
     key = settings.mem0_api_key.get_secret_value() if settings.mem0_api_key else None
@@ -432,9 +432,9 @@ async def _poll_mem0(
             "No Mem0: set MEM0_API_KEY, or start a stand-in with `hybrid-memory mem0-sim` and set "
             "MEM0_API_KEY=any MEM0_HOST=http://localhost:8888."
         )
-    home = Path(platformdirs.user_cache_dir("hybrid-memory")) / "mem0"
+    home, turns = Path(platformdirs.user_cache_dir("hybrid-memory")) / "mem0", Turns()
     await poll(
-        lambda: opened(key, settings.mem0_host, home),
+        lambda: opened(key, settings.mem0_host, home, turns),
         where.kafka,
         settings.topic_prefix,
         interval_s=settings.sync_interval_seconds,

@@ -41,15 +41,41 @@ class Passing(Exception):
     """Something that may have passed in a moment."""
 
 
+class Turns:
+    """When the next request may go out: one limit for all, which outlives the client."""
+
+    def __init__(self) -> None:
+        self._go_on_at = 0.0
+        """On the loop's clock."""
+
+    async def wait(self) -> None:
+        """Waits for as long as any answer has asked for."""
+        loop = asyncio.get_running_loop()
+        while True:
+            left_s = self._go_on_at - loop.time()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(left_s)
+
+    def heed(self, answered: httpx.Response) -> None:
+        """`Retry-After`, of any answer that limits us: the client keeps some kinds of it to itself."""
+        if answered.status_code not in _LIMITED:
+            return
+        metrics.MEM0_LIMITED.inc()
+        wait_s = retry_after_s(answered.headers.get("retry-after"), datetime.now(UTC))
+        if wait_s is not None:
+            now = asyncio.get_running_loop().time()
+            self._go_on_at = max(self._go_on_at, now + wait_s)
+
+
 class Mem0Api:
     """What the poller asks of Mem0. Not for several projects at once."""
 
-    def __init__(self, client: "AsyncMemoryClient") -> None:
+    def __init__(self, client: "AsyncMemoryClient", turns: Turns) -> None:
         self.requests = 0
+        self._turns = turns
         self.client = client
         self._first_pause_s = FIRST_PAUSE_S
-        self._go_on_at = 0.0
-        """When the next call may go out, on the loop's clock."""
         client.async_client.event_hooks["response"].append(self._note)
 
     def hurry(self, first_pause_s: float = 0.02) -> None:
@@ -119,7 +145,7 @@ class Mem0Api:
 
     async def _patiently(self, ask: Callable[[], Awaitable[Answered]]) -> Answered:
         for attempt in range(ATTEMPTS):
-            await self._turn()
+            await self._turns.wait()
             try:
                 return await ask()
             except Exception as error:
@@ -131,29 +157,13 @@ class Mem0Api:
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _turn(self) -> None:
-        """Waits for as long as any answer has asked for."""
-        loop = asyncio.get_running_loop()
-        while True:
-            left_s = self._go_on_at - loop.time()
-            if left_s <= 0:
-                return
-            await asyncio.sleep(left_s)
-
     def _pause_s(self, attempt: int) -> float:
         longest = min(LONGEST_PAUSE_S, self._first_pause_s * 2**attempt)
         return random.uniform(longest / 2, longest)  # noqa: S311 - no secret
 
     async def _note(self, answered: httpx.Response) -> None:
-        """Counts a request, and heeds `Retry-After`: the client keeps some kinds of it to itself."""
         self.requests += 1
-        if answered.status_code not in _LIMITED:
-            return
-        metrics.MEM0_LIMITED.inc()
-        wait_s = retry_after_s(answered.headers.get("retry-after"), datetime.now(UTC))
-        if wait_s is not None:
-            loop = asyncio.get_running_loop()
-            self._go_on_at = max(self._go_on_at, loop.time() + wait_s)
+        self._turns.heed(answered)
 
 
 def page_of(answered: Any) -> Page:
@@ -190,20 +200,23 @@ def remedy(error: Exception) -> str:
 
 
 @asynccontextmanager
-async def opened(api_key: str, host: str, home: Path) -> AsyncGenerator[Mem0Api]:
+async def opened(
+    api_key: str, host: str, home: Path, turns: Turns | None = None
+) -> AsyncGenerator[Mem0Api]:
     """Mem0 at `host`; the client keeps what it must keep below `home`. Raises Unavailable, Refused."""
+    turns = turns or Turns()
     silence(home)
     from mem0 import AsyncMemoryClient
 
     http = httpx.AsyncClient(base_url=host.rstrip("/"), timeout=TIMEOUT_S)
     async with http:
-        await _check(http, api_key)
+        await _check(http, api_key, turns)
         # Its constructor asks once more, and blocks while it does.
         try:
             client = await asyncio.to_thread(AsyncMemoryClient, api_key, host.rstrip("/"), http)
         except (ValueError, OSError) as error:
             raise Unavailable(f"Mem0 at {host} does not answer as it should: {error}") from error
-        yield Mem0Api(client)
+        yield Mem0Api(client, turns)
 
 
 def silence(home: Path) -> None:
@@ -214,9 +227,11 @@ def silence(home: Path) -> None:
     logging.getLogger("mem0").setLevel(logging.CRITICAL)
 
 
-async def _check(http: httpx.AsyncClient, api_key: str) -> None:
+async def _check(http: httpx.AsyncClient, api_key: str, turns: Turns) -> None:
+    await turns.wait()
     try:
         answered = await http.get("/v1/ping/", headers={"Authorization": f"Token {api_key}"})
+        turns.heed(answered)
         answered.raise_for_status()
         if not answered.json().get("project_id"):
             raise Unavailable(f"{http.base_url} answers, but not as Mem0 does: check MEM0_HOST.")

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, kafka_errors
 
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
@@ -34,6 +34,11 @@ PATIENCE_S = 20.0
 READ_PATIENCE_S = 60.0
 TAIL = 20
 """Records from the end of a partition among which the last cycle is."""
+
+
+# PRODUCER_FENCED: Kafka says so to whom another one has taken over from. aiokafka 0.14 only knows its
+# older name, takes this one for unknown, and would wait for an answer that has come.
+kafka_errors.setdefault(90, InvalidProducerEpoch)
 
 
 class Ledger:
@@ -90,9 +95,7 @@ class Ledger:
     async def _commit(self, records: Sequence[Mapping[str, Any]]) -> None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE_S), self._producer.transaction():
-                sent = [await self._producer.send(**record) for record in records]
-                await asyncio.gather(*sent)
+            await self._transacted(records)
         except (ProducerFenced, InvalidProducerEpoch) as error:
             if time.monotonic() - began > PATIENCE_S / 2:
                 # Kafka says the same of a transaction that took too long.
@@ -105,6 +108,31 @@ class Ledger:
             raise Unavailable("Kafka does not acknowledge a transaction: is it running?") from error
         except (KafkaError, OSError) as error:
             raise self._connection.named(error) from error
+
+    async def _transacted(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """One transaction. What fails is not aborted here: whoever opens the ledger next does that."""
+        # When another one takes over, aiokafka's sender ends, and who waits for it would wait for ever.
+        sending: asyncio.Task[None] = self._producer._sender.sender_task
+        work = asyncio.create_task(self._send(records))
+        try:
+            await asyncio.wait(
+                [work, sending], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if work.done():
+                work.result()
+                return
+            if sending.done():
+                sending.result()
+            raise TimeoutError
+        finally:
+            work.cancel()
+            await asyncio.wait([work])
+
+    async def _send(self, records: Sequence[Mapping[str, Any]]) -> None:
+        await self._producer.begin_transaction()
+        sent = [await self._producer.send(**record) for record in records]
+        await asyncio.gather(*sent)
+        await self._producer.commit_transaction()
 
 
 @asynccontextmanager

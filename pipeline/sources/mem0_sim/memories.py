@@ -123,8 +123,8 @@ class Memories:
             "synthesized": False,
             "expiration_date": given.get("expiration_date"),
             "created_at": iso(created),
-            # A fresh row was updated a moment after it was created.
-            "updated_at": iso(created + 0.004),
+            # A fresh row was updated a moment after it was created, whenever it says that was.
+            "updated_at": iso(now + 0.004),
         }
         if odd:
             kind = self.chance.choice(("none", "pacific", "later"))
