@@ -15,25 +15,15 @@ from pipeline.errors import Refused
 from pipeline.ports import (
     Embedder,
     Embedding,
-    Fingerprint,
     MemoryRecords,
     MemoryVectors,
     Question,
-    Replaceable,
 )
 from pipeline.stage import Desk
 from schemas.search import (
     Answered,
     Asked,
-    CountsAnswered,
-    CountsAsked,
-    FingerprintsAnswered,
-    FingerprintsAsked,
-    FingerprintsOfAsked,
-    HeldState,
     Hit,
-    IndexReplaceAnswered,
-    IndexReplaceAsked,
     MemoryAnswered,
     MemoryAsked,
     ReceiptsAnswered,
@@ -42,7 +32,7 @@ from schemas.search import (
     SearchAnswered,
     SearchAsked,
 )
-from schemas.topics import ASKED
+from schemas.topics import ASKED, OPERATOR_ASKED
 
 
 def stage(
@@ -58,52 +48,13 @@ def stage(
                 return await receipts(asked, records, vectors)
             case MemoryAsked():
                 return await known(asked, records)
-            case CountsAsked():
-                return CountsAnswered(
-                    question_id=asked.question_id,
-                    record=await records.count(),
-                    index=await vectors.count(),
+            case _:
+                raise Refused(
+                    f"{asked.type} is an operator's question: it is asked on the topic "
+                    f"{OPERATOR_ASKED.name}, below the same prefix."
                 )
-            case FingerprintsAsked():
-                return held(asked, await vectors.page(asked.after, asked.limit))
-            case FingerprintsOfAsked():
-                return held(asked, await vectors.fingerprints_of(asked.keys))
-            case IndexReplaceAsked():
-                return await replace(asked, vectors)
 
     return Desk(name="query", reads=ASKED, answer=answer)
-
-
-async def replace(asked: IndexReplaceAsked, vectors: MemoryVectors) -> IndexReplaceAnswered:
-    """One step of putting a fresh index in the place of this one."""
-    if not isinstance(vectors, Replaceable):
-        raise Refused("This index has no owner here: it is switched where it is kept.")
-    match asked.step:
-        case "adopt":
-            await vectors.adopt(asked.name)
-        case "switch":
-            await vectors.switch(asked.name)
-        case "abandon":
-            await vectors.abandon()
-    return IndexReplaceAnswered(question_id=asked.question_id)
-
-
-def held(asked: Asked, told: Sequence[Fingerprint]) -> FingerprintsAnswered:
-    """What the index holds, for whoever compares the stores."""
-    return FingerprintsAnswered(
-        question_id=asked.question_id,
-        states=tuple(
-            HeldState.model_construct(
-                key=each.key,
-                precedence=each.known.stamp.precedence,
-                tie=each.known.stamp.tie,
-                forgotten=each.known.forgotten,
-                watermark=each.watermark,
-                content_hash=each.content_hash,
-            )
-            for each in told
-        ),
-    )
 
 
 async def search(

@@ -99,7 +99,7 @@ def stage_modules() -> Mapping[str, ModuleType]:
 
 
 def _place(name: str) -> tuple[int, str]:
-    known = ["classifier", "embedder", "record_writer", "vector_writer", "query"]
+    known = ["classifier", "embedder", "record_writer", "vector_writer", "query", "operator_desk"]
     return (known.index(name) if name in known else len(known), name)
 
 
@@ -137,7 +137,7 @@ async def open_ports(
 async def open_for_comparing(
     settings: Settings, where: Addresses
 ) -> AsyncGenerator[tuple["MemoryRecords", "Fingerprints"]]:
-    """The record, and what the index holds: asked of the query desk, or opened where none runs.
+    """The record, and what the index holds: asked of the operator desk, or opened where none runs.
 
     Raises Refused, Unavailable.
     """
@@ -146,7 +146,7 @@ async def open_for_comparing(
     from pipeline.kafka.records import group_of
     from pipeline.verifying.asking import IndexOverKafka
 
-    desk = group_of(settings.topic_prefix, "query")
+    desk = group_of(settings.topic_prefix, "operator_desk")
     answers = (await group_members(where.kafka, [desk])).get(desk)
     wanted = ["records"] if answers else ["records", "vectors"]
     async with AsyncExitStack() as stack:
@@ -175,9 +175,8 @@ async def open_for_rebuilding(
     from schemas.topics import ENRICHED
 
     prefix = settings.topic_prefix
-    running = await group_members(
-        where.kafka, [group_of(prefix, "vector_writer"), group_of(prefix, "query")]
-    )
+    users = ("vector_writer", "query", "operator_desk")
+    running = await group_members(where.kafka, [group_of(prefix, name) for name in users])
     async with AsyncExitStack() as stack:
         ports = await stack.enter_async_context(
             open_ports(settings, where, ["classifier", "embedder", "records"], say)

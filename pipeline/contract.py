@@ -33,7 +33,7 @@ from schemas.events import (
     Stored,
 )
 from schemas.mem0 import Mem0CycleEnded, Mem0Seen
-from schemas.search import Answer, Answered, Asked, Question
+from schemas.search import Answer, Answered, OperatorAsked, Question, UserAsked
 from schemas.topics import (
     ANSWERED,
     ASKED,
@@ -43,6 +43,7 @@ from schemas.topics import (
     EVENTS,
     MEM0_CYCLES,
     MEM0_SEEN,
+    OPERATOR_ASKED,
     STORED,
     TOPICS,
     Topic,
@@ -61,7 +62,8 @@ CARRIED: Mapping[Topic, Sequence[type[Message]]] = {
     CLASSIFIED: get_args(Classified),
     ENRICHED: get_args(Enriched),
     STORED: get_args(Stored),
-    ASKED: get_args(Asked),
+    ASKED: get_args(UserAsked),
+    OPERATOR_ASKED: get_args(OperatorAsked),
     ANSWERED: get_args(Answered),
     DEAD: get_args(Settled),
     MEM0_SEEN: (Mem0Seen,),

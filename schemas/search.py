@@ -1,4 +1,4 @@
-"""Questions and answers: memory.search.asked -> the asker's reply topic.
+"""Questions and answers: memory.search.asked, memory.operator.asked -> the asker's reply topic.
 
 A question names who asks, by when it needs the answer and where to send it. There is always an answer:
 what cannot be answered is answered with a `Failed` that says why.
@@ -265,15 +265,11 @@ class Failed(Answer):
     retry: bool
 
 
-Asked = (
-    SearchAsked
-    | ReceiptsAsked
-    | MemoryAsked
-    | CountsAsked
-    | FingerprintsAsked
-    | FingerprintsOfAsked
-    | IndexReplaceAsked
-)
+UserAsked = SearchAsked | ReceiptsAsked | MemoryAsked
+"""About the memories of one user."""
+OperatorAsked = CountsAsked | FingerprintsAsked | FingerprintsOfAsked | IndexReplaceAsked
+"""About everybody's, or to change what answers: on a topic of their own."""
+Asked = UserAsked | OperatorAsked
 Answered = (
     SearchAnswered
     | ReceiptsAnswered

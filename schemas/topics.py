@@ -41,6 +41,11 @@ ENRICHED = Topic(
 )
 STORED = Topic("stored", "which store has done with which event")
 ASKED = Topic("search.asked", "questions", retention_ms=HOUR_MS)
+OPERATOR_ASKED = Topic(
+    "operator.asked",
+    "operators' questions: what the stores hold of everybody, and to replace the index",
+    retention_ms=HOUR_MS,
+)
 ANSWERED = Topic(
     "search.answered", "answers, on the partition their asker named", retention_ms=HOUR_MS
 )
@@ -60,4 +65,15 @@ MEM0_CYCLES = Topic(
     "mem0.cycles", "the last cycle of the Mem0 poller, compacted", cleanup="compact"
 )
 
-TOPICS = (EVENTS, CLASSIFIED, ENRICHED, STORED, ASKED, ANSWERED, DEAD, MEM0_SEEN, MEM0_CYCLES)
+TOPICS = (
+    EVENTS,
+    CLASSIFIED,
+    ENRICHED,
+    STORED,
+    ASKED,
+    OPERATOR_ASKED,
+    ANSWERED,
+    DEAD,
+    MEM0_SEEN,
+    MEM0_CYCLES,
+)

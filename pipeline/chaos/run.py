@@ -419,7 +419,7 @@ def _through(address: str, proxy: Proxy) -> str:
 
 
 async def _until_serving(kafka: KafkaConnection) -> None:
-    groups = [group_of(PREFIX, stage) for stage in (*READS, "query")]
+    groups = [group_of(PREFIX, stage) for stage in (*READS, "query", "operator_desk")]
     async with asyncio.timeout(_FIRST_START_S):
         while True:
             members = await group_members(kafka, groups)

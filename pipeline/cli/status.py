@@ -20,7 +20,7 @@ from pipeline.cli.printing import duration, output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
 from pipeline.cli.restarts import RESTARTING, restarted
 from pipeline.errors import PipelineError
-from schemas.topics import ASKED
+from schemas.topics import OPERATOR_ASKED
 
 if TYPE_CHECKING:
     from pipeline.contract import Flow
@@ -54,7 +54,7 @@ class Status:
     parts: Sequence[Part]
     stages: Sequence[StageState]
     record: int | None
-    """Memories in Postgres; None where the query consumer does not say."""
+    """Memories in Postgres; None where the operator desk does not say."""
     index: int | None
     dead_letters: int | None
     mem0: dict[str, Any] | None = None
@@ -62,7 +62,7 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether every part is up, every stage runs, and the query consumer answers."""
+        """Whether every part is up, every stage runs, and the operator desk answers."""
         return (
             all(part.up is not False for part in self.parts)
             and all(stage.members and stage.process != RESTARTING for stage in self.stages)
@@ -184,7 +184,7 @@ async def _stream(
             stages, dead = await _lags(kafka, prefix, told)
     except (PipelineError, TimeoutError):
         return unknown, None, None
-    answers = any(stage.members for stage in stages if stage.reads == ASKED.under(prefix))
+    answers = any(stage.members for stage in stages if stage.reads == OPERATOR_ASKED.under(prefix))
     return stages, dead, await _counts(kafka, prefix) if answers else None
 
 
@@ -256,7 +256,7 @@ def _stages(stages: Sequence[StageState]) -> Table:
 
 def _sums(seen: Status) -> list[Text]:
     if seen.record is None or seen.index is None:
-        stored = Text("Memories: unknown, no query consumer answers.", "yellow")
+        stored = Text("Memories: unknown, no operator desk answers.", "yellow")
     else:
         agree = "" if seen.record == seen.index else " (they differ while a stage is behind)"
         stored = Text(f"Memories: {seen.record:,} in Postgres, {seen.index:,} in the index{agree}.")

@@ -1,6 +1,6 @@
 """Questions over Kafka: ask, and match the answers to whoever waits.
 
-Askers share one answer topic; each listens on one partition of it and says so in its questions. There
+Questions about one user and those of operators have a topic each. Askers share one answer topic; each listens on one partition of it and says so in its questions. There
 is no consumer group: answers of the past interest nobody.
 """
 
@@ -22,13 +22,19 @@ from pipeline.kafka.connection import KafkaConnection, started_producer, stopped
 from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
 from schemas.search import ANSWERED as ANSWERS
-from schemas.search import Answered, Asked, Failed, ReplyTo
-from schemas.topics import ANSWERED, ASKED
+from schemas.search import Answered, Asked, Failed, OperatorAsked, ReplyTo
+from schemas.topics import ANSWERED, ASKED, OPERATOR_ASKED, Topic
 
 log = structlog.get_logger(__name__)
 
 ASKED_TIMES = 3
 """How often one question is asked within its time."""
+
+
+_ANSWERING = {
+    ASKED: ("a query consumer", "query"),
+    OPERATOR_ASKED: ("an operator desk", "operator_desk"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +58,8 @@ class Asking:
         self._connection = connection
         self._prefix = prefix
         self._waiting: dict[UUID, asyncio.Future[Answered]] = {}
-        self._taken: set[UUID] = set()
-        """Questions that Kafka has, as often as they were asked."""
+        self._taken: dict[UUID, Topic] = {}
+        """Questions that Kafka has, as often as they were asked, and where."""
         self._starting = asyncio.Lock()
         self._asks: tuple[AIOKafkaProducer, ReplyTo] | None = None
         self._open = AsyncExitStack()
@@ -77,7 +83,7 @@ class Asking:
         except KafkaError as error:
             raise self._connection.named(error) from error
         finally:
-            self._taken.discard(question_id)
+            self._taken.pop(question_id, None)
             del self._waiting[question_id]
         if isinstance(answered, Failed):
             raise (Unavailable if answered.retry else Refused)(answered.reason)
@@ -94,25 +100,29 @@ class Asking:
         producer, reply_to = await self._ready()
         now = datetime.now(UTC)
         asked = make(Envelope(question_id, now, now + timedelta(seconds=timeout_s), reply_to))
-        topic, value = ASKED.under(self._prefix), value_of(asked)
+        topic, value = topic_of(asked), value_of(asked)
         while not answer.done():
-            self._taken.discard(question_id)
-            await producer.send_and_wait(topic, value, headers=as_pairs(headers_of(asked)))
-            self._taken.add(question_id)
+            self._taken.pop(question_id, None)
+            await producer.send_and_wait(
+                topic.under(self._prefix), value, headers=as_pairs(headers_of(asked))
+            )
+            self._taken[question_id] = topic
             await asyncio.wait([answer], timeout=timeout_s / ASKED_TIMES)
         return answer.result()
 
     def _late(self, question_id: UUID, timeout_s: float) -> str:
         """Whom there is no answer from: Kafka, or those who read the questions."""
-        if question_id not in self._taken:
+        topic = self._taken.get(question_id)
+        if topic is None:
             return (
                 f"Kafka at {self._connection.bootstrap_servers} did not take the question in "
                 f"{timeout_s:g} s. Is it running? `hybrid-memory status` shows it."
             )
+        who, stage = _ANSWERING[topic]
         return (
-            f"No answer in {timeout_s:g} s. Does a query consumer run, and has it started? "
+            f"No answer in {timeout_s:g} s. Does {who} run, and has it started? "
             "`hybrid-memory status` shows it. On one machine it comes with `hybrid-memory up`; "
-            "where the index is a Qdrant server, `hybrid-memory run query` starts one more."
+            f"where the index is a Qdrant server, `hybrid-memory run {stage}` starts one more."
         )
 
     async def close(self) -> None:
@@ -194,6 +204,11 @@ class Asking:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(error)
+
+
+def topic_of(asked: Asked) -> Topic:
+    """Where a question is asked: who may search need not be one who may ask about everybody."""
+    return OPERATOR_ASKED if isinstance(asked, OperatorAsked) else ASKED
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

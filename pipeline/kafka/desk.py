@@ -104,7 +104,7 @@ class DeskDelivery:
             self._log.exception("question failed", question_id=str(question_id))
             answered = Failed(
                 question_id=question_id,
-                reason="The query consumer failed on this question; its log says why.",
+                reason=f"The {self.name} consumer failed on this question; its log says why.",
                 retry=False,
             )
         took_ms = (time.perf_counter() - began) * 1_000

@@ -20,7 +20,7 @@ TIMEOUT_S = 30.0
 
 
 class IndexOverKafka:
-    """Fingerprints of the index that the query desk asks."""
+    """Fingerprints of the index that the operator desk asks."""
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
@@ -46,7 +46,7 @@ class IndexOverKafka:
 
 def _told(answered: Answered) -> Sequence[Fingerprint]:
     if not isinstance(answered, FingerprintsAnswered):
-        raise Unavailable("The query consumer answers another question: is it of another version?")
+        raise Unavailable("The operator desk answers another question: is it of another version?")
     return [_fingerprint(state) for state in answered.states]
 
 

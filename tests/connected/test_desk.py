@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,13 +11,18 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from consumers import operator_desk, query
+from pipeline.domain.weights import Weights
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.process import serve
+from pipeline.models.hashing import HashingEmbedder
 from pipeline.stage import Desk
+from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from producers.client import MemoryClient
 from schemas.search import Answered, Asked, MemoryAnswered, SearchAnswered, SearchAsked
-from schemas.topics import ANSWERED, ASKED, EVENTS
+from schemas.topics import ANSWERED, ASKED, EVENTS, OPERATOR_ASKED, Topic
+from tests.builders import DIMENSIONS, MODEL, enriched
 
 pytestmark = pytest.mark.connected
 
@@ -40,11 +45,15 @@ async def echo(asked: Asked) -> Answered:
     return SearchAnswered(question_id=asked.question_id, hits=(), search_ms=float(asked.limit))
 
 
+ECHO = Desk(name="query", reads=ASKED, answer=echo)
+
+
 @asynccontextmanager
-async def answering(kafka: KafkaConnection, prefix: str) -> AsyncGenerator[None]:
+async def answering(
+    kafka: KafkaConnection, prefix: str, desks: Sequence[Desk] = (ECHO,)
+) -> AsyncGenerator[None]:
     until, ready = asyncio.Event(), asyncio.Event()
-    desk = Desk(name="query", reads=ASKED, answer=echo)
-    task = asyncio.create_task(serve(kafka, prefix, [desk], until=until, on_ready=ready.set))
+    task = asyncio.create_task(serve(kafka, prefix, desks, until=until, on_ready=ready.set))
     try:
         await asyncio.wait_for(ready.wait(), 30)
         yield
@@ -119,7 +128,9 @@ def question(prefix: str, **fields: Any) -> bytes:
     return json.dumps(asked | fields).encode()
 
 
-async def answers_to(kafka: KafkaConnection, prefix: str, *questions: bytes) -> list[Any]:
+async def answers_to(
+    kafka: KafkaConnection, prefix: str, *questions: bytes, topic: Topic = ASKED
+) -> list[Any]:
     """What comes back on partition 0 within two seconds."""
     producer: Any = await started_producer(kafka)
     consumer = AIOKafkaConsumer(**kafka.options(), auto_offset_reset="earliest")
@@ -127,7 +138,7 @@ async def answers_to(kafka: KafkaConnection, prefix: str, *questions: bytes) -> 
     try:
         consumer.assign([TopicPartition(ANSWERED.under(prefix), 0)])
         for asked in questions:
-            await producer.send_and_wait(ASKED.under(prefix), asked)
+            await producer.send_and_wait(topic.under(prefix), asked)
         await asyncio.sleep(2)
         answers: list[Any] = []
         while batches := await consumer.getmany(timeout_ms=500):
@@ -182,3 +193,31 @@ async def test_a_question_cannot_have_its_answer_published_into_the_stream(
         await consumer.stop()
     assert [answer["type"] for answer in answers] == ["SearchAnswered"]
     assert set(ends.values()) == {0}
+
+
+async def test_who_may_only_search_learns_nothing_of_everybody_and_switches_nothing(
+    kafka: KafkaConnection, prefix: str
+) -> None:
+    records, vectors = RecordsInMemory(), vectors_in_memory(MODEL, DIMENSIONS)
+    for store in (records, vectors):
+        await store.write([enriched()])
+    desks = (
+        query.stage(HashingEmbedder(), records, vectors, Weights()),
+        operator_desk.stage(records, vectors),
+    )
+    operators = [
+        question(prefix, type="CountsAsked"),
+        question(prefix, type="FingerprintsAsked"),
+        question(prefix, type="FingerprintsOfAsked", keys=[str(uuid4())]),
+        question(prefix, type="IndexReplaceAsked", step="switch", name=f"index-{'0' * 32}"),
+    ]
+    async with answering(kafka, prefix, desks), MemoryClient(kafka, prefix=prefix) as client:
+        refused = await answers_to(kafka, prefix, *operators)
+        assert [answer["type"] for answer in refused] == ["Failed"] * 4
+        assert all("operator.asked" in answer["reason"] for answer in refused)
+        assert not any(answer["retry"] for answer in refused)
+        counts = await client.counts()
+        assert (counts.record, counts.index) == (1, 1)
+        assert await client.get("m", user_id="bob") is None
+        (*_, last) = await answers_to(kafka, prefix, question(prefix), topic=OPERATOR_ASKED)
+        assert (last["type"], "search.asked" in last["reason"]) == ("Failed", True)

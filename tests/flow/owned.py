@@ -9,7 +9,7 @@ from pipeline.embedded import Stack
 from pipeline.settings import Settings
 
 UPSTREAM = ("classifier", "embedder", "record_writer")
-OWNER = ("vector_writer", "query")
+OWNER = ("vector_writer", "query", "operator_desk")
 
 
 @asynccontextmanager

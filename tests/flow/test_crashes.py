@@ -106,7 +106,7 @@ async def test_what_owns_the_edge_index_may_be_killed_too(
     user = f"user-{uuid4().hex[:8]}"
     receipts = await publish(memory, user)
     await asyncio.sleep(0.5)
-    kill(fragile.data, "vector_writer+query")
+    kill(fragile.data, "vector_writer+query+operator_desk")
     await memory.stored(receipts, timeout_s=120)
     assert await rows(fragile, user) == MEMORIES
 
@@ -116,7 +116,13 @@ async def test_a_rolling_restart_under_load_repeats_and_loses_nothing(
 ) -> None:
     user = f"user-{uuid4().hex[:8]}"
     receipts: list[Receipt] = []
-    for part in ("classifier", "embedder", "embedder-2", "record_writer", "vector_writer+query"):
+    for part in (
+        "classifier",
+        "embedder",
+        "embedder-2",
+        "record_writer",
+        "vector_writer+query+operator_desk",
+    ):
         receipts += await publish(memory, user)
         await asyncio.sleep(0.5)
         await restart(fragile.data, part)

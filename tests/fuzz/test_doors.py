@@ -1,8 +1,9 @@
 """Anything at every other door: it is taken, or refused in our words, and nobody else notices."""
 
 import asyncio
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +12,7 @@ from uuid import UUID
 import pytest
 from aiokafka import ConsumerRecord
 
-from consumers import query
+from consumers import operator_desk, query
 from pipeline.cli.reaching import read_settings
 from pipeline.cli.rows import memory_of
 from pipeline.domain.weights import Weights
@@ -25,9 +26,11 @@ from pipeline.kafka.records import event_id_in
 from pipeline.kafka.redriving import place_of
 from pipeline.liveness import Liveness
 from pipeline.settings import Settings, _OurYaml  # pyright: ignore[reportPrivateUsage]
+from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.replaceable import ReplaceableIndex
 from producers.receipts import Receipt, Receipts, _Watch  # pyright: ignore[reportPrivateUsage]
-from schemas.search import ANSWERED, Failed
+from schemas.search import ANSWERED, Answered, Failed
 from tests.builders import DIMENSIONS, MODEL, enriched
 from tests.fuzz.mutating import Mutator
 from tests.fuzz.stream import quiet_loop
@@ -37,14 +40,24 @@ from tests.unit.schemas.test_events import GOLDEN
 
 QUESTION_ID = UUID(int=7)
 CONNECTION = KafkaConnection("nowhere:1")
-QUESTIONS = [
-    GOLDEN[name]
-    | {
+
+
+def asked(*names: str) -> list[dict[str, Any]]:
+    """Questions that are still in time, to an answer topic that there is."""
+    envelope = {
         "deadline": "2999-01-01T00:00:00Z",
         "reply_to": {"topic": "memory.search.answered", "partition": 0},
     }
-    for name in ("SearchAsked", "ReceiptsAsked", "MemoryAsked", "CountsAsked")
+    return [GOLDEN[name] | envelope for name in names]
+
+
+QUESTIONS = asked("SearchAsked", "ReceiptsAsked", "MemoryAsked")
+STEPS = [
+    question | {"step": step}
+    for question in asked("IndexReplaceAsked")
+    for step in ("adopt", "switch", "abandon")
 ]
+OPERATORS_QUESTIONS = [*asked("CountsAsked", "FingerprintsAsked", "FingerprintsOfAsked"), *STEPS]
 ANSWERS = [
     GOLDEN[name]
     for name in ("SearchAnswered", "ReceiptsAnswered", "MemoryAnswered", "CountsAnswered", "Failed")
@@ -66,31 +79,83 @@ class Answers:
         self.sent.append((topic, value))
 
 
-def test_a_question_gets_one_answer_or_none_and_nobody_elses_memories() -> None:
-    records, vectors = RecordsInMemory(), vectors_in_memory(MODEL, DIMENSIONS)
+class Home:
+    """Keeps indexes in memory, and which names it was asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    async def open(self, name: str) -> VectorIndex:
+        self.names.add(name)
+        return vectors_in_memory(MODEL, DIMENSIONS)
+
+    async def keep(self, name: str) -> None:
+        self.names.add(name)
+
+    async def remove(self, name: str) -> None:
+        self.names.add(name)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def stores(home: Home) -> tuple[RecordsInMemory, ReplaceableIndex]:
+    """Both, with a memory of alice and one of somebody else."""
+    records = RecordsInMemory()
+    vectors = ReplaceableIndex(home, f"index-{'0' * 32}", vectors_in_memory(MODEL, DIMENSIONS))
     memories = [
         enriched("I love spicy Thai food", user_id="alice", memory_id="thai-food"),
         enriched("the secret", user_id="somebody else", memory_id="thai-food"),
     ]
     for store in (records, vectors):
         finished(store.write(memories))
+    return records, vectors
+
+
+def answers(delivery: DeskDelivery, sent: Answers, questions: Sequence[Any]) -> Iterator[Answered]:
+    """What a desk answers to what is left of questions: each time one answer, or none."""
+    mutator = Mutator(Random(SEED), questions)
+    for _ in range(INPUTS):
+        sent.sent.clear()
+        finished(delivery._take(record(mutator.one())))  # pyright: ignore[reportPrivateUsage]
+        assert len(sent.sent) <= 1
+        for topic, value in sent.sent:
+            assert topic == "memory.search.answered" or topic.startswith("memory.search.answered.")
+            assert b"the secret" not in value
+            answered = ANSWERED.validate_json(value)
+            failed = isinstance(answered, Failed) and "its log says why" in answered.reason
+            assert not failed, "a bug in the desk"
+            yield answered
+
+
+def test_a_question_gets_one_answer_or_none_and_nobody_elses_memories() -> None:
+    home = Home()
+    records, vectors = stores(home)
     producer: Any = Answers()
     desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors, Weights())
     delivery = DeskDelivery(desk, producer, "memory")
-    mutator = Mutator(Random(SEED), QUESTIONS)
+    everything = [*QUESTIONS, *OPERATORS_QUESTIONS]
+    kinds = {answered.type for answered in answers(delivery, producer, everything)}
+    # Of everybody nothing is told here, and nothing is switched.
+    assert kinds == {"SearchAnswered", "ReceiptsAnswered", "MemoryAnswered", "Failed"}
+    assert not home.names
+
+
+def test_an_operators_question_gets_one_answer_or_none_and_not_a_word_of_a_memory() -> None:
+    home = Home()
+    records, vectors = stores(home)
+    producer: Any = Answers()
+    delivery = DeskDelivery(operator_desk.stage(records, vectors), producer, "memory")
     kinds: set[str] = set()
-    for _ in range(INPUTS):
-        before = len(producer.sent)
-        finished(delivery._take(record(mutator.one())))  # pyright: ignore[reportPrivateUsage]
-        for topic, value in producer.sent[before:]:
-            answered = ANSWERED.validate_json(value)
-            kinds.add(answered.type)
-            assert len(producer.sent) == before + 1
-            assert topic == "memory.search.answered" or topic.startswith("memory.search.answered.")
-            assert b"the secret" not in value
-            failed = isinstance(answered, Failed) and "its log says why" in answered.reason
-            assert not failed, "a bug in the desk"
-    assert {"SearchAnswered", "ReceiptsAnswered", "MemoryAnswered", "Failed"} <= kinds
+    for answered in answers(delivery, producer, [*OPERATORS_QUESTIONS, *QUESTIONS]):
+        kinds.add(answered.type)
+        # What failed may be told with the words of its asker.
+        told = "" if isinstance(answered, Failed) else answered.model_dump_json()
+        assert not any(word in told for word in ("alice", "spicy"))
+    assert kinds == {"CountsAnswered", "FingerprintsAnswered", "IndexReplaceAnswered", "Failed"}
+    # Names of folders: nothing leads out of where the indexes are.
+    assert home.names
+    assert all(re.fullmatch(r"index-[0-9a-f]{32}", name) for name in home.names)
 
 
 def test_an_answer_is_read_or_told_to_be_unreadable() -> None:

@@ -31,13 +31,26 @@ def variables(text: str) -> set[str]:
     return set(re.findall(r"(?<!\$)\$\{(\w+)", text))
 
 
-def test_every_stage_is_a_service(stages: Mapping[str, Json]):
-    assert stages.keys() == stage_modules().keys()
+def run_by(service: Json) -> list[str]:
+    """The stages that a service runs."""
+    program, run, *words = service["command"]
+    assert (program, run) == ("hybrid-memory", "run")
+    return [word for word in words if not word.startswith("--")]
 
 
-def test_a_service_runs_its_stage(stages: Mapping[str, Json]):
-    for name, service in stages.items():
-        assert service["command"][:3] == ["hybrid-memory", "run", name]
+def test_every_stage_is_run_by_one_service(stages: Mapping[str, Json]):
+    running = [stage for service in stages.values() for stage in run_by(service)]
+    assert sorted(running) == sorted(stage_modules())
+
+
+def test_a_service_is_called_as_the_stage_it_runs(stages: Mapping[str, Json]):
+    assert {name: run_by(service)[0] for name, service in stages.items()} == {
+        name: name for name in stages
+    }
+
+
+def test_whoever_may_switch_the_index_is_answered_beside_the_searches(stages: Mapping[str, Json]):
+    assert run_by(stages["query"]) == ["query", "operator_desk"]
 
 
 def test_a_service_says_whether_it_is_well(stages: Mapping[str, Json]):
@@ -69,9 +82,10 @@ def test_a_stage_waits_for_the_servers_it_uses(
 
 
 def test_writers_wait_for_their_stores(stages: Mapping[str, Json]):
+    service_of = {stage: service for service in stages.values() for stage in run_by(service)}
     for flow in flows():
         stores = {store.lower() for store in flow.stores}
-        assert stores <= stages[flow.stage]["depends_on"].keys()
+        assert stores <= service_of[flow.stage]["depends_on"].keys()
 
 
 def test_everything_comes_up_again(services: Mapping[str, Json]):

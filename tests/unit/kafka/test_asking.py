@@ -1,14 +1,18 @@
 """Who gets no answer is told whom it waited for."""
 
 import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from pipeline.errors import Refused, Unavailable
-from pipeline.kafka.asking import Asking, Envelope
+from pipeline.kafka.asking import Asking, Envelope, topic_of
 from pipeline.kafka.connection import KafkaConnection
-from schemas.search import CountsAsked, ReplyTo
+from schemas.search import Asked, CountsAsked, MemoryAsked, ReplyTo
+from schemas.topics import ASKED, OPERATOR_ASKED
 
 
 class Kafka:
@@ -28,23 +32,47 @@ def asking() -> Asking:
     return Asking(KafkaConnection("kafka.example:9092"), "memory")
 
 
-async def ask(asking: Asking, monkeypatch: pytest.MonkeyPatch, *, takes: int) -> None:
+async def ask(
+    asking: Asking,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    takes: int,
+    make: Callable[[Envelope], Asked] | None = None,
+) -> None:
     async def ready() -> tuple[Any, ReplyTo]:
         return Kafka(takes=takes), ReplyTo(topic="answers", partition=0)
 
     monkeypatch.setattr(asking, "_ready", ready)
-    await asking.ask(counting, timeout_s=0.1)
+    await asking.ask(make or counting, timeout_s=0.1)
 
 
 def counting(envelope: Envelope) -> CountsAsked:
     return CountsAsked(**envelope.fields())
 
 
+def about_a_memory(envelope: Envelope) -> MemoryAsked:
+    return MemoryAsked(**envelope.fields(), user_id="alice", memory_id="m")
+
+
 async def test_a_question_that_nobody_answers_is_the_query_consumers(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Unavailable, match="query consumer"):
+    with pytest.raises(Unavailable, match=r"a query consumer run.*run query"):
+        await ask(asking, monkeypatch, takes=100, make=about_a_memory)
+
+
+async def test_an_operators_question_that_nobody_answers_is_the_operator_desks(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Unavailable, match=r"an operator desk run.*run operator_desk"):
         await ask(asking, monkeypatch, takes=100)
+
+
+def test_operators_ask_on_a_topic_of_their_own() -> None:
+    now = datetime.now(UTC)
+    envelope = Envelope(uuid4(), now, now, ReplyTo(topic="answers", partition=0))
+    assert topic_of(about_a_memory(envelope)) is ASKED
+    assert topic_of(counting(envelope)) is OPERATOR_ASKED
 
 
 @pytest.mark.parametrize("takes", [0, 1])
