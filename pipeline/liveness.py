@@ -21,8 +21,13 @@ class Liveness:
         self._now = now
         self._polled_at: dict[str, float] = {}
         self._polling: set[str] = set()
+        self._limits_s: dict[str, float] = {}
         self.troubles: dict[str, str] = {}
         """Why a subscription does not do well at the moment, by its name."""
+
+    def allow(self, name: str, limit_s: float) -> None:
+        """The subscription `name` may be so long without a poll."""
+        self._limits_s[name] = limit_s
 
     @contextmanager
     def polling(self, name: str) -> Generator[None]:
@@ -45,7 +50,8 @@ class Liveness:
     @property
     def alive(self) -> bool:
         """Whether no subscription is longer without a poll than a batch may take."""
-        return all(age <= self._limit_s for age in self.poll_age_s().values())
+        ages = self.poll_age_s().items()
+        return all(age <= self._limits_s.get(name, self._limit_s) for name, age in ages)
 
     @property
     def state(self) -> Literal["starting", "ready", "degraded", "stuck"]:

@@ -433,12 +433,14 @@ class MemoryClient:
     # Within
 
     def _event(self, user_id: str, event_id: UUID, *, after: int = 0) -> dict[str, Any]:
-        version = self._clock.next(after=after)
+        now = self._clock.next()
+        # Another's clock may be ahead. What follows on its memory is newer; our own time stays ours.
+        version = max(now, after + 1)
         return {
             "event_id": event_id,
             "user_id": user_id,
             "version": version,
-            "published_at": moment_of(version),
+            "published_at": moment_of(now),
         }
 
     def _captured(self, memory: NewMemory) -> MemoryCaptured:
@@ -460,6 +462,8 @@ class MemoryClient:
             self._own[event.user_id, event.memory_id] = event
             if len(self._own) > IN_FLIGHT:
                 del self._own[next(iter(self._own))]
+        if moment_of(event.version) > event.published_at:
+            self._seen.add(event.user_id, event.memory_id, event.version)
         return Receipt(
             user_id=event.user_id,
             memory_id=event.memory_id,

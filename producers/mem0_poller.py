@@ -57,6 +57,8 @@ async def poll(
     and Halted where so much has disappeared that a person has to say whether it was meant.
     """
     liveness = liveness or Liveness()
+    # Between two cycles it sleeps, and Mem0 may ask for an hour's pause: neither is a death.
+    liveness.allow(NAME, interval_s + STUCK_S)
     polling = asyncio.create_task(
         _sessions(opening, connection, prefix, interval_s, rules, liveness, project_id, on_ready)
     )
@@ -100,7 +102,9 @@ async def _sessions(
             failed += 1
             metrics.MEM0_CYCLES.labels("failed").inc()
             liveness.troubles[NAME] = str(error)
-            pause_s = min(LONGEST_PAUSE_S, interval_s, 2.0**failed) * random.uniform(0.5, 1)  # noqa: S311
+            # Capped before it is raised: the thousandth power is no float any more.
+            longest_s = min(LONGEST_PAUSE_S, interval_s, 2.0 ** min(failed, 10))
+            pause_s = longest_s * random.uniform(0.5, 1)  # noqa: S311
             log.warning("the cycle is tried again", reason=str(error), pause_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)
 

@@ -22,6 +22,8 @@ class Topic:
     """Of a compacted topic: for how long a forgotten key is still told of."""
     min_compaction_lag_ms: int = 0
     """How old a record is at least before a later one of its key may replace it."""
+    max_compaction_lag_ms: int | None = None
+    """How old one may grow that a later one of its key replaces: what was forgotten goes by then."""
     max_message_bytes: int = 2 * 1024 * 1024
 
     def under(self, prefix: str) -> str:
@@ -38,6 +40,7 @@ ENRICHED = Topic(
     # Compaction keeps the last record of a key, which need not be its greatest version: whoever is not
     # further behind than events are kept sees all of them.
     min_compaction_lag_ms=EVENTS.retention_ms,
+    max_compaction_lag_ms=2 * EVENTS.retention_ms,
 )
 STORED = Topic("stored", "which store has done with which event")
 ASKED = Topic("search.asked", "questions", retention_ms=HOUR_MS)

@@ -10,9 +10,9 @@ class VersionClock:
     def __init__(self) -> None:
         self._last = 0
 
-    def next(self, *, after: int = 0) -> int:
-        """The version of what happens now, and in any case after the version `after`."""
-        self._last = max(self._last + 1, after + 1, time.time_ns() // 1_000)
+    def next(self) -> int:
+        """The version of what happens now."""
+        self._last = max(self._last + 1, time.time_ns() // 1_000)
         return self._last
 
 

@@ -6,7 +6,7 @@ dates, and a tenth of a second for a question.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ _PHRASE: Final = regex.compile(
     r")\b"
 )
 """A month alone must be pointed at: "May", "March" and "Jan" are other words, too."""
+_LAST_MONTH: Final = regex.compile(rf"^(?i:last) (?={_MONTH}$)")
 _LENGTH: Final = {
     "day": relativedelta(days=1),
     "week": relativedelta(days=7),
@@ -81,9 +82,12 @@ def _periods(question: str, now: datetime) -> Iterator[Period]:
     settings = {"RELATIVE_BASE": now.replace(tzinfo=None), "PREFER_DATES_FROM": "past"}
     parser: Any = DateDataParser(languages=["en"], settings=settings)
     for phrase in phrases:
-        read = parser.get_date_data(phrase["when"].replace(" of ", " "))
+        # "last May" is the May that dateparser takes for the one meant, said without "last".
+        when, last = _LAST_MONTH.subn("", phrase["when"])
+        read = parser.get_date_data(when.replace(" of ", " "))
         if read.date_obj is not None:
-            yield _part(_whole(read), phrase["part"])
+            whole = _part(_whole(read), phrase["part"])
+            yield replace(whole, every_year=False) if last else whole
 
 
 def _whole(read: Any) -> Period:

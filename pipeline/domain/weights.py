@@ -1,6 +1,7 @@
 """How much each signal of a search counts."""
 
 from dataclasses import dataclass, fields
+from math import isfinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,5 +21,6 @@ class Weights:
     """Of recency: after so many days it counts half."""
 
     def __post_init__(self) -> None:
-        if min(getattr(self, field.name) for field in fields(self)) < 0 or not self.half_life_days:
+        given = [getattr(self, field.name) for field in fields(self)]
+        if not all(isfinite(weight) and weight >= 0 for weight in given) or not self.half_life_days:
             raise ValueError("weights are 0 or more, and the half-life is more than 0")

@@ -16,7 +16,12 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from pipeline.errors import Refused
-from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
+from pipeline.kafka.connection import (
+    PUBLISH_PATIENCE_S,
+    KafkaConnection,
+    started_producer,
+    stopped_producer,
+)
 from pipeline.kafka.dead_letters import (
     Letter,
     Place,
@@ -118,7 +123,7 @@ async def settle(
                     on_progress(settled)
         settled += await settling.settle(batch)
         on_progress(settled)
-    except KafkaError as error:
+    except (KafkaError, TimeoutError) as error:
         raise connection.named(error) from error
     finally:
         await stopped_producer(producer)
@@ -136,10 +141,12 @@ class _Settling:
     partitions: dict[str, int]
 
     async def settle(self, letters: Sequence[Letter]) -> int:
-        if self.outcome == "redriven":
-            await asyncio.gather(*[sent for each in letters for sent in await self._redrive(each)])
-        # Only now: a letter that is settled is nobody's any more.
-        await asyncio.gather(*[await self._mark(letter) for letter in letters])
+        async with asyncio.timeout(PUBLISH_PATIENCE_S):
+            if self.outcome == "redriven":
+                sent = [future for each in letters for future in await self._redrive(each)]
+                await asyncio.gather(*sent)
+            # Only now: a letter that is settled is nobody's any more.
+            await asyncio.gather(*[await self._mark(letter) for letter in letters])
         return len(letters)
 
     async def _redrive(self, letter: Letter) -> list[asyncio.Future[Any]]:

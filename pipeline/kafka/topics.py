@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
-from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, STORED, TOPICS, Topic
+from schemas.topics import CLASSIFIED, DAY_MS, ENRICHED, EVENTS, STORED, TOPICS, Topic
 
 COPIES = 3
 """As many as there are on a cluster that has as many brokers."""
@@ -160,6 +160,11 @@ def settings_of(topic: Topic, replication_factor: int) -> dict[str, str]:
     }
     if topic.min_compaction_lag_ms:
         settings["min.compaction.lag.ms"] = str(topic.min_compaction_lag_ms)
+    if topic.max_compaction_lag_ms is not None:
+        settings["max.compaction.lag.ms"] = str(topic.max_compaction_lag_ms)
+    if topic.retention_ms >= DAY_MS:
+        # Kafka deletes and compacts closed segments only: a day's worth, not a week's.
+        settings["segment.ms"] = str(DAY_MS)
     if replication_factor >= COPIES:
         # One may be away; with a single one left, what it takes could be lost with it.
         settings["min.insync.replicas"] = str(COPIES - 1)

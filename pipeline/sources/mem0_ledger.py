@@ -123,6 +123,7 @@ class Ledger:
                 return
             if sending.done():
                 sending.result()
+                raise Unavailable("Kafka's connection ended in the middle of a transaction.")
             raise TimeoutError
         finally:
             work.cancel()

@@ -238,7 +238,8 @@ class Watching:
 
     async def _confirm(self, missing: Iterable[str]) -> None:
         """Deletes what Mem0 says is not there, and leaves the rest."""
-        there = sorted(memory_id for memory_id in missing if memory_id in self._live())
+        live = self._live()
+        there = sorted(memory_id for memory_id in missing if memory_id in live)
         for start in range(0, len(there), self._rules.batch):
             batch = there[start : start + self._rules.batch]
             answers = await self._each(batch, self._reads.find)

@@ -55,12 +55,22 @@ async def open_owned(directory: Path, *, model: str, dimensions: int) -> Replace
     try:
         name = current(directory)
         if not (directory / name).exists():
+            _check_not_lost(directory, name)
             await asyncio.to_thread(make, directory / name, shape)
         folders = EdgeFolders(directory, shape, lock)
         return ReplaceableIndex(folders, name, await folders.open(name))
     except BaseException:
         lock.close()
         raise
+
+
+def _check_not_lost(directory: Path, name: str) -> None:
+    """An index that was there is not replaced by an empty one, which would find nothing and not say so."""
+    if (directory / "current").exists():
+        raise Refused(
+            f"The index {directory / name} is gone. `hybrid-memory rebuild` makes it anew from the record; "
+            "stop the stages first."
+        )
 
 
 @asynccontextmanager
@@ -128,5 +138,5 @@ def keep(directory: Path, name: str) -> None:
 def _clear(directory: Path) -> None:
     in_use = current(directory)
     for folder in directory.glob("index*"):
-        if folder.name.startswith("index-") and folder.name != in_use:
+        if folder.name != in_use:
             shutil.rmtree(folder, ignore_errors=True)

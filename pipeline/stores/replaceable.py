@@ -17,7 +17,7 @@ import structlog
 
 from pipeline.domain.ranking import Candidate
 from pipeline.domain.versions import Outcome
-from pipeline.errors import PipelineError, Refused
+from pipeline.errors import Refused
 from pipeline.ports import Embedding, Fingerprint, Question
 from pipeline.stores.index import VectorIndex
 from schemas.events import Enriched
@@ -134,7 +134,8 @@ class ReplaceableIndex:
     async def _write_too(self, fresh: _Held, changes: Sequence[Enriched]) -> None:
         try:
             await fresh.index.write(changes)
-        except PipelineError as error:
+        except Exception as error:
+            # Whatever it is, its folder may be gone: the fresh one is not in use yet.
             if fresh is self._current:
                 raise
             # What misses something must not replace what is whole; and nobody else shall suffer from it.

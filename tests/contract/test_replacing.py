@@ -1,6 +1,7 @@
 """An index is replaced by a fresh one while it is used: by its owner, or behind an alias on a server."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,29 @@ async def test_an_interrupted_rebuild_leaves_the_old_index_and_no_rubbish(tmp_pa
     assert folders(tmp_path) == ["index"]
     assert await ids(index) == {"old"}
     await index.close()
+
+
+async def test_a_fresh_index_whose_folder_is_gone_costs_its_owner_nothing(tmp_path: Path) -> None:
+    index = await owned(tmp_path)
+    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+        await fresh.close()
+        await index.adopt(name)
+        shutil.rmtree(tmp_path / name)
+        await index.write([enriched(memory_id="m")])
+        assert await ids(index) == {"m"}
+    await index.close()
+
+
+async def test_an_index_that_is_lost_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    index = await owned(tmp_path)
+    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+        await fresh.close()
+        await index.adopt(name)
+        await index.switch(name)
+    await index.close()
+    shutil.rmtree(tmp_path / name)
+    with pytest.raises(Refused, match="rebuild"):
+        await owned(tmp_path)
 
 
 async def test_an_index_of_another_model_takes_over_where_nobody_is_the_owner(

@@ -37,6 +37,21 @@ def test_one_subscription_without_polls_is_enough_to_be_dead() -> None:
     assert liveness.poll_age_s() == {"embedder": 11.0, "query": 6.0}
 
 
+def test_who_may_pause_longer_is_not_dead() -> None:
+    clock = Clock()
+    liveness = Liveness(limit_s=10, now=clock)
+    liveness.allow("mem0", 100)
+    for name in ("mem0", "embedder"):
+        poll(liveness, name)
+    clock.now = 9.0
+    poll(liveness, "embedder")
+    clock.now = 18.0
+    assert liveness.alive
+    clock.now = 101.0
+    poll(liveness, "embedder")
+    assert not liveness.alive
+
+
 def test_a_desk_that_waits_for_a_question_is_alive() -> None:
     clock = Clock()
     liveness = Liveness(limit_s=10, now=clock)

@@ -113,7 +113,9 @@ def test_hits_are_within_the_limit_sorted_and_never_made_up(
     assert len({hit.memory_id for hit in hits}) == len(hits)
 
 
-@pytest.mark.parametrize("wrong", [{"dense": -0.1}, {"half_life_days": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"dense": -0.1}, {"time": float("nan")}, {"half_life_days": 0.0}]
+)
 def test_a_weight_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="0 or more"):
         Weights(**wrong)
