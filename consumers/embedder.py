@@ -25,6 +25,8 @@ PRECEDING_TOKEN_WEIGHTS = (0.85, 0.7)
 """The same for token vectors: a word said before matches, too, but less than one of the memory's own."""
 MOST_PRECEDING_TOKENS = 128
 """Of one text: an answer does not need all of a long question to be found by it."""
+MOST_TOPICS = 32
+"""Of one memory: more than a classifier gives, and few enough that nobody can keep the model busy with them."""
 CACHE_TTL_S = 24 * 3_600
 MAX_BATCH_BYTES = 256 * 1024
 """Some 700 usual memories, or five of the longest: seconds of the model's time, not minutes."""
@@ -37,7 +39,7 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
         states = [event for event in events if isinstance(event, MemoryClassified)]
         own = {worded(state) for state in states}
         before = {worded(said) for state in states for said in state.preceding} - own
-        labels = {topic for state in states for topic in state.topics}
+        labels = {topic for state in states for topic in state.topics[:MOST_TOPICS]}
         known = await _recall(cache, embedder, sorted(before | labels))
         texts = sorted(own | ((before | labels) - known.keys()))
         seen = known | dict(zip(texts, await embedder.embed(texts), strict=True))
@@ -72,7 +74,7 @@ def _reusable(states: Sequence[MemoryClassified]) -> set[str]:
 def _enriched(state: MemoryClassified, model: str, seen: Mapping[str, Embedding]) -> MemoryEnriched:
     own = seen[worded(state)]
     before = [seen[worded(said)] for said in reversed(state.preceding)]
-    topics = [seen[topic].text for topic in state.topics]
+    topics = [seen[topic].text for topic in state.topics[:MOST_TOPICS]]
     return state.becomes(
         MemoryEnriched,
         {

@@ -411,7 +411,8 @@ class MemoryClient:
     ) -> AsyncGenerator[Any]:
         """Memories as they are learnt: of one user, or of all where that is said.
 
-        From now on, or `from_beginning`: then the newest state of each memory first. With a `group_id`
+        From now on, or `from_beginning`: then everything that Kafka still has, which may hold what was
+        revised or forgotten since; its newer state, or its forgetting, comes by later. With a `group_id`
         the place is kept, and readers of the same group share the work. With `forgotten`, what was
         forgotten comes by too, as MemoryForgotten and UserForgotten.
         """

@@ -60,6 +60,8 @@ CONSUMING: dict[str, Any] = {
 }
 
 
+MOST_DEAD_BYTES = 2 * 1024 * 1024
+"""Of a value that is set aside: compressed, one can be far larger than what Kafka takes from us."""
 ENVELOPE_BYTES = 4_096
 """What a record's key and headers may take beside its value."""
 
@@ -139,6 +141,31 @@ class StageDelivery(ConsumerRebalanceListener):
     ) -> None:
         self._committed.clear()
         self._log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
+
+    async def begin(self) -> None:
+        """Goes back to where the group has committed: what was polled and not seen is polled again."""
+        for tp in self.consumer.assignment():
+            committed = await self.consumer.committed(tp)
+            if committed is None:
+                await self.consumer.seek_to_beginning(tp)
+            else:
+                self.consumer.seek(tp, committed)
+
+    def halt_at_unreadable(self, error: Exception) -> None:
+        """Ends the process with nothing committed: a record is such that the client cannot read past it."""
+        if self.failure.done():
+            return
+        at = {
+            f"{tp.partition}": self.consumer.last_stable_offset(tp)
+            for tp in self.consumer.assignment()
+        }
+        self.failure.set_exception(
+            Halted(
+                f"{self.name} stopped: {self.stage.reads.under(self._prefix)} holds a record that cannot be "
+                f"read at all ({error}). Nothing was lost. Find it between the group's offsets and the ends "
+                f"of its partitions ({at}), delete it with kafka-delete-records, and start again."
+            )
+        )
 
     async def _take(self, taken: Sequence[Record]) -> None:
         if self.failure.done():
@@ -312,10 +339,13 @@ class StageDelivery(ConsumerRebalanceListener):
             reason=reason[:200],
         )
         name = self.stage.name
+        if len(record.value or b"") > MOST_DEAD_BYTES:
+            reason = f"Only the first {MOST_DEAD_BYTES} of {len(record.value or b'')} bytes are kept. {reason}"
         headers = dead_headers(record, stage=name, reason=reason, now=now)
         # A record may have neither key nor value, which no producer would publish.
         value = b"" if record.key is None and record.value is None else record.value
-        sent = [await self._send(DEAD, Outgoing(None, record.key, value, headers))]
+        kept = value[:MOST_DEAD_BYTES] if value is not None else None
+        sent = [await self._send(DEAD, Outgoing(None, record.key, kept, headers))]
         news = notice(record, stage=name, reason=reason, now=now)
         if news is not None:
             news_headers = as_pairs(headers_of(news))

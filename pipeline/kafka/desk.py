@@ -5,6 +5,7 @@ is asked again by its asker, who knows the deadline. Serial answering with a com
 times slower.
 """
 
+import asyncio
 import time
 from datetime import datetime
 from typing import Any
@@ -27,6 +28,9 @@ from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, value
 from pipeline.stage import Desk
 from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo
 from schemas.topics import ANSWERED
+
+SEND_PATIENCE_S = 10.0
+"""How long an answer may take to be sent: a worker that waits answers nobody else."""
 
 log = structlog.get_logger(__name__)
 
@@ -83,8 +87,7 @@ class DeskDelivery:
 
     def _may_reply_to(self, reply_to: ReplyTo) -> bool:
         """Answers go to answer topics: a question must not make us publish into the stream."""
-        own = ANSWERED.under(self._prefix)
-        return reply_to.topic == own or reply_to.topic.startswith(f"{own}.")
+        return reply_to.topic == ANSWERED.under(self._prefix)
 
     async def _answer(self, question_id: UUID, value: bytes) -> Answered | None:
         began = time.perf_counter()
@@ -126,17 +129,20 @@ class DeskDelivery:
                     retry=False,
                 ),
             )
-        except (KafkaError, AssertionError) as error:
+        except (KafkaError, AssertionError, TimeoutError) as error:
             # aiokafka asserts that the partition exists.
             self._log.warning("answer not delivered", reason=str(error))
 
     async def _send(self, sender: _Sender, answered: Answered) -> None:
-        await self._producer.send_and_wait(
-            sender.reply_to.topic,
-            value_of(answered),
-            partition=sender.reply_to.partition,
-            headers=as_pairs({**headers_of(answered), "correlation_id": str(sender.question_id)}),
-        )
+        async with asyncio.timeout(SEND_PATIENCE_S):
+            await self._producer.send_and_wait(
+                sender.reply_to.topic,
+                value_of(answered),
+                partition=sender.reply_to.partition,
+                headers=as_pairs(
+                    {**headers_of(answered), "correlation_id": str(sender.question_id)}
+                ),
+            )
 
 
 def expired(asked: Asked, now: datetime) -> bool:

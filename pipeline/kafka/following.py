@@ -33,6 +33,7 @@ async def following(
         **connection.options(),
         group_id=group_id,
         enable_auto_commit=False,
+        isolation_level="read_committed",
         auto_offset_reset="earliest" if from_beginning else "latest",
     )
     consumer.subscribe([topic])

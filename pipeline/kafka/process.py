@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream.kafka import KafkaBroker
 
 from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
@@ -57,7 +57,7 @@ async def serve(
         except (KafkaError, OSError) as error:
             raise connection.named(error) from error
         for stage in stages:
-            _watch(stage.consumer, stage.name, liveness, on_nothing=stage.pass_markers)
+            _watch(stage.consumer, stage.name, liveness, stage)
         for desk in desks:
             _watch(desk.consumer, desk.name, liveness)
         on_ready()
@@ -71,35 +71,45 @@ async def serve(
             failure.result()
 
 
-async def _nothing() -> None:
-    """Where an empty poll means nothing."""
-
-
 def _watch(
-    consumer: Any,
-    name: str,
-    liveness: Liveness,
-    on_nothing: Callable[[], Awaitable[None]] = _nothing,
+    consumer: Any, name: str, liveness: Liveness, stage: StageDelivery | None = None
 ) -> None:
     """Notes each poll: FastStream keeps its loop, and when it last asked for more, to itself."""
     for poll in ("getmany", "getone"):
-        setattr(consumer, poll, _noting(getattr(consumer, poll), name, liveness, on_nothing))
+        noted = _noting(getattr(consumer, poll), name, liveness)
+        setattr(consumer, poll, _guarded(noted, stage) if stage else noted)
 
 
-def _noting(
-    poll: Callable[..., Awaitable[Any]],
-    name: str,
-    liveness: Liveness,
-    on_nothing: Callable[[], Awaitable[None]],
-) -> Any:
+def _noting(poll: Callable[..., Awaitable[Any]], name: str, liveness: Liveness) -> Any:
     async def noted(*args: Any, **kwargs: Any) -> Any:
         with liveness.polling(name):
-            polled = await poll(*args, **kwargs)
-        if not polled:
-            await on_nothing()
-        return polled
+            return await poll(*args, **kwargs)
 
     return noted
+
+
+def _guarded(poll: Callable[..., Awaitable[Any]], stage: StageDelivery) -> Any:
+    """A poll that fails must not be followed by another: it took records along that nobody has seen."""
+    begun = False
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        nonlocal begun
+        if not begun:
+            # The polls before we watched may have failed so.
+            await stage.begin()
+            begun = True
+        try:
+            polled = await poll(*args, **kwargs)
+        except (KafkaError, ConsumerStoppedError):
+            raise
+        except Exception as error:
+            stage.halt_at_unreadable(error)
+            raise
+        if not polled:
+            await stage.pass_markers()
+        return polled
+
+    return guarded
 
 
 def _consuming(connection: KafkaConnection) -> KafkaBroker:

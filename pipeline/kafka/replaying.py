@@ -37,7 +37,10 @@ async def replayed(
     if not partitions:
         raise Refused(f"Topic {topic} is not there. `hybrid-memory up` or a stage makes it.")
     consumer = AIOKafkaConsumer(
-        **connection.options(), enable_auto_commit=False, auto_offset_reset="earliest"
+        **connection.options(),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
     )
     try:
         await consumer.start()

@@ -89,7 +89,14 @@ async def open_records(
             max_size=connections,
             timeout=timeout_s,
             command_timeout=timeout_s,
-            server_settings={"application_name": application_name},
+            server_settings={
+                "application_name": application_name,
+                # A writer that is frozen, or whose host is gone, must not keep its locks from the next one.
+                "idle_in_transaction_session_timeout": f"{int(timeout_s * 1_000)}",
+                "tcp_keepalives_idle": "30",
+                "tcp_keepalives_interval": "10",
+                "tcp_keepalives_count": "3",
+            },
         )
     return PostgresRecords(pool, address)
 

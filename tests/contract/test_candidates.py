@@ -35,7 +35,7 @@ async def found(
     mode: Mode = "hybrid",
     depth: int = 10,
     filter: SearchFilter | None = None,
-) -> dict[str, Mapping[str, float]]:
+) -> Mapping[str, Mapping[Any, float]]:
     told: Sequence[Candidate] = await vectors.candidates(
         user, question, filter=filter or SearchFilter(), mode=mode, depth=depth
     )
