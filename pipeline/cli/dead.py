@@ -216,8 +216,8 @@ async def _settled(
         tell("`hybrid-memory dead list` shows whether any of them came back.")
     if done.kept:
         raise Refused(
-            f"{len(done.kept):,} do not say where they came from, so they were left: the first is "
-            f"{done.kept[0].place}. `hybrid-memory dead show` shows one, `dead drop` gives it up."
+            f"{len(done.kept):,} were left: they do not say where they came from, or are too large. The "
+            f"first is {done.kept[0].place}. `hybrid-memory dead show` shows one, `dead drop` gives it up."
         )
 
 

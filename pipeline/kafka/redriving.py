@@ -8,12 +8,12 @@ Letters are settled after Kafka has acknowledged them where they went: a crash r
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from pipeline.errors import Refused
 from pipeline.kafka.connection import (
@@ -51,7 +51,7 @@ class Settled:
 
     settled: int
     kept: Sequence[Letter]
-    """Those that cannot be redriven: they do not say where they came from."""
+    """Those that cannot be redriven: they do not say where they came from, or are too large."""
 
 
 async def open_letters(
@@ -108,21 +108,17 @@ async def settle(
         for topic in (stage_topic.under(prefix) for stage_topic in (EVENTS, CLASSIFIED, ENRICHED))
     }
     producer = await started_producer(connection)
-    settled, kept, batch = 0, list[Letter](), list[Letter]()
     settling = _Settling(producer, prefix, outcome, partitions)
     try:
         async with aclosing(open_letters(connection, prefix, selection)) as letters:
-            async for letter in letters:
-                if outcome == "redriven" and letter.topic not in partitions:
-                    kept.append(letter)
-                    continue
-                batch.append(letter)
-                if len(batch) == AT_ONCE:
-                    settled += await settling.settle(batch)
-                    batch = []
-                    on_progress(settled)
-        settled += await settling.settle(batch)
-        on_progress(settled)
+            async for batch in _batches(letters):
+                await settling.settle(batch)
+                on_progress(settling.settled)
+        if settling.origins:
+            # Another stage that could not use the same record has it back now, too.
+            async with aclosing(open_letters(connection, prefix, Selection())) as letters:
+                same = [each async for each in letters if each.origin in settling.origins]
+            await settling.mark(same)
     except (KafkaError, TimeoutError) as error:
         raise connection.named(error) from error
     finally:
@@ -130,24 +126,57 @@ async def settle(
     # Whoever may not delete leaves it to the topic's retention.
     with suppress(Refused):
         await _delete_settled(connection, prefix)
-    return Settled(settled, kept)
+    return Settled(settling.settled, settling.kept)
 
 
-@dataclass(frozen=True)
+async def _batches(letters: AsyncGenerator[Letter]) -> AsyncGenerator[Sequence[Letter]]:
+    batch: list[Letter] = []
+    async for letter in letters:
+        batch.append(letter)
+        if len(batch) == AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@dataclass
 class _Settling:
     producer: AIOKafkaProducer
     prefix: str
     outcome: Outcome
     partitions: dict[str, int]
+    settled: int = 0
+    kept: list[Letter] = field(default_factory=list[Letter])
+    origins: set[str] = field(default_factory=set[str])
+    """Records that are back where they came from."""
 
-    async def settle(self, letters: Sequence[Letter]) -> int:
+    async def settle(self, letters: Sequence[Letter]) -> None:
         async with asyncio.timeout(PUBLISH_PATIENCE_S):
             if self.outcome == "redriven":
-                sent = [future for each in letters for future in await self._redrive(each)]
-                await asyncio.gather(*sent)
+                letters = [letter for letter in letters if await self._is_back(letter)]
             # Only now: a letter that is settled is nobody's any more.
-            await asyncio.gather(*[await self._mark(letter) for letter in letters])
-        return len(letters)
+            await self.mark(letters)
+        self.settled += len(letters)
+
+    async def mark(self, letters: Sequence[Letter]) -> None:
+        await asyncio.gather(*[await self._mark(letter) for letter in letters])
+
+    async def _is_back(self, letter: Letter) -> bool:
+        """Sends the letter's record back, once for all stages that could not use it."""
+        if letter.topic not in self.partitions:
+            self.kept.append(letter)
+            return False
+        if letter.origin in self.origins:
+            return True
+        try:
+            await asyncio.gather(*await self._redrive(letter))
+        except MessageSizeTooLargeError:
+            # With its new header it is larger than what Kafka takes.
+            self.kept.append(letter)
+            return False
+        self.origins.add(letter.origin)
+        return True
 
     async def _redrive(self, letter: Letter) -> list[asyncio.Future[Any]]:
         record, sent = letter.record, list[asyncio.Future[Any]]()

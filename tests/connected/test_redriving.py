@@ -14,7 +14,7 @@ from pipeline.kafka.lag import topic_ranges
 from pipeline.kafka.redriving import count_open, open_letters, settle
 from schemas.events import STORED as NOTICES
 from schemas.events import MemoryRedriven
-from schemas.topics import CLASSIFIED, DEAD, STORED, Topic
+from schemas.topics import CLASSIFIED, DEAD, ENRICHED, STORED, Topic
 
 pytestmark = pytest.mark.connected
 
@@ -28,11 +28,11 @@ class DeadLetters:
         self.kafka, self.prefix, self.producer = kafka, prefix, producer
 
     async def add(
-        self, value: bytes, *, topic: Topic = CLASSIFIED, stage: str = "embedder"
+        self, value: bytes, *, topic: Topic = CLASSIFIED, stage: str = "embedder", offset: int = 5
     ) -> None:
         own = [("event-id", str(EVENT_ID).encode())]
         failed: Any = ConsumerRecord(
-            topic.under(self.prefix), 1, 5, 0, 0, b"k", value, None, 1, len(value), tuple(own)
+            topic.under(self.prefix), 1, offset, 0, 0, b"k", value, None, 1, len(value), tuple(own)
         )
         headers = dead_headers(failed, stage=stage, reason="no vector", now=datetime.now(UTC))
         producer: Any = self.producer
@@ -87,7 +87,8 @@ async def test_whoever_waits_for_a_redriven_event_is_told(dead: DeadLetters) -> 
 
 async def test_what_is_settled_is_gone_and_what_is_open_stays(dead: DeadLetters) -> None:
     for number in range(4):
-        await dead.add(b"%d" % number, stage="embedder" if number < 3 else "record_writer")
+        stage = "embedder" if number < 3 else "record_writer"
+        await dead.add(b"%d" % number, stage=stage, offset=number)
     await settle(dead.kafka, dead.prefix, Selection(stage="record_writer"), "dropped")
     assert [letter.record.value for letter in await dead.open()] == [b"0", b"1", b"2"]
     assert await count_open(dead.kafka, dead.prefix) == 3
@@ -98,7 +99,7 @@ async def test_what_is_settled_is_gone_and_what_is_open_stays(dead: DeadLetters)
 
 async def test_settling_again_settles_nothing(dead: DeadLetters) -> None:
     await dead.add(b"open")
-    await dead.add(b"settled", stage="vector_writer")
+    await dead.add(b"settled", stage="vector_writer", offset=6)
     for expected in (1, 0):
         done = await settle(dead.kafka, dead.prefix, Selection(stage="vector_writer"), "redriven")
         assert done.settled == expected
@@ -109,3 +110,11 @@ async def test_one_that_is_of_no_topic_of_ours_is_not_redriven(dead: DeadLetters
     done = await settle(dead.kafka, dead.prefix, Selection(), "redriven")
     assert [letter.record.value for letter in done.kept] == [b"elsewhere"]
     assert await count_open(dead.kafka, dead.prefix) == 1
+
+
+async def test_a_record_that_two_stages_could_not_use_goes_back_once(dead: DeadLetters) -> None:
+    for stage in ("record_writer", "vector_writer"):
+        await dead.add(b"junk", topic=ENRICHED, stage=stage)
+    done = await settle(dead.kafka, dead.prefix, Selection(stage="record_writer"), "redriven")
+    assert (done.settled, await count_open(dead.kafka, dead.prefix)) == (1, 0)
+    assert len(await dead.records(ENRICHED)) == 1
