@@ -15,7 +15,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced, kafka_errors
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    ProducerFenced,
+    UnknownError,
+    kafka_errors,
+)
 
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
@@ -103,6 +109,12 @@ class Ledger:
             raise Refused(
                 "Another poller has taken over: there is one at a time. Nothing was published twice. "
                 "Let that one run, or stop it and start this one again."
+            ) from error
+        except UnknownError as error:
+            # So a broker may answer one who was taken over, too. Opening anew would fence the successor.
+            raise Refused(
+                "Kafka ended a transaction and does not say why: another poller may have taken over. Nothing "
+                "was published twice. See that one runs, and start this one again if none does."
             ) from error
         except TimeoutError as error:
             raise Unavailable("Kafka does not acknowledge a transaction: is it running?") from error
