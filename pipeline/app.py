@@ -399,6 +399,7 @@ async def run(
                     until=until,
                     liveness=liveness,
                     on_ready=on_ready,
+                    halting_share=settings.halting_share,
                 )
             )
         await _together(running, until)

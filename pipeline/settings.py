@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     sync_sweep_interval_seconds: float = Field(default=3_600, gt=0)
     """Between two looks at everything that is there."""
 
+    halting_share: float = Field(default=0.5, gt=0, le=1)
+    """A stage stops where more of its latest messages fail than this share; 1 sets them aside instead."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

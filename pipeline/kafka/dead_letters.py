@@ -20,6 +20,8 @@ from schemas.events import SETTLED, MemorySetAside
 PREFIX = "dead-"
 REDRIVEN = "redriven"
 """How often it was redriven before; kept when it fails again."""
+HALTING_SHARE = 0.5
+"""Of the latest messages: where more fail, the topic is not what is broken."""
 _REASON_CHARS = 2_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_000
@@ -140,7 +142,9 @@ class DeadLetterLimit:
     When most of the latest messages fail, the topic is not what is broken.
     """
 
-    def __init__(self, *, window: int = 1_000, least: int = 100, share: float = 0.5) -> None:
+    def __init__(
+        self, *, window: int = 1_000, least: int = 100, share: float = HALTING_SHARE
+    ) -> None:
         self._failed: deque[bool] = deque(maxlen=window)
         self._least = least
         self._share = share

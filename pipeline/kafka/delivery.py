@@ -33,7 +33,13 @@ from pipeline.domain.telling import told
 from pipeline.domain.versions import check_not_ahead
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
 from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, PUBLISH_PATIENCE_S, transient
-from pipeline.kafka.dead_letters import DeadLetterLimit, dead_headers, notice, utc_now
+from pipeline.kafka.dead_letters import (
+    HALTING_SHARE,
+    DeadLetterLimit,
+    dead_headers,
+    notice,
+    utc_now,
+)
 from pipeline.kafka.records import Headers, Record, as_pairs, group_of, headers_of, key_of, value_of
 from pipeline.liveness import Liveness
 from pipeline.stage import Stage
@@ -90,6 +96,8 @@ class StageDelivery(ConsumerRebalanceListener):
         prefix: str,
         stopping: asyncio.Event,
         liveness: Liveness,
+        *,
+        halting_share: float = HALTING_SHARE,
     ) -> None:
         self.stage = stage
         self.name = stage.name
@@ -101,7 +109,7 @@ class StageDelivery(ConsumerRebalanceListener):
         self._liveness = liveness
         self._idle = asyncio.Event()
         self._idle.set()
-        self._limit = DeadLetterLimit()
+        self._limit = DeadLetterLimit(share=halting_share)
         self._subscriber: Any = None
         self._committed: dict[TopicPartition, int] = {}
         """By assigned partition: where the group is, as far as we have asked or told."""
@@ -285,7 +293,8 @@ class StageDelivery(ConsumerRebalanceListener):
             raise Halted(
                 f"{self.stage.name} stopped: most of the latest messages could not be used, the last"
                 f"{where}: {error}. Nothing of this batch was set aside. Mend the cause and start it "
-                "again."
+                "again; if it is the messages that are bad, start it once with HALTING_SHARE=1, which "
+                "sets them aside."
             )
 
     def _outgoing(self, record: Record, result: Message | Unusable) -> Outgoing | Unusable:

@@ -14,6 +14,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream.kafka import KafkaBroker
 
 from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
+from pipeline.kafka.dead_letters import HALTING_SHARE
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.desk import DeskDelivery
 from pipeline.kafka.security import faststream_security
@@ -32,6 +33,7 @@ async def serve(
     until: asyncio.Event,
     liveness: Liveness | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    halting_share: float = HALTING_SHARE,
 ) -> None:
     """Runs the stages and desks until `until` is set. The topics must be there.
 
@@ -46,7 +48,9 @@ async def serve(
         broker = _consuming(connection)
         liveness = liveness or Liveness()
         stages = [
-            StageDelivery(w, events, prefix, until, liveness) for w in work if isinstance(w, Stage)
+            StageDelivery(w, events, prefix, until, liveness, halting_share=halting_share)
+            for w in work
+            if isinstance(w, Stage)
         ]
         desks = [DeskDelivery(w, answers, prefix) for w in work if isinstance(w, Desk)]
         for delivery in (*stages, *desks):

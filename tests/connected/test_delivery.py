@@ -220,6 +220,18 @@ async def test_a_stage_that_mostly_fails_stops_instead_of_emptying_its_topic(wor
     assert len(await world.arrived(DEAD, 300, within_s=2)) < 150
 
 
+async def test_who_says_so_has_all_of_them_set_aside(world: World) -> None:
+    for number in range(300):
+        await world.producer.send(EVENTS.under(world.prefix), b"junk", key=b"%d" % number)
+    await world.producer.flush()
+    until = asyncio.Event()
+    serving_all = serve(world.kafka, world.prefix, [stage()], until=until, halting_share=1)
+    task = asyncio.create_task(serving_all)
+    assert len(await world.arrived(DEAD, 300)) == 300
+    until.set()
+    await task
+
+
 async def test_a_stop_finishes_the_batch_in_flight_and_commits(world: World) -> None:
     taken = asyncio.Event()
 
