@@ -147,7 +147,10 @@ def forget(
             began = time.perf_counter()
             # Having seen it, the client forgets that state in any case, even if our clock is behind.
             with suppress(Unavailable):
-                await client.get(memory_id, user_id=user, timeout_s=2.0)
+                if await client.get(memory_id, user_id=user, timeout_s=2.0) is None:
+                    tell(
+                        f"{user} has no memory {memory_id}. If it is on its way, it stays forgotten."
+                    )
             receipt = await client.forget(memory_id, user_id=user)
             await _settle(receipt, "Forgotten", began, wait=wait, timeout_s=timeout, json=json)
 
@@ -229,7 +232,13 @@ async def _settle(
     accepted_s = time.perf_counter() - began
     if wait:
         async with saying(f"Accepted. Waiting until both stores have it, {timeout_s:g} s at most."):
-            await receipt.stored(timeout_s=timeout_s)
+            try:
+                await receipt.stored(timeout_s=timeout_s)
+            except Unavailable:
+                # It is accepted: whoever types it again would make another one.
+                named = f" as memory {id_}" if (id_ := receipt.event.memory_id) else ""
+                tell(f"Accepted{named}: do not repeat it.")
+                raise
     took_s = time.perf_counter() - began
     if json:
         show_json(

@@ -68,7 +68,9 @@ def test_revising_what_is_not_there_is_refused(command: Command, client: FakeCli
 
 def test_forgetting_one(command: Command, client: FakeClient):
     command("add", "hi", "--user", "alice", "--id", "m1")
-    assert command("forget", "m1", "--user", "alice").exit_code == 0
+    forgetting = command("forget", "m1", "--user", "alice")
+    assert (forgetting.exit_code, "has no memory" in forgetting.stderr) == (0, False)
+    assert "alice has no memory m1" in command("forget", "m1", "--user", "alice").stderr
     gone = command("get", "m1", "--user", "alice")
     assert (gone.exit_code, gone.stdout) == (1, "")
     assert "no memory m1" in gone.stderr
