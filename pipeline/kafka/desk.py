@@ -5,7 +5,6 @@ is asked again by its asker, who knows the deadline. Serial answering with a com
 times slower.
 """
 
-import asyncio
 import time
 from datetime import datetime
 from typing import Any
@@ -28,9 +27,6 @@ from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, value
 from pipeline.stage import Desk
 from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo
 from schemas.topics import ANSWERED
-
-SEND_PATIENCE_S = 10.0
-"""How long an answer may take to be sent: a worker that waits answers nobody else."""
 
 log = structlog.get_logger(__name__)
 
@@ -129,20 +125,17 @@ class DeskDelivery:
                     retry=False,
                 ),
             )
-        except (KafkaError, AssertionError, TimeoutError) as error:
+        except (KafkaError, AssertionError) as error:
             # aiokafka asserts that the partition exists.
             self._log.warning("answer not delivered", reason=str(error))
 
     async def _send(self, sender: _Sender, answered: Answered) -> None:
-        async with asyncio.timeout(SEND_PATIENCE_S):
-            await self._producer.send_and_wait(
-                sender.reply_to.topic,
-                value_of(answered),
-                partition=sender.reply_to.partition,
-                headers=as_pairs(
-                    {**headers_of(answered), "correlation_id": str(sender.question_id)}
-                ),
-            )
+        await self._producer.send_and_wait(
+            sender.reply_to.topic,
+            value_of(answered),
+            partition=sender.reply_to.partition,
+            headers=as_pairs({**headers_of(answered), "correlation_id": str(sender.question_id)}),
+        )
 
 
 def expired(asked: Asked, now: datetime) -> bool:
