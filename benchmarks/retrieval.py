@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.stack import OwnStack, tell
+from benchmarks.stack import own_stack, tell
 from pipeline.cli.rows import Conversations, memory_of
 from pipeline.domain.ranking import score
 from pipeline.domain.weights import Weights
@@ -92,7 +92,7 @@ async def run(data: Path, most: int | None, folder: Path) -> dict[str, Any]:
     said, asked = memories(data), questions(data, most)
     users = {question.user for question in asked}
     said = [memory for memory in said if memory.user_id in users]
-    async with OwnStack(folder) as stack, MemoryClient(stack.kafka_bootstrap_servers) as memory:
+    async with own_stack(folder) as stack, MemoryClient(stack.kafka_bootstrap_servers) as memory:
         await publish(memory, said)
         tell(f"asking {len(asked)} questions")
         answers = await ask(memory, asked)

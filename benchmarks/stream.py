@@ -23,7 +23,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stack import OwnStack, tell
+from benchmarks.stack import own_stack, tell
 from pipeline.app import Addresses, open_ports
 from pipeline.domain.wording import worded
 from pipeline.kafka.connection import KafkaConnection
@@ -59,7 +59,7 @@ async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[
     tell("encoding without the stream")
     async with open_ports(Settings(), NOWHERE, ["embedder"]) as ports:
         before_s = await _encode(ports["embedder"], said)
-    async with OwnStack(folder) as stack:
+    async with own_stack(folder) as stack:
         tell("publishing")
         async with MemoryClient(stack.kafka_bootstrap_servers) as memory:
             await _warm(memory)

@@ -1,13 +1,14 @@
 """What tests share: a stack of real servers, started once, and topics of each test's own."""
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from pipeline.embedded import Plan, Progress, Stack, serve
+from pipeline import embedded
+from pipeline.embedded import Plan, Stack
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.topics import ensure_topics
 
@@ -22,32 +23,9 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
             yield ready
 
 
-class running:  # noqa: N801
+def running(plan: Plan) -> AbstractAsyncContextManager[Stack]:
     """A stack for the time of a block: `async with running(plan) as stack`."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._until = asyncio.Event()
-        self.progress: list[Progress] = []
-
-    async def __aenter__(self) -> Stack:
-        ready: asyncio.Future[Stack] = asyncio.get_running_loop().create_future()
-        self._serving = asyncio.create_task(
-            serve(
-                self._plan,
-                on_progress=self.progress.append,
-                on_ready=ready.set_result,
-                until=self._until,
-            )
-        )
-        await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
-        if self._serving.done():
-            self._serving.result()
-        return ready.result()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._until.set()
-        await self._serving
+    return embedded.running(plan, on_progress=lambda _: None)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A stack for the time of a block: the one that runs here, or one that ends with the block."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -56,8 +55,6 @@ def _is_on(stack: "Stack", data: Path) -> bool:
 async def _started(made: "Plan", settings: "Settings") -> "AsyncGenerator[Stack]":
     from pipeline import app, embedded
 
-    until = asyncio.Event()
-    ready: asyncio.Future[Stack] = asyncio.get_running_loop().create_future()
     with Starting() as starting:
 
         def processes(stack: "Stack") -> "list[Process]":
@@ -65,25 +62,10 @@ async def _started(made: "Plan", settings: "Settings") -> "AsyncGenerator[Stack]
             starting.stages = frozenset(process.name for process in wanted)
             return wanted
 
-        serving = asyncio.create_task(
-            embedded.serve(
-                replace(made, stages=processes),
-                on_progress=starting,
-                on_ready=ready.set_result,
-                until=until,
-            )
-        )
-        try:
-            await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-            stack = ready.result()
+        async with embedded.running(replace(made, stages=processes), on_progress=starting) as stack:
             await until_serving(stack, settings, starting.stages, starting)
             starting.finish()
             yield stack
-        finally:
-            until.set()
-            await serving
 
 
 def _kafka_jars() -> Path | None:

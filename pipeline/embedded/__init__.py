@@ -9,7 +9,7 @@ from pipeline.embedded.background import detach, stop
 from pipeline.embedded.keeper import Phase, Progress
 from pipeline.embedded.plan import Plan, Process
 from pipeline.embedded.state import PartState, Stack, default_data, discover, state_dir
-from pipeline.embedded.supervisor import run, serve
+from pipeline.embedded.supervisor import run, running, serve
 
 __all__ = [
     "PartState",
@@ -22,6 +22,7 @@ __all__ = [
     "detach",
     "discover",
     "run",
+    "running",
     "serve",
     "state_dir",
     "stop",

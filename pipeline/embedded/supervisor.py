@@ -7,8 +7,8 @@ start when all answer. Stopping goes the other way: stages, Valkey, PostgreSQL, 
 import asyncio
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,24 @@ async def serve(
     finally:
         withdraw(plan.data)
         lock.release()
+
+
+@asynccontextmanager
+async def running(plan: Plan, *, on_progress: Callable[[Progress], None]) -> AsyncGenerator[Stack]:
+    """`serve` for the time of a block, which begins when the stack is ready. Raises as `serve` does."""
+    until = asyncio.Event()
+    ready: asyncio.Future[Stack] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve(plan, on_progress=on_progress, on_ready=ready.set_result, until=until)
+    )
+    try:
+        await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        yield ready.result()
+    finally:
+        until.set()
+        await serving
 
 
 async def _stop(crew: Crew, living: asyncio.Task[None], at_once: asyncio.Event) -> None:
