@@ -9,9 +9,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Literal
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
@@ -114,10 +115,10 @@ async def settle(
             async for batch in _batches(letters):
                 await settling.settle(batch)
                 on_progress(settling.settled)
-        if settling.origins:
+        if settling.sent:
             # Another stage that could not use the same record has it back now, too.
             async with aclosing(open_letters(connection, prefix, Selection())) as letters:
-                same = [each async for each in letters if each.origin in settling.origins]
+                same = [each async for each in letters if _record_of(each) in settling.sent]
             await settling.mark(same)
     except (KafkaError, TimeoutError) as error:
         raise connection.named(error) from error
@@ -148,8 +149,8 @@ class _Settling:
     partitions: dict[str, int]
     settled: int = 0
     kept: list[Letter] = field(default_factory=list[Letter])
-    origins: set[str] = field(default_factory=set[str])
-    """Records that are back where they came from."""
+    sent: set[bytes] = field(default_factory=set[bytes])
+    """Digests of the records that are back where they came from."""
 
     async def settle(self, letters: Sequence[Letter]) -> None:
         async with asyncio.timeout(PUBLISH_PATIENCE_S):
@@ -167,7 +168,7 @@ class _Settling:
         if letter.topic not in self.partitions:
             self.kept.append(letter)
             return False
-        if letter.origin in self.origins:
+        if _record_of(letter) in self.sent:
             return True
         try:
             await asyncio.gather(*await self._redrive(letter))
@@ -175,7 +176,7 @@ class _Settling:
             # With its new header it is larger than what Kafka takes.
             self.kept.append(letter)
             return False
-        self.origins.add(letter.origin)
+        self.sent.add(_record_of(letter))
         return True
 
     async def _redrive(self, letter: Letter) -> list[asyncio.Future[Any]]:
@@ -208,14 +209,21 @@ class _Settling:
         return await producer.send(topic, value, key=key, partition=partition, headers=headers)
 
 
+def _record_of(letter: Letter) -> bytes:
+    """Tells the record of a letter from any other: an origin alone may be unknown, or used again."""
+    record = letter.record
+    return blake2b(
+        repr((letter.origin, record.key, record.value)).encode(), digest_size=16
+    ).digest()
+
+
 async def _delete_settled(connection: KafkaConnection, prefix: str) -> None:
     """Lets Kafka delete what stands before the first open letter of each partition, marks included."""
-    partitions = await topic_partitions(connection, DEAD.under(prefix))
-    ends = await _ends(connection, partitions)
-    first_open = dict(ends)
+    topic = DEAD.under(prefix)
+    first_open = dict((await topic_ranges(connection, [topic]))[topic].end)
     async with aclosing(open_letters(connection, prefix, Selection())) as letters:
         async for letter in letters:
-            tp = TopicPartition(DEAD.under(prefix), letter.place.partition)
+            tp = TopicPartition(topic, letter.place.partition)
             first_open[tp] = min(first_open[tp], letter.place.offset)
     admin = AIOKafkaAdminClient(**connection.options())
     try:
@@ -227,19 +235,6 @@ async def _delete_settled(connection: KafkaConnection, prefix: str) -> None:
         raise connection.named(error) from error
     finally:
         await admin.close()
-
-
-async def _ends(
-    connection: KafkaConnection, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, int]:
-    consumer = AIOKafkaConsumer(**connection.options())
-    try:
-        await consumer.start()
-        return await consumer.end_offsets(list(partitions))
-    except (KafkaError, OSError) as error:
-        raise connection.named(error) from error
-    finally:
-        await consumer.stop()
 
 
 async def _until_now(connection: KafkaConnection, topic: str) -> AsyncGenerator[Record]:

@@ -118,3 +118,10 @@ async def test_a_record_that_two_stages_could_not_use_goes_back_once(dead: DeadL
     done = await settle(dead.kafka, dead.prefix, Selection(stage="record_writer"), "redriven")
     assert (done.settled, await count_open(dead.kafka, dead.prefix)) == (1, 0)
     assert len(await dead.records(ENRICHED)) == 1
+
+
+async def test_two_records_of_one_origin_both_go_back(dead: DeadLetters) -> None:
+    for value in (b"before the topic was made anew", b"after"):
+        await dead.add(value)
+    done = await settle(dead.kafka, dead.prefix, Selection(), "redriven")
+    assert (done.settled, len(await dead.records(CLASSIFIED))) == (2, 2)
