@@ -66,7 +66,9 @@ async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[
             results["stream_s"] = await _publish(memory, said)
             tell("asking over Kafka")
             over_kafka = await timed(
-                questions_, lambda text: memory.search(text, user_id=USER, timeout_s=30)
+                questions_,
+                # By meaning alone, as the direct call searches.
+                lambda text: memory.search(text, user_id=USER, mode="dense", timeout_s=30),
             )
     tell("encoding without the stream, again")
     where = replace(NOWHERE, qdrant_path=folder / "qdrant")

@@ -11,7 +11,7 @@ The weights hold for conversations and for records of a phone alike; recall chan
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import regex
 
@@ -66,7 +66,7 @@ def ranked(
 ) -> Sequence[Hit]:
     """The best first; equal scores in the order of their ids."""
     scored = [(each, signals(each, heard)) for each in candidates]
-    whole = _whole(candidates, heard, weights)
+    whole = _whole([given for _, given in scored], heard, weights)
     told = [(round(score(given, weights) / whole, 6), each, given) for each, given in scored]
     told.sort(key=lambda one: (-one[0], one[1].memory.memory_id))
     return [
@@ -104,13 +104,12 @@ def score(given: Mapping[str, float], weights: Weights) -> float:
     )
 
 
-def _whole(candidates: Sequence[Candidate], heard: Heard, weights: Weights) -> float:
+def _whole(scored: Sequence[Mapping[str, float]], heard: Heard, weights: Weights) -> float:
     """What a memory would score that everything speaks for, that the question can be matched by."""
-    found = {signal for each in candidates for signal in each.signals}
-    names = any(named(each.memory.speaker, heard.words) for each in candidates)
+    found = [signal for signal in get_args(Signal) if any(signal in given for given in scored)]
     return (
         sum(getattr(weights, signal) for signal in found)
-        + weights.speaker * names
+        + weights.speaker * any(given["speaker"] for given in scored)
         + weights.time * bool(heard.periods)
         + weights.importance
         + weights.recency
