@@ -163,15 +163,11 @@ class StageDelivery(ConsumerRebalanceListener):
         """Ends the process with nothing committed: a record is such that the client cannot read past it."""
         if self.failure.done():
             return
-        at = {
-            f"{tp.partition}": self.consumer.last_stable_offset(tp)
-            for tp in self.consumer.assignment()
-        }
         self.failure.set_exception(
             Halted(
                 f"{self.name} stopped: {self.stage.reads.under(self._prefix)} holds a record that cannot be "
-                f"read at all ({error}). Nothing was lost. Find it between the group's offsets and the ends "
-                f"of its partitions ({at}), delete it with kafka-delete-records, and start again."
+                f"read at all ({error}). Nothing was lost. It stands behind one of the group's offsets: "
+                "find it, delete it with kafka-delete-records, and start again."
             )
         )
 
