@@ -169,6 +169,7 @@ class _Run:
         self._died_at: dict[str, int] = {}
         """How far each role had committed when it was killed last."""
         self._strikes: list[Strike] = []
+        self._publishing: set[asyncio.Task[None]] = set()
         self._stage = Stage(data, _Pids(data), {}, has_disk)
         self._began = time.monotonic()
 
@@ -238,20 +239,38 @@ class _Run:
     async def _suffer(self) -> None:
         """Publishes slice after slice, each with its fault."""
         self._began = time.monotonic()
-        async with asyncio.TaskGroup() as publishing:
-            for fault, steps in zip(self._plan.faults, self._plan.slices, strict=True):
-                chunks = deque(steps[i : i + _CHUNK] for i in range(0, len(steps), _CHUNK))
-                feed = partial(self._feed, chunks, publishing)
-                for _ in range(_TRIES):
-                    if not self._possible(fault) or await self._strike(fault, feed):
-                        break
-                while chunks:
-                    feed()
-            self._say("publishing the rest")
+        try:
+            async with asyncio.TaskGroup() as publishing:
+                for fault, steps in zip(self._plan.faults, self._plan.slices, strict=True):
+                    await self._suffer_one(fault, steps, publishing)
+                self._say("publishing the rest")
+        except ExceptionGroup as group:
+            # What ended the run is told by itself: a stack that does not come back is no bug of ours.
+            raise group.exceptions[0] from group
+
+    async def _suffer_one(
+        self, fault: Fault, steps: Sequence[Step], publishing: asyncio.TaskGroup
+    ) -> None:
+        chunks = deque(steps[i : i + _CHUNK] for i in range(0, len(steps), _CHUNK))
+        feed = partial(self._feed, chunks, publishing)
+        for _ in range(_TRIES):
+            if not self._possible(fault) or await self._strike(fault, feed):
+                break
+        while chunks:
+            await self._room()
+            feed()
+
+    async def _room(self) -> None:
+        """Until few calls wait for Kafka: thousands side by side would each go on when they can,
+        and the order of a plan would be lost on what is quick, poison first."""
+        while len(self._publishing) >= _CHUNK:
+            await asyncio.wait(self._publishing, return_when=asyncio.FIRST_COMPLETED)
 
     def _feed(self, chunks: deque[Sequence[Step]], publishing: asyncio.TaskGroup) -> None:
         if chunks:
-            publishing.create_task(self._publisher.publish(chunks.popleft()))
+            task = publishing.create_task(self._publisher.publish(chunks.popleft()))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
 
     async def _strike(self, fault: Fault, feed: Callable[[], None]) -> bool:
         """Waits until the target is at work, strikes, waits until it is back; whether it hit."""
@@ -290,6 +309,10 @@ class _Run:
             if self._publisher.in_progress < _CHUNK and (works or not lag):
                 feed()
             await asyncio.sleep(_POLL_S)
+        if fault.target in ROLES and self._stage.pids.get(fault.target) is None:
+            raise Unavailable(
+                f"{fault.target} has been down for {_AIM_S:g} s: its log in the folder below says why."
+            )
 
     async def _works(self, fault: Fault, stages: Sequence[str]) -> bool:
         """Whether the target runs; a role that was killed must have done something since."""
