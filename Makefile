@@ -3,6 +3,8 @@
 BIN := .venv/bin
 TORCH ?=
 UPGRADE ?=
+# A worker a core; tests that share a stack of servers share a worker.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lock contract clean
@@ -17,14 +19,14 @@ demo: setup ## start the whole stack, load a sample, ask it questions, stop
 	@$(BIN)/hybrid-memory demo
 
 test: setup ## the tests, real servers included
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: setup ## what CI runs: format, lint, types, imports, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(PYTEST)
 
 contract: setup ## write the JSON Schemas and the AsyncAPI page
 	@$(BIN)/python -m pipeline.contract

@@ -12,6 +12,22 @@ from pipeline.embedded import Plan, Stack
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.topics import ensure_topics
 
+_ONE_STACK = ("connected", "flow", "mem0")
+"""Folders whose tests share a stack: they go to one worker, so that it is started once."""
+_SPREAD = ("fuzz", "simulation")
+"""Folders of long tests that share nothing: each goes where there is room."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests go to the same worker."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        folder = path.parts[0]
+        if folder not in _SPREAD:
+            group = folder if folder in _ONE_STACK else str(path)
+            item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:

@@ -39,8 +39,8 @@ from schemas.topics import DEAD, EVENTS, STORED
 PREFIX = "memory"
 _CHUNK = 40
 """Steps that are published side by side."""
-_TRIES = 3
-"""Strikes until one hits something."""
+_TRIES = 6
+"""Strikes until one hits something: a stage that waits for a slower one before it is seldom at work."""
 _AIM_S = 60.0
 """How long a fault waits for its target to be at work."""
 _RECOVERY_S = 120.0
@@ -275,9 +275,7 @@ class _Run:
     async def _strike(self, fault: Fault, feed: Callable[[], None]) -> bool:
         """Waits until the target is at work, strikes, waits until it is back; whether it hit."""
         stages = in_flight_of(fault.target)
-        await self._aim(fault, stages, feed)
-        ends = await self._watch.ends(stages)
-        done = await self._watch.committed(stages)
+        done, ends = await self._aim(fault, stages, feed)
         calls = self._publisher.in_progress
         ready_before = dict(self._signs.ready)
         at_s = time.monotonic() - self._began
@@ -297,15 +295,22 @@ class _Run:
         await self._recovered(fault, ready_before)
         return in_flight > 0
 
-    async def _aim(self, fault: Fault, stages: Sequence[str], feed: Callable[[], None]) -> None:
-        """Until there is something in flight at the target, and it is at work."""
+    async def _aim(
+        self, fault: Fault, stages: Sequence[str], feed: Callable[[], None]
+    ) -> tuple[Mapping[str, int], Mapping[str, int]]:
+        """Until there is something in flight at the target, and it is at work.
+
+        What was committed then, and what there was: asking anew would let a quick stage get away.
+        """
         began = time.monotonic()
         self._say(f"before: {fault.name}")
         while time.monotonic() - began < _AIM_S:
-            lag = sum((await self._watch.lag(stages)).values())
             works = await self._works(fault, stages)
+            ends = await self._watch.ends(stages)
+            done = await self._watch.committed(stages)
+            lag = sum(ends.values()) - sum(done.values())
             if works and (lag or (not _leaves_kafka(fault) and self._publisher.in_progress)):
-                return
+                return done, ends
             if self._publisher.in_progress < _CHUNK and (works or not lag):
                 feed()
             await asyncio.sleep(_POLL_S)
@@ -313,6 +318,7 @@ class _Run:
             raise Unavailable(
                 f"{fault.target} has been down for {_AIM_S:g} s: its log in the folder below says why."
             )
+        return await self._watch.committed(stages), await self._watch.ends(stages)
 
     async def _works(self, fault: Fault, stages: Sequence[str]) -> bool:
         """Whether the target runs; a role that was killed must have done something since."""
