@@ -246,8 +246,10 @@ async def test_a_second_poller_takes_over_and_nothing_is_told_twice(
     kafka: KafkaConnection, prefix: str, sim: Mem0Sim, address: str
 ):
     hold(sim, "alice", 300)
-    async with polling(kafka, prefix, address) as first:
-        await asyncio.sleep(0.3)
+    owning = asyncio.Event()
+    async with polling(kafka, prefix, address, on_ready=owning.set) as first:
+        # Whoever starts last takes over: the first must have started.
+        await owning.wait()
         async with polling(kafka, prefix, address) as second:
             await seen(kafka, prefix, MemoryCaptured=300)
             hold(sim, "bob", 5)

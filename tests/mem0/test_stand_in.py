@@ -1,6 +1,8 @@
 """Mem0's own clients work against the stand-in as against the platform."""
 
 import asyncio
+import json
+import random
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -8,8 +10,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from pipeline.sources.mem0_sim.routes import Request
 from pipeline.sources.mem0_sim.server import Mem0Sim
 
+KEY = {"authorization": "Token k"}
 USER = {"filters": {"user_id": "alice"}}
 
 
@@ -182,6 +186,86 @@ async def test_older_clients_ask_versions_one_and_two(address: str):
         asked = {"query": "ski", "user_id": "al"}
         (hit,) = (await http.post("/v1/memories/search/", json=asked)).json()
     assert one["id"] == two["id"] == hit["id"]
+
+
+@pytest.mark.parametrize("output_format", [None, "v1.1"])
+async def test_older_clients_are_answered_in_the_form_they_ask_for(
+    address: str, output_format: str | None
+):
+    async with httpx.AsyncClient(base_url=address, headers={"Authorization": "Token k"}) as http:
+        given = {"user_id": "al", "output_format": output_format}
+        said = {"messages": [{"role": "user", "content": "I ski"}], "infer": False, **given}
+        added = (await http.post("/v1/memories/", json=said)).json()
+        found = (await http.post("/v1/memories/search/", json={"query": "ski", **given})).json()
+    rows = [(told["results"] if output_format else told) for told in (added, found)]
+    assert rows[0][0]["data"] == {"memory": "I ski"}
+    assert rows[0][0]["id"] == rows[1][0]["id"]
+
+
+@pytest.mark.parametrize(
+    ("path", "authorization"),
+    [
+        ("/v1/ping", "Token k"),
+        ("//v1/ping/", "token k"),
+        ("/v1/ping/?org_id=o&project_id=p", "Bearer k"),
+        ("/v1/ping/", "Token   k"),
+    ],
+)
+async def test_clients_spell_paths_and_keys_as_they_like(
+    address: str, path: str, authorization: str
+):
+    async with httpx.AsyncClient(headers={"Authorization": authorization}) as http:
+        assert (await http.get(address + path)).json()["project_id"] == "project-stand-in"
+
+
+@pytest.mark.parametrize("authorization", ["", "Token", "Basic k", "k"])
+async def test_who_brings_no_key_is_refused(address: str, authorization: str):
+    async with httpx.AsyncClient(headers={"Authorization": authorization}) as http:
+        answered = await http.get(address + "/v1/ping/")
+    assert (answered.status_code, "detail" in answered.json()) == (401, True)
+
+
+async def test_what_there_is_not_is_told_as_the_platform_tells_it(address: str):
+    async with httpx.AsyncClient(base_url=address, headers={"Authorization": "Token k"}) as http:
+        assert (await http.patch("/v1/ping/")).status_code == 405
+        assert (await http.get("/v9/")).json() == {"detail": "Not found."}
+
+
+JUNK: list[Any] = [None, True, -1, 1e300, "", " ", "x", [], [1], [[]], {}, {"x": {}}, {"gt": []}]
+FIELDS = (
+    *("messages", "user_id", "agent_id", "metadata", "filters", "timestamp", "expiration_date"),
+    *("text", "memories", "query", "top_k", "threshold", "fields", "categories", "page"),
+    *("start_date", "show_expired", "infer", "memory_id", "output_format"),
+)
+
+
+def test_no_request_is_too_odd_for_an_answer(sim: Mem0Sim):
+    """Whatever stands in a body: an answer in JSON, and never a fault of ours."""
+    chance = random.Random(7)
+    scope = {"user_id": "alice", "agent_id": None, "app_id": None, "run_id": None}
+    (row,) = sim.memories.add(["I ski"], scope, {})
+    there = f"/v1/memories/{row['id']}/"
+    posts = [f"/v{version}/memories/{what}" for version in (1, 2, 3) for what in ("", "search/")]
+    asked = [("POST", path) for path in (*posts, "/v3/memories/add/", "/v1/feedback/")]
+    asked += [("PUT", there), ("PUT", "/v1/batch/"), ("DELETE", "/v1/batch/")]
+    statuses: set[int] = set()
+    for _ in range(5_000):
+        method, path = chance.choice(asked)
+        body: dict[str, Any] = {"messages": "I ski", "user_id": "alice", "query": "ski"}
+        body |= {field: chance.choice(JUNK) for field in chance.sample(FIELDS, 3)}
+        if chance.random() < 0.3:
+            names = ["user_id", "created_at", "categories", "metadata", "AND", "OR", "NOT"]
+            body["filters"] = {chance.choice(names): chance.choice(JUNK)}
+        given = Request(method, path, headers=KEY, body=json.dumps(body).encode())
+        status, _, answered = sim.respond(given)
+        statuses.add(status)
+        assert json.loads(answered) is not None
+    assert statuses == {200, 400, 404}
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000, b'{"filters":' * 20_000])
+def test_a_body_that_is_no_json_is_refused(sim: Mem0Sim, body: bytes):
+    assert sim.respond(Request("POST", "/v3/memories/", headers=KEY, body=body))[0] == 400
 
 
 async def test_the_events_tell_of_deletions(client: Any, address: str):

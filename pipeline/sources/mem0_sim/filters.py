@@ -21,12 +21,14 @@ class BadRequest(ValueError):
     """What the platform answers with 400."""
 
 
-def compiled(filters: Mapping[str, Any] | Sequence[Any] | None) -> Test:
+def compiled(filters: Any) -> Test:
     """The filters as one test. Raises BadRequest."""
     if not filters:
         return lambda _: True
-    if not isinstance(filters, Mapping):
+    if isinstance(filters, list):
         return _every([compiled(part) for part in filters])
+    if not isinstance(filters, Mapping):
+        raise BadRequest("filters: Expected a dictionary.")
     names = [name for name in filters if not (name == "OR" and "AND" in filters)]
     return _every([_part(name, filters[name]) for name in names])
 
@@ -109,6 +111,9 @@ def _condition(column: str, operator: str, given: Any) -> Test:
         return lambda row: (has := at(row.get(column))) is not None and compare(has, moment)
     if column == "categories":
         return lambda row: (given in (row.get(column) or [])) == (operator != "ne")
+    if operator not in ("eq", "ne"):
+        # What is no time is text.
+        given = str(given)
     return lambda row: (has := row.get(column)) is not None and compare(has, given)
 
 

@@ -43,6 +43,8 @@ class Memories:
     rows: dict[str, Row] = field(default_factory=dict[str, Row])
     history: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
     events: list[Row] = field(default_factory=list[Row])
+    entities: set[tuple[str | None, str]] = field(default_factory=set[tuple[str | None, str]])
+    """Whose memories there are or were: column and name."""
     requests: dict[str, Row] = field(default_factory=dict[str, Row])
     """What add and delete_all promised, by event id."""
     log: list[Change] = field(default_factory=list[Change])
@@ -109,7 +111,8 @@ class Memories:
 
     def _new(self, text: str, scope: Row, given: Row) -> Row:
         now = self.clock()
-        created = given.get("timestamp") or now
+        said = at(given.get("timestamp"))
+        created = said.timestamp() if said else now
         odd = self.chance.random() < self.oddities
         row: Row = {
             "id": str(self.new_id()),
@@ -134,6 +137,7 @@ class Memories:
                 row["updated_at"] = iso(created, _PACIFIC)
             else:
                 self.later(lambda: self.categorise(row["id"], ["misc"]))
+        self.entities |= {(column, scope[column]) for column in ENTITIES if scope[column]}
         self.put(row)
         self._tell("ADD", None, row, now)
         return row

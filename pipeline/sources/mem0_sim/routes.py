@@ -1,12 +1,15 @@
 """One request to Mem0's API -> its answer. Paths, shapes, paging and errors are the platform's.
 
-Versions 1 and 2 of listing, searching and adding are there too: older clients ask for them.
+Versions 1 and 2 of listing, searching and adding are there too: older clients ask for them. So is what other
+people's clients do with a path or a header: no slash at its end, two at its start, `token` for `Token`.
+Exports, profiles, and members of a project are not there.
 """
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 from uuid import UUID
@@ -85,9 +88,10 @@ Handler = Callable[..., Answer]
 def answer(project: Project, request: Request) -> Answer:
     """The platform's answer."""
     project.memories.catch_up()
-    for method, pattern, handler in _ROUTES:
-        found = pattern.fullmatch(request.path)
-        if found is None or method != request.method:
+    path = "/" + request.path.strip("/") + "/"
+    known = [(m, found, h) for m, p, h in _ROUTES if (found := p.fullmatch(path))]
+    for method, found, handler in known:
+        if method != request.method:
             continue
         project.asked[handler.__name__] = project.asked.get(handler.__name__, 0) + 1
         refused = _refused(project, request)
@@ -97,14 +101,18 @@ def answer(project: Project, request: Request) -> Answer:
             return handler(project, request, *map(unquote, found.groups()))
         except BadRequest as error:
             return Answer(400, {"error": str(error), "detail": str(error)})
+        except RecursionError:
+            return Answer(400, {"detail": "Nested too deeply."})
+    if known:
+        return Answer(405, {"detail": f'Method "{request.method}" not allowed.'})
     return NO_SUCH_PATH
 
 
 def _refused(project: Project, request: Request) -> Answer | None:
-    kind, _, key = request.headers.get("authorization", "").partition(" ")
-    if kind not in ("Token", "Bearer") or not key:
+    kind, _, key = request.headers.get("authorization", "").strip().partition(" ")
+    if kind.lower() not in ("token", "bearer") or not key.strip():
         return Answer(401, {"detail": "Authentication credentials were not provided."})
-    if project.keys is not None and key not in project.keys:
+    if project.keys is not None and key.strip() not in project.keys:
         return Answer(401, {"detail": "Invalid API key."})
     return None
 
@@ -125,8 +133,8 @@ def ping(project: Project, _: Request) -> Answer:
 
 
 def add(project: Project, request: Request) -> Answer:
-    given = request.object()
-    scope = _scope({**(given.get("filters") or {}), **given})
+    given = _checked(request.object())
+    scope = _scope({**_object(given, "filters"), **given})
     texts = _texts(given.get("messages"))
     memories = project.memories
     event_id = str(memories.new_id())
@@ -136,8 +144,45 @@ def add(project: Project, request: Request) -> Answer:
         told = "Memory processing has been queued for background execution"
         return Answer(200, {"message": told, "event_id": event_id, "status": "PENDING"})
     _finish(project, event_id, memories.add(texts, scope, given))
-    told = {"message": "Memories were added."}
-    return Answer(200, told | memories.requests[event_id] | {"event_id": event_id})
+    done = memories.requests[event_id]
+    told = {"message": "Memories were added.", "event_id": event_id}
+    return Answer(200, told | {name: done[name] for name in ("status", "results")})
+
+
+def add_v1(project: Project, request: Request) -> Answer:
+    answered = add(project, request)
+    if answered.status != 200 or request.object().get("output_format") == "v1.1":
+        return answered
+    return Answer(200, answered.body.get("results", [answered.body]))
+
+
+def _checked(given: Row) -> Row:
+    """What is said of a memory, as far as its kinds are right. Raises BadRequest."""
+    _object(given, "metadata")
+    if given.get("timestamp") is not None and at(given["timestamp"]) is None:
+        raise BadRequest("timestamp: seconds since 1970, or a date as in 2025-01-31T08:20:15Z.")
+    expires = given.get("expiration_date")
+    if expires is not None and (not isinstance(expires, str) or at(expires) is None):
+        raise BadRequest("expiration_date: a date as in 2025-01-31.")
+    if not isinstance(given.get("text", ""), str):
+        raise BadRequest("text: Not a valid string.")
+    return given
+
+
+def _object(given: Row, name: str) -> Row:
+    value = given.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise BadRequest(f"{name}: Expected a dictionary.")
+    return value or {}
+
+
+def _names(given: Row, name: str) -> list[str]:
+    value = given.get(name)
+    if value is None or isinstance(value, str):
+        return [value] if value else []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise BadRequest(f"{name}: Expected a list of strings.")
+    return value
 
 
 def _finish(project: Project, event_id: str, added: Sequence[Row]) -> None:
@@ -152,11 +197,13 @@ def _scope(given: Row) -> Row:
     scope = {name: given.get(name) for name in ENTITIES}
     if not any(scope.values()):
         raise BadRequest("At least one of user_id, agent_id, app_id or run_id is required.")
-    return {name: None if value is None else str(value) for name, value in scope.items()}
+    if any(isinstance(value, dict | list) for value in scope.values()):
+        raise BadRequest("user_id, agent_id, app_id, run_id: Not a valid string.")
+    return {name: None if value in (None, "") else str(value) for name, value in scope.items()}
 
 
 def _texts(messages: Any) -> list[str]:
-    if isinstance(messages, str):
+    if isinstance(messages, str) and messages.strip():
         return [messages]
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages: This field is required.")
@@ -194,8 +241,8 @@ def list_memories_v2(project: Project, request: Request) -> Answer:
 
 
 def _listed(project: Project, request: Request, given: Row, filters: Any) -> Answer:
-    rows = _found(project, given, filters, request.lag_s)
-    return _page(request, [*rows], lambda row: _fields(row, given.get("fields")), given)
+    rows, fields = _found(project, given, filters, request.lag_s), _names(given, "fields")
+    return _page(request, [*rows], lambda row: _fields(row, fields), given)
 
 
 def _found(project: Project, given: Row, filters: Any, lag_s: float) -> list[Row]:
@@ -208,13 +255,13 @@ def _found(project: Project, given: Row, filters: Any, lag_s: float) -> list[Row
 def _shown(given: Row, today: str) -> Test:
     """What is asked for beside the filters. What has expired is hidden unless it is asked for."""
     expired = bool(given.get("show_expired"))
-    latest, categories = bool(given.get("latest_only")), given.get("categories")
-    since, until = at(given.get("start_date")), at(given.get("end_date"))
+    latest, categories = bool(given.get("latest_only")), set(_names(given, "categories"))
+    since, until = _date(given, "start_date"), _date(given, "end_date")
 
     def shown(row: Row) -> bool:
         if latest and row["replaced_by"]:
             return False
-        if categories and not set(categories) & set(row["categories"] or ()):
+        if categories and not categories & set(row["categories"] or ()):
             return False
         if since or until:
             created = at(row["created_at"])
@@ -229,7 +276,15 @@ def _shown(given: Row, today: str) -> Test:
     return shown if expired else lambda row: shown(row) and unexpired(row)
 
 
-def _fields(row: Row, fields: Any) -> Row:
+def _date(given: Row, name: str) -> datetime | None:
+    if given.get(name) in (None, ""):
+        return None
+    if (read := at(given[name])) is None:
+        raise BadRequest(f"{name}: a date as in 2025-01-31 or 2025-01-31T08:20:15Z.")
+    return read
+
+
+def _fields(row: Row, fields: Sequence[str]) -> Row:
     return {name: row[name] for name in ("id", *fields) if name in row} if fields else row
 
 
@@ -279,17 +334,24 @@ def search(project: Project, request: Request) -> Answer:
     query = str(given.get("query") or "").strip()
     if not query:
         raise BadRequest("query: This field may not be blank.")
-    scope = {name: given[name] for name in ENTITIES if name in given}
+    scope = {name: given[name] for name in ENTITIES if given.get(name)}
     rows = _found(project, given, given.get("filters") or scope, request.lag_s)
+    fields = [*fields, "score"] if (fields := _names(given, "fields")) else []
     scored = [{**row, "score": _score(query, row["memory"])} for row in rows]
     least = given.get("threshold")
-    least = 0.1 if least is None else float(least)
+    least = 0.1 if least is None else least
+    if not isinstance(least, int | float):
+        raise BadRequest("threshold: A valid number is required.")
     hits = sorted((r for r in scored if r["score"] >= least), key=lambda r: -r["score"])
-    return Answer(200, {"results": hits[: _number(given.get("top_k"), 10)]})
+    most = _number(given.get("top_k", given.get("limit")), 10)
+    return Answer(200, {"results": [_fields(r, fields) for r in hits[:most]]})
 
 
 def search_v1(project: Project, request: Request) -> Answer:
-    return Answer(200, search(project, request).body["results"])
+    answered = search(project, request)
+    if request.object().get("output_format") == "v1.1":
+        return answered
+    return Answer(200, answered.body["results"])
 
 
 def _score(query: str, text: str) -> float:
@@ -304,7 +366,7 @@ def get(project: Project, request: Request, memory_id: str) -> Answer:
 
 
 def update(project: Project, request: Request, memory_id: str) -> Answer:
-    given = request.object()
+    given = _checked(request.object())
     if not given:
         raise BadRequest("Give text, metadata, timestamp or expiration_date.")
     row = project.memories.update(_uuid(memory_id), given)
@@ -317,9 +379,9 @@ def delete(project: Project, _: Request, memory_id: str) -> Answer:
     return Answer(200, {"message": "Memory deleted successfully!"})
 
 
-def _uuid(memory_id: str) -> str:
+def _uuid(memory_id: Any) -> str:
     try:
-        return str(UUID(memory_id))
+        return str(UUID(str(memory_id)))
     except ValueError:
         raise BadRequest("Invalid memory id: it must be a UUID.") from None
 
@@ -357,15 +419,19 @@ def event(project: Project, _: Request, event_id: str) -> Answer:
 
 
 def entities(project: Project, request: Request) -> Answer:
+    return _page(request, _entities(project, request.lag_s))
+
+
+def _entities(project: Project, lag_s: float) -> list[Row]:
     found: dict[tuple[str, str], Row] = {}
-    for row in project.memories.seen(request.lag_s).values():
+    for row in project.memories.seen(lag_s).values():
         for kind, column in TYPES.items():
             name = row[column]
             if name is None:
                 continue
             entity = found.setdefault((kind, name), _entity(kind, name, len(found) + 1, row))
             entity["total_memories"] += 1
-    return _page(request, list(found.values()))
+    return list(found.values())
 
 
 def _entity(kind: str, name: str, number: int, row: Row) -> Row:
@@ -381,18 +447,26 @@ def _entity(kind: str, name: str, number: int, row: Row) -> Row:
     }
 
 
+def delete_entity_v1(project: Project, request: Request, kind: str, number: str) -> Answer:
+    """By the entity's number, as older clients know it, or by its name."""
+    everything = _entities(project, request.lag_s)
+    named = [e["name"] for e in everything if e["type"] == kind and str(e["id"]) == number]
+    return delete_entity(project, request, kind, named[0] if named else number)
+
+
 def delete_entity(project: Project, _: Request, kind: str, name: str) -> Answer:
-    column = TYPES.get(kind)
-    ids = [row["id"] for row in project.memories.rows.values() if column and row[column] == name]
-    if not ids:
+    column, memories = TYPES.get(kind), project.memories
+    if column is None or (column, name) not in memories.entities:
         return Answer(404, {"error": "Entity not found!"})
-    for memory_id in ids:
-        project.memories.delete(memory_id)
+    # One whose memories were deleted before is there until now.
+    memories.entities.discard((column, name))
+    for memory_id in [row["id"] for row in memories.rows.values() if row[column] == name]:
+        memories.delete(memory_id)
     return Answer(200, {"message": "Entity deleted successfully!"})
 
 
 def batch_update(project: Project, request: Request) -> Answer:
-    given = _batch(request)
+    given = [_checked(one) for one in _batch(request)]
     if any(_uuid(one["memory_id"]) not in project.memories.rows for one in given):
         return GONE
     for one in given:
@@ -474,7 +548,7 @@ _ROUTES: Sequence[tuple[str, re.Pattern[str], Handler]] = [
     for method, path, handler in (
         ("GET", "/v1/ping/", ping),
         ("POST", "/v3/memories/add/", add),
-        ("POST", "/v1/memories/", add),
+        ("POST", "/v1/memories/", add_v1),
         ("POST", "/v3/memories/", list_memories),
         ("POST", "/v2/memories/", list_memories_v2),
         ("GET", "/v1/memories/", list_memories_v1),
@@ -491,6 +565,7 @@ _ROUTES: Sequence[tuple[str, re.Pattern[str], Handler]] = [
         ("GET", "/v1/memories/([^/]+)/history/", history),
         ("GET", "/v1/entities/", entities),
         ("DELETE", "/v2/entities/([^/]+)/([^/]+)/", delete_entity),
+        ("DELETE", "/v1/entities/([^/]+)/([^/]+)/", delete_entity_v1),
         ("PUT", "/v1/batch/", batch_update),
         ("DELETE", "/v1/batch/", batch_delete),
         ("POST", "/v1/feedback/", feedback),
