@@ -130,7 +130,7 @@ class MemoryRecords(Fingerprints, Protocol):
     """The record: every memory's newest state, and the states it had."""
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
-        """Writes a batch, in order, all or nothing; says what became of each change.
+        """Writes a batch, in order; says what became of each change. Where it raises, a part may be done.
 
         Safe to repeat. `pipeline.stores.states.decide` says which state wins.
         """

@@ -4,7 +4,9 @@ A batch is one transaction: what the record holds of the memories in it is read 
 what follows, and one statement writes it. That statement looks again whether a newer state came in
 between, from a consumer that lost its partition and does not know it yet.
 
-What is forgotten leaves its tombstone and nothing of its content, not in the audit trail either.
+What is forgotten leaves its tombstone and nothing of its content, not in the audit trail either. A user is
+forgotten in one short transaction, from which on nobody is told anything of it, nor can write it back. What
+the user had is then erased page by page, so that no one waits long for a lock; after a crash it begins again.
 """
 
 import json
@@ -64,6 +66,8 @@ _USER_LOCKS = 64
 """Users share this many locks, so that a batch of many users needs few."""
 _PAGE = 1_000
 """Fingerprints read at once."""
+_ERASED_AT_ONCE = 1_000
+"""Memories of a forgotten user in one transaction: some 50 ms."""
 
 _Session: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
@@ -133,8 +137,7 @@ class PostgresRecords:
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
         with _remedies(self._address):
-            async with self._pool.acquire() as session, session.transaction():
-                await _lock_users(session, changes)
+            async with self._pool.acquire() as session:
                 for run in runs(changes):
                     match run[0]:
                         case UserForgotten() as forgetting:
@@ -159,15 +162,19 @@ class PostgresRecords:
         keys = [memory_key(user_id, event.memory_id or "") for event in events]
         with _remedies(self._address):
             async with self._pool.acquire() as session:
-                marks = await _marks(session, [user_id])
+                marks = await session.fetch(sql.WATERMARKS, [user_id])
                 known = await _known(session, sql.KNOWN, keys)
                 audited = await session.fetch(
                     sql.AUDITED, keys, [event.event_id for event in events]
                 )
+        mark = _watermark(marks[0]) if marks else None
+        erased_until = marks[0]["erased_until"] if marks else 0
         recorded = {(row["key"], row["event_id"]) for row in audited}
         return [
-            (key, event.event_id) in recorded
-            or is_done(event, known.get(key), None, marks.get(user_id))
+            # A user's forgetting is done when all of it is erased.
+            event.version <= erased_until
+            if event.memory_id is None
+            else (key, event.event_id) in recorded or is_done(event, known.get(key), None, mark)
             for event, key in zip(events, keys, strict=True)
         ]
 
@@ -214,28 +221,27 @@ class PostgresRecords:
         await self._pool.close()
 
 
-async def _lock_users(session: _Session, changes: Iterable[Enriched]) -> None:
+async def _lock_users(session: _Session, user_ids: Iterable[str], *, alone: bool) -> None:
     """A user's forgetting waits for who is writing this user's memories, and they for it.
 
     All of a batch's locks are taken at once and in one order: two batches cannot wait for each other.
     """
-    locks: dict[int, bool] = {}
-    for change in changes:
-        lock = crc32(change.user_id.encode()) % _USER_LOCKS
-        locks[lock] = locks.get(lock, False) or isinstance(change, UserForgotten)
-    order = sorted(locks)
-    await session.execute(sql.LOCK_USERS, _LOCKS, order, [locks[lock] for lock in order])
+    locks = sorted({crc32(user_id.encode()) % _USER_LOCKS for user_id in user_ids})
+    await session.execute(sql.LOCK_USERS, _LOCKS, locks, alone)
 
 
 async def _write_memories(session: _Session, run: Sequence[Enriched]) -> Sequence[Outcome]:
     changes = [change for change in run if not isinstance(change, UserForgotten)]
     keys = {memory_key(change.user_id, change.memory_id) for change in changes}
-    marks = await _marks(session, {change.user_id for change in changes})
-    decided = decide(changes, await _known(session, sql.KNOWN_LOCKED, keys), marks)
-    # In the order of their keys, as they were locked.
-    rows = [_memory_row(key, decided.writes[key]) for key in sorted(decided.writes)]
-    await session.execute(sql.UPSERT, json.dumps(rows))
-    await _record(session, changes, marks)
+    users = {change.user_id for change in changes}
+    async with session.transaction():
+        await _lock_users(session, users, alone=False)
+        marks = await _marks(session, users)
+        decided = decide(changes, await _known(session, sql.KNOWN_LOCKED, keys), marks)
+        # In the order of their keys, as they were locked.
+        rows = [_memory_row(key, decided.writes[key]) for key in sorted(decided.writes)]
+        await session.execute(sql.UPSERT, json.dumps(rows))
+        await _record(session, changes, marks)
     return decided.outcomes
 
 
@@ -260,13 +266,35 @@ async def _record(
 
 
 async def _forget_user(session: _Session, forgetting: UserForgotten) -> Outcome:
+    """The watermark first: a crash in between repeats the erasing, and nobody sees what is left of it.
+
+    What another copy of the forgetting, or a later one, has begun is ended here too: who is told of one
+    may rely on everything being gone.
+    """
     user_id, version = forgetting.user_id, forgetting.version
     by = (forgetting.event_id, forgetting.published_at)
-    if await session.fetchval(sql.FORGET_USER, user_id, version, *by, user_key(user_id)) is None:
-        return "superseded"
-    await session.execute(sql.ERASE_USER, user_id, version, erased(version).stamp.tie, *by)
-    await session.execute(sql.ERASE_USER_STATES, user_id, version)
-    return "stored"
+    async with session.transaction():
+        await _lock_users(session, [user_id], alone=True)
+        await session.execute(sql.FORGET_USER, user_id, version, *by, user_key(user_id))
+        (row,) = await session.fetch(sql.WATERMARKS, [user_id])
+    mark = _watermark(row)
+    if row["erased_until"] < mark.version:
+        await _erase(session, user_id, mark)
+    return "stored" if mark.version == version else "superseded"
+
+
+async def _erase(session: _Session, user_id: str, mark: Watermark) -> None:
+    """Erases what a user had up to the watermark, and says so in the end."""
+    after, tie = "", erased(mark.version).stamp.tie
+    while page := await session.fetch(sql.PAGE_OF_USER, user_id, after, _ERASED_AT_ONCE):
+        after, keys = page[-1]["memory_id"], [row["key"] for row in page]
+        async with session.transaction():
+            await session.execute(sql.LOCK_MEMORIES, keys)
+            await session.execute(
+                sql.ERASE_MEMORIES, keys, mark.version, tie, mark.event_id, mark.published_at
+            )
+            await session.execute(sql.ERASE_STATES_UNTIL, keys, mark.version)
+    await session.execute(sql.USER_ERASED, user_id, mark.version)
 
 
 async def _known(session: _Session, statement: str, keys: Iterable[UUID]) -> dict[UUID, Known]:
@@ -309,10 +337,11 @@ def _published(row: asyncpg.Record) -> MemoryCaptured | MemoryForgotten:
 
 async def _marks(session: _Session, user_ids: Iterable[str]) -> dict[str, Watermark]:
     rows = await session.fetch(sql.WATERMARKS, list(user_ids))
-    return {
-        row["user_id"]: Watermark(row["version"], row["event_id"], row["published_at"])
-        for row in rows
-    }
+    return {row["user_id"]: _watermark(row) for row in rows}
+
+
+def _watermark(row: asyncpg.Record) -> Watermark:
+    return Watermark(row["version"], row["event_id"], row["published_at"])
 
 
 def _memory_row(key: UUID, state: State) -> dict[str, Any]:

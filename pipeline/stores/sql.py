@@ -1,19 +1,40 @@
-"""What the record says to Postgres. Rows travel as one JSON array, named, so a batch is one parameter."""
+"""What the record says to Postgres. Rows travel as one JSON array, named, so a batch is one parameter.
+
+A user is forgotten at once and erased page by page. So nothing is read from `memories` alone: a memory up to
+its user's watermark is told as what it will be in a moment, a tombstone.
+"""
+
+from pipeline.domain.versions import erased
+
+_GONE_TIE = erased(1).stamp.tie
+_MEMORIES = """
+memories left join forgotten_users mark
+    on mark.user_id = memories.user_id and mark.version >= memories.version
+"""
+_LIVING = "not memories.forgotten and mark.version is null"
 
 LOCK_USERS = """
 select case
-    when exclusive then pg_advisory_xact_lock($1, lock)::text
+    when $3::bool then pg_advisory_xact_lock($1, lock)::text
     else pg_advisory_xact_lock_shared($1, lock)::text
 end
-from unnest($2::int[], $3::bool[]) as taken (lock, exclusive)
+from unnest($2::int[]) as taken (lock)
 """
 
-KNOWN = "select key, precedence, tie, forgotten from memories where key = any($1::uuid[])"
+_KNOWN = f"""
+    memories.key,
+    coalesce(mark.version, memories.precedence) as precedence,
+    case when mark.version is null then memories.tie else {_GONE_TIE} end as tie,
+    memories.forgotten or mark.version is not null as forgotten
+"""
 
-KNOWN_LOCKED = f"{KNOWN} order by key for update"
+KNOWN = f"select {_KNOWN} from {_MEMORIES} where memories.key = any($1::uuid[])"  # noqa: S608
+
+KNOWN_LOCKED = f"{KNOWN} order by memories.key for update of memories"
 
 WATERMARKS = """
-select user_id, version, event_id, published_at from forgotten_users where user_id = any($1::text[])
+select user_id, version, event_id, published_at, erased_until from forgotten_users
+where user_id = any($1::text[])
 """
 
 UPSERT = """
@@ -94,35 +115,46 @@ values ($5, $1, $2, $3, $4)
 on conflict (user_id) do update set
     version = excluded.version, event_id = excluded.event_id, published_at = excluded.published_at
 where excluded.version >= forgotten_users.version
-returning version
 """
 
-ERASE_USER = """
+PAGE_OF_USER = """
+select key, memory_id from memories where user_id = $1 and memory_id > $2 order by memory_id limit $3
+"""
+
+LOCK_MEMORIES = "select from memories where key = any($1::uuid[]) order by key for update"
+
+ERASE_MEMORIES = """
 update memories set
     precedence = $2, tie = $3, version = $2, event_id = $4, published_at = $5,
     forgotten = true, content_hash = '',
     text = null, occurred_at = null, speaker = null, agent_id = null, app_id = null, run_id = null,
     metadata = null, domain = null, topics = null, importance = null, model = null,
     stored_at = now()
-where user_id = $1 and version <= $2 and (precedence, tie) <> ($2, $3)
+where key = any($1::uuid[]) and version <= $2 and (precedence, tie) <> ($2, $3)
 """
 
-ERASE_USER_STATES = """
-update memory_states state set
+ERASE_STATES_UNTIL = """
+update memory_states set
     text = null, occurred_at = null, speaker = null, agent_id = null, app_id = null, run_id = null,
     metadata = null
-from memories
-where memories.user_id = $1 and state.key = memories.key
-    and state.version <= $2 and state.text is not null
+where key = any($1::uuid[]) and version <= $2 and text is not null
 """
 
-GET = """
-select memory_id, text, occurred_at, version, speaker, agent_id, app_id, run_id, domain, topics, metadata
-from memories
-where key = $1 and not forgotten
+USER_ERASED = """
+update forgotten_users set erased_until = greatest(erased_until, $2) where user_id = $1
 """
 
-IS_FORGOTTEN = "select exists (select from memories where key = $1 and forgotten)"
+GET = f"""
+select
+    memories.memory_id, text, occurred_at, memories.version, speaker, agent_id, app_id, run_id, domain,
+    topics, metadata
+from {_MEMORIES}
+where memories.key = $1 and {_LIVING}
+"""  # noqa: S608
+
+IS_FORGOTTEN = f"""
+select exists (select from {_MEMORIES} where memories.key = $1 and not ({_LIVING}))
+"""  # noqa: S608
 
 AUDITED = """
 select key, event_id from memory_states where key = any($1::uuid[]) and event_id = any($2::uuid[])
@@ -132,14 +164,20 @@ HISTORY = """
 select version, event_id, published_at, forgotten, text, metadata from memory_states where key = $1
 """
 
-COUNT = """
-select count(*) from memories where not forgotten and ($1::text is null or user_id = $1)
-"""
+COUNT = f"""
+select count(*) from {_MEMORIES}
+where {_LIVING} and ($1::text is null or memories.user_id = $1)
+"""  # noqa: S608
 
-FINGERPRINTS = """
-select key, precedence, tie, forgotten, content_hash, false as watermark from memories
-where key > $1 order by key limit $2
-"""
+_FINGERPRINT = f"""
+select
+    {_KNOWN},
+    case when mark.version is null then memories.content_hash else '' end as content_hash,
+    false as watermark
+from {_MEMORIES}
+"""  # noqa: S608
+
+FINGERPRINTS = f"{_FINGERPRINT} where memories.key > $1 order by memories.key limit $2"
 
 PAGE = f"""
 select * from (
@@ -153,18 +191,20 @@ select * from (
 order by key limit $2
 """  # noqa: S608
 
-FINGERPRINTS_OF = """
-select key, precedence, tie, forgotten, content_hash, false as watermark from memories
-where key = any($1::uuid[])
+FINGERPRINTS_OF = f"""
+{_FINGERPRINT} where memories.key = any($1::uuid[])
 union all
 select key, version, 0, true, '', true from forgotten_users where key = any($1::uuid[])
-"""
+"""  # noqa: S608
 
-PUBLISHABLE = """
+PUBLISHABLE = f"""
 select
-    key, user_id, memory_id, precedence, version, event_id, published_at, forgotten,
+    {_KNOWN}, memories.user_id, memories.memory_id,
+    coalesce(mark.version, memories.version) as version,
+    coalesce(mark.event_id, memories.event_id) as event_id,
+    coalesce(mark.published_at, memories.published_at) as published_at,
     text, occurred_at, speaker, agent_id, app_id, run_id, metadata, before.preceding
-from memories
+from {_MEMORIES}
 left join lateral (
     select json_agg(said order by said.occurred_at, said.version) as preceding from (
         select earlier.text, earlier.speaker, earlier.occurred_at, earlier.version
@@ -172,12 +212,16 @@ left join lateral (
         where earlier.user_id = memories.user_id and earlier.run_id = memories.run_id
             and not earlier.forgotten
             and (earlier.occurred_at, earlier.version) < (memories.occurred_at, memories.version)
+            and not exists (
+                select from forgotten_users gone
+                where gone.user_id = earlier.user_id and gone.version >= earlier.version
+            )
         order by earlier.occurred_at desc, earlier.version desc
         limit 2
     ) as said
 ) as before on true
-where key = any($1::uuid[])
-"""
+where memories.key = any($1::uuid[])
+"""  # noqa: S608
 
 MARKS_OF = """
 select user_id, version, event_id, published_at from forgotten_users where key = any($1::uuid[])

@@ -7,7 +7,7 @@ and the two stores would differ by whose copy of the forgetting came first.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -140,7 +140,7 @@ def history(states: Sequence[Recorded], mark: Watermark | None) -> Sequence[Audi
     Events do not say whether they captured or revised: the first state, and the first after a
     forgetting, is the captured one. A user's forgetting counts where there was something to forget.
     """
-    told = list(states)
+    told = [_as_told(state, mark) for state in states]
     if mark and any(state.version <= mark.version for state in states):
         told.append(Recorded(mark.version, mark.event_id, mark.published_at, True, None, {}))
     entries: list[AuditEntry] = []
@@ -159,3 +159,10 @@ def history(states: Sequence[Recorded], mark: Watermark | None) -> Sequence[Audi
             )
         )
     return entries
+
+
+def _as_told(state: Recorded, mark: Watermark | None) -> Recorded:
+    """Without its content where that is about to be erased with its user."""
+    if mark is None or state.version > mark.version:
+        return state
+    return replace(state, text=None, metadata={})

@@ -10,12 +10,13 @@ import asyncpg
 import pytest
 
 from pipeline.domain.identity import memory_key
-from pipeline.domain.versions import Outcome, stamp
+from pipeline.domain.versions import Outcome, erased, stamp
 from pipeline.errors import Refused, Unavailable
-from pipeline.stores import sql
+from pipeline.ports import Fingerprint
+from pipeline.stores import postgres, sql
 from pipeline.stores.postgres import PostgresRecords, migrate, open_records
-from schemas.events import Enriched
-from tests.builders import enriched, forgotten, user_forgotten
+from schemas.events import Enriched, MemoryCaptured, MemoryForgotten
+from tests.builders import enriched, forgotten, named, user_forgotten
 
 Psql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -145,7 +146,7 @@ async def test_a_server_that_only_reads_is_unavailable(dsn: str) -> None:
 
 async def test_a_batch_is_written_whole_or_not_at_all(records: PostgresRecords, psql: Psql) -> None:
     await psql.execute("alter table memories add check (memory_id <> 'bad')")
-    batch = [enriched(), user_forgotten("bob"), enriched(memory_id="bad")]
+    batch = [enriched(), forgotten("gone"), enriched(memory_id="bad")]
     with pytest.raises(asyncpg.CheckViolationError):
         await records.write(batch)
     for table in ("memories", "memory_states", "forgotten_users"):
@@ -227,6 +228,79 @@ async def test_a_user_is_forgotten_while_others_write(dsn: str) -> None:
     assert await writers[0].get("alice", "m0") is not None
     assert await writers[0].get("alice", "m1") is None
     await asyncio.gather(*(writer.close() for writer in writers))
+
+
+# A user is erased page by page
+
+
+async def test_what_a_dead_writer_left_of_a_forgotten_user_is_told_nobody(
+    records: PostgresRecords, psql: Psql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = enriched("secret", memory_id="m", version=5, run_id="r", metadata={"a": "secret"})
+    survivor = enriched(memory_id="later", version=20, run_id="r")
+    forgetting = user_forgotten(version=10)
+    await _die_before_erasing(records, [old, survivor, forgetting], monkeypatch)
+    assert await psql.fetchval("select text from memories where memory_id = 'm'") == "secret"
+    key = memory_key("alice", "m")
+    assert await records.get("alice", "m") is None
+    assert await records.is_forgotten("alice", "m")
+    assert await records.count("alice") == await records.count() == 1
+    assert [entry.text for entry in await records.history("alice", "m")] == [None, None]
+    assert await records.publishable([key]) == [
+        MemoryForgotten(
+            memory_id="m",
+            **forgetting.model_dump(include={"event_id", "user_id", "version", "published_at"}),
+        )
+    ]
+    (again,) = await records.publishable([memory_key("alice", "later")])
+    assert isinstance(again, MemoryCaptured)
+    assert again.preceding == ()
+    gone = Fingerprint(key, erased(10), "")
+    assert await records.fingerprints_of([key]) == [gone]
+    assert gone in await records.page(None, 100)
+    assert gone in [each async for each in records.fingerprints()]
+
+
+async def test_what_a_dead_writer_left_of_a_forgotten_user_cannot_be_written_back(
+    records: PostgresRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = enriched(memory_id="m", version=5)
+    await _die_before_erasing(records, [old, user_forgotten(version=10)], monkeypatch)
+    late = enriched(memory_id="m", version=9)
+    yielding = enriched(memory_id="m", version=11, if_absent=True)
+    assert await records.write([old, late, yielding]) == ["forgotten"] * 3
+    assert await records.get("alice", "m") is None
+
+
+async def test_a_user_is_forgotten_when_all_is_erased(
+    records: PostgresRecords, psql: Psql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_ERASED_AT_ONCE", 2)
+    olds = [enriched("secret", memory_id=f"m{i}", version=5) for i in range(5)]
+    forgetting = user_forgotten(version=10)
+    await _die_before_erasing(records, [*olds, forgetting], monkeypatch)
+    asked = [named(forgetting), named(olds[0])]
+    assert await records.seen("alice", asked) == [False, True]
+    assert await records.write([enriched("anew", memory_id="m0", version=20)]) == ["stored"]
+    assert await records.write([user_forgotten(version=7)]) == ["superseded"]
+    assert await records.seen("alice", asked) == [True, True]
+    assert await records.write([forgetting]) == ["stored"]
+    for table in ("memories", "memory_states"):
+        rows = await psql.fetch(f"select t::text as row from {table} t")
+        assert "secret" not in " ".join(row["row"] for row in rows)
+    assert await records.count("alice") == 1
+
+
+async def _die_before_erasing(
+    records: PostgresRecords, changes: Sequence[Enriched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(*_: object) -> None:
+        raise Unavailable("the process is gone")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(postgres, "_erase", dies)
+        with pytest.raises(Unavailable, match="gone"):
+            await records.write(changes)
 
 
 # Nothing is left of what was forgotten

@@ -1,10 +1,10 @@
-"""The twins of the stores, behind a network: the record is a transaction, the index is many requests."""
+"""The twins of the stores, behind a network: the record is transactions, the index is many requests."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from pipeline.domain.versions import Outcome
+from pipeline.domain.versions import Outcome, runs
 from pipeline.stores.memory import PointsInMemory, RecordsInMemory
 from pipeline.stores.points import Condition, Every, Found, Nearest, Payload, Point
 from schemas.events import Enriched
@@ -12,13 +12,20 @@ from tests.simulation.network import Network, finished
 
 
 class RemoteRecords:
-    """The record, written from afar. A batch is one transaction: done whole or not at all."""
+    """The record, written from afar. What stands between two forgettings of users is one transaction."""
 
     def __init__(self, twin: RecordsInMemory, network: Network) -> None:
         self._twin, self._network = twin, network
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
-        return await self._network.request(lambda: finished(self._twin.write(changes)))
+        def partly() -> None:
+            cut = runs(changes)
+            for run in cut[: self._network.random.randrange(len(cut))]:
+                finished(self._twin.write(run))
+
+        return await self._network.request(
+            lambda: finished(self._twin.write(changes)), partly=partly
+        )
 
 
 class Disk:
