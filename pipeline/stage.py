@@ -15,7 +15,7 @@ from schemas.topics import Topic
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Turns batches of events into events, one for one."""
+    """Turns batches of events into events: one for one, or none or several for one."""
 
     name: str
     """Names the consumer group too."""
@@ -23,8 +23,9 @@ class Stage:
     writes: Topic
     decode: Callable[[bytes], Any]
     """Bytes to an event; a ValueError sets the message aside."""
-    react: Callable[[Sequence[Any]], Awaitable[Sequence[Message]]]
-    """One event out for each event in, in order. It may be called again with the same events.
+    react: Callable[[Sequence[Any]], Awaitable[Sequence[Message | tuple[Message, ...]]]]
+    """For each event in, in order, the event out, which keeps its partition; or a tuple of any number of
+    events, each of which goes where its key belongs. It may be called again with the same events.
 
     Unavailable has the same batch tried again later. Unusable has it tried in halves, until the one
     message that cannot be used is alone and set aside. Anything else ends the process.

@@ -209,17 +209,19 @@ class StageDelivery(ConsumerRebalanceListener):
             except Unusable as error:
                 dead.append((record, error))
         made: list[Outgoing] = []
+        used = 0
         results = await self._react([event for _, event in usable]) if usable else []
         for (record, _), result in zip(usable, results, strict=True):
             outgoing = self._outgoing(record, result)
             if isinstance(outgoing, Unusable):
                 dead.append((record, outgoing))
             else:
-                made.append(outgoing)
-        self._stop_if_most_fail(dead, used=len(made))
+                used += 1
+                made += outgoing
+        self._stop_if_most_fail(dead, used=used)
         await self._publish(made, dead)
-        self._limit.count(failed=len(dead), used=len(made))
-        metrics.USED.labels(self.name).inc(len(made))
+        self._limit.count(failed=len(dead), used=used)
+        metrics.USED.labels(self.name).inc(used)
         metrics.SET_ASIDE.labels(self.name).inc(len(dead))
 
     def _read(self, record: Record) -> Any:
@@ -231,7 +233,7 @@ class StageDelivery(ConsumerRebalanceListener):
             check_not_ahead(event.version, record.timestamp)
         return event
 
-    async def _react(self, events: Sequence[Any]) -> list[Message | Unusable]:
+    async def _react(self, events: Sequence[Any]) -> list[Message | tuple[Message, ...] | Unusable]:
         """One result for each event; halves the batch until what is unusable stands alone."""
         try:
             made = await self._patiently(events)
@@ -244,7 +246,7 @@ class StageDelivery(ConsumerRebalanceListener):
             raise AssertionError(f"{self.stage.name} made {len(made)} of {len(events)} events")
         return list(made)
 
-    async def _patiently(self, events: Sequence[Any]) -> Sequence[Message]:
+    async def _patiently(self, events: Sequence[Any]) -> Sequence[Message | tuple[Message, ...]]:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
@@ -293,17 +295,27 @@ class StageDelivery(ConsumerRebalanceListener):
                 "sets them aside."
             )
 
-    def _outgoing(self, record: Record, result: Message | Unusable) -> Outgoing | Unusable:
+    def _outgoing(
+        self, record: Record, result: Message | tuple[Message, ...] | Unusable
+    ) -> Sequence[Outgoing] | Unusable:
         if isinstance(result, Unusable):
             return result
-        if isinstance(result, Event):
-            hops = {**result.hops, self.stage.name: utc_now()}
-            result = result.model_copy(update={"hops": hops})
-        value = value_of(result)
+        # The same partition from topic to topic keeps the order of one memory's events. What is of other
+        # memories goes where their keys belong.
+        partition = None if isinstance(result, tuple) else record.partition
+        try:
+            return [self._packed(each, partition) for each in _several(result)]
+        except Unusable as error:
+            return error
+
+    def _packed(self, message: Message, partition: int | None) -> Outgoing:
+        if isinstance(message, Event):
+            hops = {**message.hops, self.stage.name: utc_now()}
+            message = message.model_copy(update={"hops": hops})
+        value = value_of(message)
         if len(value) > self.stage.writes.max_message_bytes - ENVELOPE_BYTES:
-            return Unusable(f"{self.stage.name} made {len(value)} bytes of it, too large for Kafka")
-        # The same partition from topic to topic keeps the order of one memory's events.
-        return Outgoing(record.partition, key_of(result), value, as_pairs(headers_of(result)))
+            raise Unusable(f"{self.stage.name} made {len(value)} bytes of it, too large for Kafka")
+        return Outgoing(partition, key_of(message), value, as_pairs(headers_of(message)))
 
     async def _publish(
         self, made: Sequence[Outgoing], dead: Sequence[tuple[Record, Unusable]]
@@ -408,6 +420,10 @@ class StageDelivery(ConsumerRebalanceListener):
         for tp, offset in _first_offsets(records).items():
             if tp in assigned:
                 consumer.seek(tp, offset)
+
+
+def _several(result: Message | tuple[Message, ...]) -> Sequence[Message]:
+    return result if isinstance(result, tuple) else (result,)
 
 
 def cut(records: Sequence[Record], max_bytes: int) -> tuple[Sequence[Record], Sequence[Record]]:

@@ -24,7 +24,7 @@ from tests.builders import captured
 
 pytestmark = pytest.mark.connected
 
-React = Callable[[Sequence[Any]], Awaitable[Sequence[Message]]]
+React = Callable[[Sequence[Any]], Awaitable[Sequence[Message | tuple[Message, ...]]]]
 
 
 async def passed_on(events: Sequence[Any]) -> Sequence[Message]:
@@ -134,6 +134,23 @@ async def test_poison_costs_its_neighbours_nothing(world: World) -> None:
     assert [record.value for record in dead if record.key == b"poison"] == [b"{not json"]
     assert len(dead) == 2
     assert await world.committed() == 6
+
+
+async def test_none_or_several_may_come_of_one_each_where_its_key_belongs(world: World) -> None:
+    others = [captured(text=f"beside it {number}") for number in range(8)]
+
+    async def look_around(batch: Sequence[Any]) -> Sequence[tuple[Message, ...]]:
+        return [tuple(others) if event.text == "many" else () for event in batch]
+
+    await world.publish(captured(text="none"), captured(text="many"), partition=0)
+    await world.publish(*others)
+    async with serving(world.kafka, world.prefix, stage(look_around)):
+        made = await world.arrived(CLASSIFIED, 8)
+        belong = {record.key: record.partition for record in await world.arrived(EVENTS, 10)}
+    assert {record.key: record.partition for record in made} == {
+        key: belong[key] for other in others if (key := key_of(other)) is not None
+    }
+    assert await world.committed() == 10
 
 
 async def test_a_dead_letter_tells_its_origin_and_reason(world: World) -> None:
