@@ -156,8 +156,8 @@ class MemoryRecords(Fingerprints, Protocol):
         """The newest states under `keys`, as the events that brought them, to be published again.
 
         A memory that went with its user is a MemoryForgotten; a user's key gives a UserForgotten, as the
-        copy of partition 0. `preceding` is read from the record: the two memories of the same run before
-        it, where they are not forgotten.
+        copy of partition 0. `preceding` is what its publisher told, without what was forgotten since; where
+        that is nothing, the two memories of the same run before it.
         """
         ...
 

@@ -5,8 +5,8 @@ Each passes the contract suite of its port. Nothing here outlives the process.
 
 import math
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import cast
@@ -44,11 +44,14 @@ from pipeline.stores.states import (
     State,
     Watermark,
     decide,
+    gone,
     history,
     is_done,
+    keeping,
     known_of,
     named_user,
     with_user,
+    without,
 )
 from schemas.events import (
     Enriched,
@@ -201,14 +204,35 @@ class RecordsInMemory:
     def _write_memories(self, run: Sequence[Enriched]) -> Sequence[Outcome]:
         known = {key: known_of(state) for key, state in self._states.items()}
         decided = decide(run, known, self._marks)
-        self._states.update(decided.writes)
-        for event in run:
-            assert not isinstance(event, UserForgotten)
+        for key, state in decided.writes.items():
+            self._states[key] = keeping(state, self._states.get(key))
+        changes = [event for event in run if not isinstance(event, UserForgotten)]
+        for event in changes:
             if isinstance(event, MemoryForgotten) and with_user(event, self._marks):
                 continue
             key = memory_key(event.user_id, event.memory_id)
             self._audit.setdefault(key, {}).setdefault(event.event_id, event)
+        self._forget_preceding([*gone(changes, decided.outcomes), *self._gone_states(changes)])
         return decided.outcomes
+
+    def _gone_states(self, changes: Sequence[MemoryChange]) -> Iterator[MemoryEnriched]:
+        """The states of the memories that `changes` forget, up to their forgetting."""
+        for change in changes:
+            if isinstance(change, MemoryForgotten) and not with_user(change, self._marks):
+                audit = self._audit.get(memory_key(change.user_id, change.memory_id), {}).values()
+                for state in audit:
+                    if isinstance(state, MemoryEnriched) and stamp(state) <= stamp(change):
+                        yield state
+
+    def _forget_preceding(self, forgotten: Iterable[MemoryEnriched]) -> None:
+        texts: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+        for state in forgotten:
+            texts[state.user_id, state.run_id].add(state.text)
+        if not texts:
+            return
+        for key, state in self._states.items():
+            if isinstance(state, MemoryEnriched):
+                self._states[key] = without(state, texts.get((state.user_id, state.run_id), ()))
 
     def _forget_user(self, forgetting: UserForgotten) -> Outcome:
         user_id, version = forgetting.user_id, forgetting.version
@@ -218,8 +242,12 @@ class RecordsInMemory:
         mark = Watermark(version, forgetting.event_id, forgetting.published_at)
         self._marks[user_id] = mark
         for key, state in self._states.items():
-            if state.user_id == user_id and known_of(state).stamp.version <= version:
+            if state.user_id != user_id:
+                continue
+            if known_of(state).stamp.version <= version:
                 self._states[key] = Erased(user_id, state.memory_id, mark)
+            elif isinstance(state, MemoryEnriched):
+                self._states[key] = state.model_copy(update={"preceding": ()})
         return "stored"
 
     async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
@@ -300,6 +328,12 @@ class RecordsInMemory:
             return MemoryForgotten(user_id=state.user_id, memory_id=state.memory_id, **mark)
         if isinstance(state, MemoryForgotten):
             return state.model_copy(update={"hops": {}})
+        names = set(MemoryCaptured.model_fields) - {"type", "preceding", "hops"}
+        own = {name: getattr(state, name) for name in names}
+        return MemoryCaptured(**own, preceding=state.preceding or self._before(state))
+
+    def _before(self, state: MemoryEnriched) -> tuple[Said, ...]:
+        """The last two of the same conversation before it."""
         before = sorted(
             (
                 each
@@ -311,13 +345,10 @@ class RecordsInMemory:
             ),
             key=lambda each: (each.occurred_at, each.version),
         )
-        said = [
+        return tuple(
             Said(text=each.text, speaker=each.speaker, occurred_at=each.occurred_at)
             for each in before[-2:]
-        ]
-        names = set(MemoryCaptured.model_fields) - {"type", "preceding", "hops"}
-        own = {name: getattr(state, name) for name in names}
-        return MemoryCaptured(**own, preceding=tuple(said))
+        )
 
     async def close(self) -> None:
         pass

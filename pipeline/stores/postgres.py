@@ -42,6 +42,7 @@ from pipeline.stores.states import (
     State,
     Watermark,
     decide,
+    gone,
     history,
     is_done,
     known_of,
@@ -221,48 +222,62 @@ class PostgresRecords:
         await self._pool.close()
 
 
-async def _lock_users(session: _Session, user_ids: Iterable[str], *, alone: bool) -> None:
-    """A user's forgetting waits for who is writing this user's memories, and they for it.
+async def _lock_users(session: _Session, changes: Iterable[Enriched]) -> None:
+    """Who forgets waits for who is writing this user's memories, and they for it.
 
-    All of a batch's locks are taken at once and in one order: two batches cannot wait for each other.
+    So what is written beside a memory that is being forgotten is there to be found, or knows of it. All
+    of a batch's locks are taken at once and in one order: two batches cannot wait for each other.
     """
-    locks = sorted({crc32(user_id.encode()) % _USER_LOCKS for user_id in user_ids})
-    await session.execute(sql.LOCK_USERS, _LOCKS, locks, alone)
+    locks: dict[int, bool] = {}
+    for change in changes:
+        lock = crc32(change.user_id.encode()) % _USER_LOCKS
+        locks[lock] = locks.get(lock, False) or not isinstance(change, MemoryEnriched)
+    order = sorted(locks)
+    await session.execute(sql.LOCK_USERS, _LOCKS, order, [locks[lock] for lock in order])
 
 
 async def _write_memories(session: _Session, run: Sequence[Enriched]) -> Sequence[Outcome]:
     changes = [change for change in run if not isinstance(change, UserForgotten)]
     keys = {memory_key(change.user_id, change.memory_id) for change in changes}
-    users = {change.user_id for change in changes}
     async with session.transaction():
-        await _lock_users(session, users, alone=False)
-        marks = await _marks(session, users)
+        await _lock_users(session, changes)
+        marks = await _marks(session, {change.user_id for change in changes})
         decided = decide(changes, await _known(session, sql.KNOWN_LOCKED, keys), marks)
         # In the order of their keys, as they were locked.
         rows = [_memory_row(key, decided.writes[key]) for key in sorted(decided.writes)]
         await session.execute(sql.UPSERT, json.dumps(rows))
-        await _record(session, changes, marks)
+        await _record(session, changes, decided.outcomes, marks)
     return decided.outcomes
 
 
 async def _record(
-    session: _Session, changes: Sequence[MemoryChange], marks: Mapping[str, Watermark]
+    session: _Session,
+    changes: Sequence[MemoryChange],
+    outcomes: Sequence[Outcome],
+    marks: Mapping[str, Watermark],
 ) -> None:
-    """Adds states to the audit trail, the forgettings first: they take the others' content away."""
+    """Adds states to the audit trail; the forgettings take the content of the others away.
+
+    The text of what is forgotten, or comes after its forgetting, goes from what was said after it, too.
+    """
     forgettings = [
         change
         for change in changes
         if isinstance(change, MemoryForgotten) and not with_user(change, marks)
     ]
-    states = [change for change in changes if isinstance(change, MemoryEnriched)]
+    kept = [change for change in changes if isinstance(change, MemoryEnriched)]
+    late = gone(changes, outcomes)
     if forgettings:
-        keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]
-        await session.execute(
-            sql.RECORD, json.dumps([_state_row(each, {}) for each in forgettings])
-        )
+        told = json.dumps([_state_row(each, {}) for each in forgettings])
+        await session.execute(sql.RECORD, told)
+    keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]
+    if keys or late:
+        said = [each.model_dump(include={"user_id", "run_id", "text"}) for each in late]
+        await session.execute(sql.FORGET_PRECEDING, keys, json.dumps(said))
+    if keys:
         await session.execute(sql.ERASE_STATES, keys)
-    if states:
-        await session.execute(sql.RECORD, json.dumps([_state_row(each, marks) for each in states]))
+    if kept:
+        await session.execute(sql.RECORD, json.dumps([_state_row(each, marks) for each in kept]))
 
 
 async def _forget_user(session: _Session, forgetting: UserForgotten) -> Outcome:
@@ -274,7 +289,7 @@ async def _forget_user(session: _Session, forgetting: UserForgotten) -> Outcome:
     user_id, version = forgetting.user_id, forgetting.version
     by = (forgetting.event_id, forgetting.published_at)
     async with session.transaction():
-        await _lock_users(session, [user_id], alone=True)
+        await _lock_users(session, [forgetting])
         await session.execute(sql.FORGET_USER, user_id, version, *by, user_key(user_id))
         (row,) = await session.fetch(sql.WATERMARKS, [user_id])
     mark = _watermark(row)
@@ -293,6 +308,7 @@ async def _erase(session: _Session, user_id: str, mark: Watermark) -> None:
             await session.execute(
                 sql.ERASE_MEMORIES, keys, mark.version, tie, mark.event_id, mark.published_at
             )
+            await session.execute(sql.FORGET_PRECEDING_OF, keys, mark.version)
             await session.execute(sql.ERASE_STATES_UNTIL, keys, mark.version)
     await session.execute(sql.USER_ERASED, user_id, mark.version)
 
@@ -366,6 +382,7 @@ def _memory_row(key: UUID, state: State) -> dict[str, Any]:
             "topics": state.topics,
             "importance": state.importance,
             "model": state.model,
+            "preceding": _said(state.preceding),
         }
     return row
 
@@ -396,6 +413,11 @@ def _content(event: MemoryEnriched) -> dict[str, Any]:
         "run_id": event.run_id,
         "metadata": event.metadata,
     }
+
+
+def _said(texts: Sequence[Said]) -> list[dict[str, Any]] | None:
+    """None where the publisher told of none."""
+    return [each.model_dump(mode="json", exclude_none=True) for each in texts] or None
 
 
 def _moment(moment: datetime) -> str:

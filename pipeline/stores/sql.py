@@ -15,10 +15,10 @@ _LIVING = "not memories.forgotten and mark.version is null"
 
 LOCK_USERS = """
 select case
-    when $3::bool then pg_advisory_xact_lock($1, lock)::text
+    when exclusive then pg_advisory_xact_lock($1, lock)::text
     else pg_advisory_xact_lock_shared($1, lock)::text
 end
-from unnest($2::int[]) as taken (lock)
+from unnest($2::int[], $3::bool[]) as taken (lock, exclusive)
 """
 
 _KNOWN = f"""
@@ -40,16 +40,19 @@ where user_id = any($1::text[])
 UPSERT = """
 insert into memories (
     key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten, content_hash,
-    text, occurred_at, speaker, agent_id, app_id, run_id, metadata, domain, topics, importance, model
+    text, occurred_at, speaker, agent_id, app_id, run_id, metadata, domain, topics, importance, model,
+    preceding
 )
 select
     key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten, content_hash,
-    text, occurred_at, speaker, agent_id, app_id, run_id, metadata, domain, topics, importance, model
+    text, occurred_at, speaker, agent_id, app_id, run_id, metadata, domain, topics, importance, model,
+    preceding
 from json_to_recordset($1::json) as row (
     key uuid, user_id text, memory_id text, precedence bigint, tie bigint, version bigint,
     event_id uuid, published_at timestamptz, forgotten boolean, content_hash text,
     text text, occurred_at timestamptz, speaker text, agent_id text, app_id text, run_id text,
-    metadata jsonb, domain text, topics text[], importance double precision, model text
+    metadata jsonb, domain text, topics text[], importance double precision, model text,
+    preceding jsonb
 )
 on conflict (key) do update set
     precedence = excluded.precedence,
@@ -70,6 +73,17 @@ on conflict (key) do update set
     topics = excluded.topics,
     importance = excluded.importance,
     model = excluded.model,
+    preceding = case
+        when excluded.forgotten then null
+        -- The same event once more: what was forgotten since must not come back with it.
+        when (excluded.precedence, excluded.tie) = (memories.precedence, memories.tie)
+            then coalesce(memories.preceding, excluded.preceding)
+        when excluded.preceding is not null then excluded.preceding
+        when memories.run_id is not distinct from excluded.run_id and not exists (
+            select from forgotten_users mark
+            where mark.user_id = memories.user_id and mark.version >= memories.version
+        ) then memories.preceding
+    end,
     stored_at = now()
 where (excluded.precedence, excluded.tie) >= (memories.precedence, memories.tie)
 """
@@ -109,6 +123,38 @@ where later.key = any($1::uuid[]) and later.forgotten
     and (state.precedence, state.tie) <= (later.precedence, later.tie)
 """
 
+FORGET_PRECEDING = """
+with gone as (
+    select user_id, coalesce(run_id, '') as run, text
+    from json_to_recordset($2::json) as said (user_id text, run_id text, text text)
+    union
+    select memories.user_id, coalesce(state.run_id, ''), state.text
+    from memory_states later
+    join memory_states state on state.key = later.key
+        and (state.precedence, state.tie) <= (later.precedence, later.tie)
+    join memories on memories.key = later.key
+    where later.key = any($1::uuid[]) and later.forgotten and state.text is not null
+)
+update memories set preceding = (
+    select coalesce(jsonb_agg(said order by place), '[]')
+    from jsonb_array_elements(memories.preceding) with ordinality as told (said, place)
+    where not exists (
+        select from gone
+        where gone.user_id = memories.user_id and gone.run = coalesce(memories.run_id, '')
+            and gone.text = said ->> 'text'
+    )
+)
+from (select distinct user_id, run from gone) as conversation
+where memories.user_id = conversation.user_id
+    and coalesce(memories.run_id, '') = conversation.run
+    and memories.preceding is not null
+    and exists (
+        select from gone
+        where gone.user_id = memories.user_id and gone.run = conversation.run
+            and memories.preceding @> jsonb_build_array(jsonb_build_object('text', gone.text))
+    )
+"""
+
 FORGET_USER = """
 insert into forgotten_users (key, user_id, version, event_id, published_at)
 values ($5, $1, $2, $3, $4)
@@ -129,8 +175,13 @@ update memories set
     forgotten = true, content_hash = '',
     text = null, occurred_at = null, speaker = null, agent_id = null, app_id = null, run_id = null,
     metadata = null, domain = null, topics = null, importance = null, model = null,
-    stored_at = now()
+    preceding = null, stored_at = now()
 where key = any($1::uuid[]) and version <= $2 and (precedence, tie) <> ($2, $3)
+"""
+
+FORGET_PRECEDING_OF = """
+update memories set preceding = '[]'
+where key = any($1::uuid[]) and version > $2 and preceding is not null
 """
 
 ERASE_STATES_UNTIL = """
@@ -203,13 +254,15 @@ select
     coalesce(mark.version, memories.version) as version,
     coalesce(mark.event_id, memories.event_id) as event_id,
     coalesce(mark.published_at, memories.published_at) as published_at,
-    text, occurred_at, speaker, agent_id, app_id, run_id, metadata, before.preceding
+    text, occurred_at, speaker, agent_id, app_id, run_id, metadata,
+    coalesce(nullif(memories.preceding, '[]'), before.preceding) as preceding
 from {_MEMORIES}
 left join lateral (
-    select json_agg(said order by said.occurred_at, said.version) as preceding from (
+    select jsonb_agg(said order by said.occurred_at, said.version) as preceding from (
         select earlier.text, earlier.speaker, earlier.occurred_at, earlier.version
         from memories earlier
-        where earlier.user_id = memories.user_id and earlier.run_id = memories.run_id
+        where coalesce(memories.preceding, '[]') = '[]'
+            and earlier.user_id = memories.user_id and earlier.run_id = memories.run_id
             and not earlier.forgotten
             and (earlier.occurred_at, earlier.version) < (memories.occurred_at, memories.version)
             and not exists (

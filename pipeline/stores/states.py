@@ -6,7 +6,7 @@ if it had arrived in time. Without it a consumer that lost its partition could s
 and the two stores would differ by whose copy of the forgetting came first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -73,12 +73,48 @@ def decide(
         settled = settle([event], now, {event.user_id: mark.version} if mark else {})
         outcomes.extend(settled.outcomes)
         if settled.writes:
-            writes[key] = event
+            writes[key] = keeping(event, writes.get(key))
             now[key] = known_of(event)
         elif mark and event.version <= mark.version and _came_last(event, now.get(key)):
             writes[key] = Erased(event.user_id, event.memory_id, mark)
             now[key] = erased(mark.version)
     return Decided(writes, outcomes)
+
+
+def keeping(state: State, before: State | None) -> State:
+    """`state` in the place of `before`: what was said before it stays known where it tells nothing of that.
+
+    Where it is the same event once more, what `before` knows counts: of that a text may have been
+    forgotten since.
+    """
+    if not isinstance(state, MemoryEnriched) or not isinstance(before, MemoryEnriched):
+        return state
+    again = stamp(state) == stamp(before)
+    if not again and (state.preceding or state.run_id != before.run_id):
+        return state
+    return state.model_copy(update={"preceding": before.preceding})
+
+
+def gone(changes: Sequence[MemoryChange], outcomes: Sequence[Outcome]) -> Sequence[MemoryEnriched]:
+    """The states in a batch that are forgotten: by the same batch, or before they came."""
+    forgettings = [change for change in changes if isinstance(change, MemoryForgotten)]
+    return [
+        change
+        for change, outcome in zip(changes, outcomes, strict=True)
+        if isinstance(change, MemoryEnriched)
+        and (outcome == "forgotten" or any(_forgets(each, change) for each in forgettings))
+    ]
+
+
+def _forgets(forgetting: MemoryForgotten, state: MemoryEnriched) -> bool:
+    same = (forgetting.user_id, forgetting.memory_id) == (state.user_id, state.memory_id)
+    return same and stamp(state) <= stamp(forgetting)
+
+
+def without(state: MemoryEnriched, texts: Collection[str]) -> MemoryEnriched:
+    """The memory as if none of `texts` had been said before it."""
+    left = tuple(said for said in state.preceding if said.text not in texts)
+    return state if left == state.preceding else state.model_copy(update={"preceding": left})
 
 
 def _came_last(event: MemoryChange, current: Known | None) -> bool:

@@ -15,7 +15,7 @@ from pipeline.errors import Refused, Unavailable
 from pipeline.ports import Fingerprint
 from pipeline.stores import postgres, sql
 from pipeline.stores.postgres import PostgresRecords, migrate, open_records
-from schemas.events import Enriched, MemoryCaptured, MemoryForgotten
+from schemas.events import Enriched, MemoryCaptured, MemoryForgotten, Said
 from tests.builders import enriched, forgotten, named, user_forgotten
 
 Psql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -322,6 +322,7 @@ async def test_no_table_keeps_what_was_forgotten(
         "topics": ("secret",),
         "metadata": {"secret": "secret"},
     }
+    secret["preceding"] = (Said(text="secret"),)
     states = [enriched("secret", memory_id="m", version=version, **secret) for version in (1, 2, 3)]
     if late:
         await records.write([states[0], forgetting])

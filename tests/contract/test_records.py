@@ -12,7 +12,14 @@ from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.errors import Refused
 from pipeline.ports import Fingerprint, MemoryRecords
 from pipeline.stores.memory import RecordsInMemory
-from schemas.events import Enriched, MemoryCaptured, MemoryForgotten, Published, UserForgotten
+from schemas.events import (
+    Enriched,
+    MemoryCaptured,
+    MemoryForgotten,
+    Published,
+    Said,
+    UserForgotten,
+)
 from schemas.search import KnownMemory
 from tests.builders import enriched, forgotten, named, user_forgotten
 
@@ -387,3 +394,95 @@ async def test_what_was_said_just_before_is_published_with_a_memory(records: Mem
     (alone,) = await records.publishable([memory_key("alice", "m0")])
     assert isinstance(alone, MemoryCaptured)
     assert alone.preceding == ()
+
+
+async def preceding(records: MemoryRecords, memory_id: str) -> list[str]:
+    """What is published as said before a memory."""
+    (again,) = await records.publishable([memory_key("alice", memory_id)])
+    assert isinstance(again, MemoryCaptured)
+    return [said.text for said in again.preceding]
+
+
+def answer(*before: str, **fields: Any) -> Enriched:
+    """A memory of a conversation, and what its publisher says was said before it."""
+    told = tuple(Said(text=text) for text in before)
+    return enriched(
+        **({"memory_id": "m", "run_id": "r", "version": 50, "preceding": told} | fields)
+    )
+
+
+async def test_what_the_publisher_told_of_what_was_said_before_is_kept(
+    records: MemoryRecords,
+) -> None:
+    await records.write([enriched("of the record", run_id="r", version=1), answer("one", "two")])
+    assert await preceding(records, "m") == ["one", "two"]
+
+
+@pytest.mark.parametrize("batched", [True, False])
+async def test_a_revision_keeps_what_was_said_before_unless_it_tells_something_else(
+    records: MemoryRecords, batched: bool
+) -> None:
+    first, revised = answer("one", "two"), answer(version=60)
+    for batch in [[first, revised]] if batched else [[first], [revised]]:
+        await records.write(batch)
+    assert await preceding(records, "m") == ["one", "two"]
+    await records.write([answer("three", version=70)])
+    assert await preceding(records, "m") == ["three"]
+    await records.write([answer(version=80, run_id="s")])
+    assert await preceding(records, "m") == []
+
+
+SECRET = "the code is 4711"
+
+
+def told_the_secret(**fields: Any) -> Enriched:
+    defaults: dict[str, Any] = {"memory_id": "s", "run_id": "r", "version": 1}
+    return enriched(SECRET, **(defaults | fields))
+
+
+@pytest.mark.parametrize("run_id", ["r", None])
+@pytest.mark.parametrize("batched", [True, False])
+async def test_what_is_forgotten_was_not_said_before_anything_of_its_conversation(
+    records: MemoryRecords, run_id: str | None, batched: bool
+) -> None:
+    changes: list[Enriched] = [
+        told_the_secret(run_id=run_id),
+        enriched("and then", memory_id="s", run_id=run_id, version=2),
+        answer("before", SECRET, run_id=run_id),
+        answer(SECRET, "and then", memory_id="n", run_id=run_id),
+        answer(SECRET, memory_id="of another run", run_id="t"),
+        answer(SECRET, memory_id="his", user_id="bob", run_id=run_id),
+        forgotten("s", version=9),
+    ]
+    for batch in [changes] if batched else [[change] for change in changes]:
+        await records.write(batch)
+    assert await preceding(records, "m") == ["before"]
+    assert await preceding(records, "n") == []
+    assert await preceding(records, "of another run") == [SECRET]
+    (his,) = await records.publishable([memory_key("bob", "his")])
+    assert isinstance(his, MemoryCaptured)
+    assert [said.text for said in his.preceding] == [SECRET]
+
+
+async def test_what_was_forgotten_does_not_come_back_with_the_same_event(
+    records: MemoryRecords,
+) -> None:
+    after = answer(SECRET)
+    await records.write([told_the_secret(), after, forgotten("s", version=9), after])
+    await records.write([after])
+    assert await preceding(records, "m") == []
+
+
+async def test_what_comes_after_its_forgetting_was_not_said_before_anything(
+    records: MemoryRecords,
+) -> None:
+    await records.write([forgotten("s", version=9)])
+    await records.write([answer(SECRET)])
+    await records.write([told_the_secret()])
+    assert await preceding(records, "m") == []
+
+
+async def test_a_forgotten_user_said_nothing_before_what_is_left(records: MemoryRecords) -> None:
+    await records.write([told_the_secret(), answer(SECRET)])
+    await records.write([user_forgotten(version=9)])
+    assert await preceding(records, "m") == []
