@@ -7,9 +7,11 @@ Safe to repeat: asking changes nothing.
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from uuid import UUID
 
 from pipeline.domain.lexical import question_terms, shared_words
 from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
+from pipeline.domain.receipts import summed
 from pipeline.domain.times import periods
 from pipeline.domain.weights import Weights
 from pipeline.errors import Refused
@@ -21,12 +23,15 @@ from pipeline.ports import (
     Question,
 )
 from pipeline.stage import Desk
+from schemas.events import Outcome
 from schemas.search import (
     Answered,
     Asked,
     Hit,
     MemoryAnswered,
     MemoryAsked,
+    NewestAnswered,
+    NewestAsked,
     ReceiptsAnswered,
     ReceiptsAsked,
     ReceiptState,
@@ -51,6 +56,9 @@ def stage(
                 return await receipts(asked, records, vectors)
             case MemoryAsked():
                 return await known(asked, records)
+            case NewestAsked():
+                newest = await records.newest(asked.user_id)
+                return NewestAnswered(question_id=asked.question_id, version=newest)
             case _:
                 raise Refused(
                     f"{asked.type} is an operator's question: it is asked on the topic "
@@ -124,12 +132,22 @@ async def receipts(
     asked: ReceiptsAsked, records: MemoryRecords, vectors: MemoryVectors
 ) -> ReceiptsAnswered:
     """How far both stores are with the events asked about."""
-    in_record = await records.seen(asked.user_id, asked.events)
-    in_index = await vectors.seen(asked.user_id, asked.events)
+    in_record = await records.outcomes(asked.user_id, asked.events)
+    in_index = await vectors.outcomes(asked.user_id, asked.events)
     return ReceiptsAnswered(
         question_id=asked.question_id,
         states=tuple(
-            ReceiptState(event_id=event.event_id, record=record, index=index)
+            receipt_state(event.event_id, record, index)
             for event, record, index in zip(asked.events, in_record, in_index, strict=True)
         ),
+    )
+
+
+def receipt_state(event_id: UUID, record: Outcome | None, index: Outcome | None) -> ReceiptState:
+    """How far both stores are with one event, and what became of it once both have done with it."""
+    return ReceiptState(
+        event_id=event_id,
+        record=record is not None,
+        index=index is not None,
+        outcome=summed((record, index)) if record and index else None,
     )

@@ -144,8 +144,15 @@ class MemoryRecords(Fingerprints, Protocol):
         """Whether the record holds the memory's tombstone."""
         ...
 
-    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
-        """For each event, whether the record holds its state or a newer one."""
+    async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
+        """What became of each event, as of now; None where the record has not read it yet.
+
+        The forgetting of a user is stored once all up to its version is forgotten.
+        """
+        ...
+
+    async def newest(self, user_id: str) -> int:
+        """The greatest version among the user's states, tombstones too; 0 where there is none."""
         ...
 
     async def history(self, user_id: str, memory_id: str) -> Sequence[AuditEntry]:
@@ -207,8 +214,8 @@ class MemoryVectors(Fingerprints, Protocol):
         """
         ...
 
-    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
-        """For each event, whether the index holds its state or a newer one."""
+    async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
+        """What became of each event, as of now; None where the index has not read it yet."""
         ...
 
     async def count(self, user_id: str | None = None) -> int:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Literal
 
-from pipeline.errors import Unavailable
+from pipeline.errors import PipelineError, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import GroupState, group_states
 from pipeline.kafka.records import group_of
@@ -23,6 +23,7 @@ PATH: Mapping[str, Topic] = {
     "vector_writer": ENRICHED,
 }
 """The stages that an event goes through, and what each reads."""
+TO_THE_RECORD = ("classifier", "embedder", "record_writer")
 
 
 class Backlog:
@@ -63,6 +64,23 @@ class Backlog:
         reads = {group: PATH[name].under(self._prefix) for group, name in groups.items()}
         states = await group_states(self._connection, reads)
         return behind({groups[group]: state for group, state in states.items()})
+
+
+async def nothing_on_its_way(connection: KafkaConnection, prefix: str) -> bool:
+    """Whether the record has all that was published before; False also where nobody can say.
+
+    One stage after the other: what one of them has just let go, the next one still has to read.
+    """
+    try:
+        for stage in TO_THE_RECORD:
+            group = group_of(prefix, stage)
+            states = await group_states(connection, {group: PATH[stage].under(prefix)})
+            state = states[group]
+            if state is None or state.lag:
+                return False
+    except PipelineError:
+        return False
+    return True
 
 
 def behind(states: Mapping[str, GroupState | None]) -> int:

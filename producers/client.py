@@ -4,14 +4,14 @@ This is what applications import. It needs neither a model nor a database driver
 
     async with MemoryClient("localhost:9092") as memory:
         receipt = await memory.remember("I love spicy Thai food", user_id="alice")
-        await receipt.stored(timeout_s=30)
+        await receipt.stored(timeout_s=30)  # "stored", "superseded" or "forgotten"
         answer = await memory.search("dinner ideas", user_id="alice")
 """
 
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, Literal, Self, TypeVar, overload
 from uuid import UUID, uuid4
@@ -34,18 +34,20 @@ from pipeline.kafka.connection import (
 )
 from pipeline.kafka.following import following, records
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
-from producers.backlog import Backlog
+from producers.backlog import Backlog, nothing_on_its_way
 from producers.conversation import Conversation
 from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt, raising
-from producers.seen import Seen
+from producers.seen import Passed, Seen
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import (
     Enriched,
     Event,
     MemoryCaptured,
     MemoryEnriched,
+    MemoryEvent,
     MemoryForgotten,
     MemoryRevised,
+    Outcome,
     Said,
     UserForgotten,
     Utc,
@@ -58,6 +60,8 @@ from schemas.search import (
     MemoryAnswered,
     MemoryAsked,
     Mode,
+    NewestAnswered,
+    NewestAsked,
     SearchAnswered,
     SearchAsked,
     SearchFilter,
@@ -68,6 +72,9 @@ from schemas.topics import ENRICHED, EVENTS
 IN_FLIGHT = 1_000
 """Events that are sent before their acknowledgements are awaited."""
 FIND_PAUSE_S = 0.2
+LOOK_EVERY_S = 1.0
+FORGET_PATIENCE_S = 2.0
+"""How long a forgetting waits to hear what there is to forget."""
 TOPICS_PATIENCE_S = 15.0
 
 Built = TypeVar("Built", bound=BaseModel)
@@ -92,7 +99,10 @@ class NewMemory(BaseModel):
     preceding: tuple[Said, ...] = Field(default=(), max_length=2)
     """What was said just before in the same conversation, the nearest last."""
     idempotency_key: Id | None = None
-    """Publishing again with the same key changes nothing, not even after a revision."""
+    """Publishing again with the same key changes nothing, not even after a revision or a forgetting.
+
+    With a `memory_id`, too, it is remembered only where no such memory is, or ever was.
+    """
 
 
 class MemoryClient:
@@ -178,7 +188,9 @@ class MemoryClient:
         """Remembers one text (1 to 16,000 characters) of one user.
 
         `preceding` are up to two texts said just before in the same conversation, the nearest last.
-        With an `idempotency_key` the call may be repeated: only the first one counts.
+        With an `idempotency_key` the call may be repeated: only the first one counts, and what was
+        forgotten since stays so. Another key is another memory, unless `memory_id` names one: then the
+        text is remembered only where no such memory is, or ever was. The receipt's outcome tells.
         """
         said = [Said(text=p) if isinstance(p, str) else p for p in preceding]
         memory = _built(
@@ -246,7 +258,7 @@ class MemoryClient:
         """Replaces the text of a memory; what is not given stays as it was.
 
         The memory's newest state is asked for first, so a query consumer must be running. Waits up to
-        `timeout_s` for a memory that is still on its way. Raises Refused where there is none.
+        `timeout_s` for a memory that may still be on its way. Raises Refused where there is none.
         """
         said = _built(NewMemory, text=text, user_id=user_id, memory_id=memory_id)
         known = await self._newest(said.user_id, memory_id, timeout_s)
@@ -267,17 +279,29 @@ class MemoryClient:
         return self._receipt(event)
 
     async def forget(self, memory_id: str, *, user_id: str) -> Receipt:
-        """Forgets one memory, for good: older events that arrive late do not bring it back."""
+        """Forgets one memory, for good: older events that arrive late do not bring it back.
+
+        Asks first what there is: the receipt's `found` tells whether there was such a memory, and the
+        forgetting is newer than that by whatever clock. It is published in any case: a memory that is
+        on its way stays forgotten. Where nobody answers within 2 s, `found` is None.
+        """
+        found = await self._is_there(user_id, memory_id)
         after = self._seen.newest(user_id, memory_id)
         fields = self._event(user_id, uuid4(), after=after)
         event = _built(MemoryForgotten, **fields, memory_id=memory_id)
         self._own.pop((event.user_id, event.memory_id), None)
         await self._publish([(event, None)])
-        return self._receipt(event)
+        return self._receipt(event, found=found)
 
     async def forget_user(self, user_id: str) -> UserReceipt:
-        """Forgets everything of one user up to now. What is remembered later stays."""
-        fields = self._event(user_id, uuid4(), after=self._seen.newest(user_id))
+        """Forgets everything of one user up to now. What is remembered later stays.
+
+        Asks first how new the newest memory of the user is, so that what a clock ahead of ours has
+        remembered goes, too. Where nobody answers within 2 s, what such a clock has remembered stays,
+        unless this client has seen it; what is not in the record yet stays in any case.
+        """
+        newest = await self._newest_of_user(user_id)
+        fields = self._event(user_id, uuid4(), after=newest)
         partitions = len(await self._partitions())
         events = [
             _built(UserForgotten, **fields, partition=partition, partitions=partitions)
@@ -287,6 +311,7 @@ class MemoryClient:
             del self._own[key]
         # One copy on each partition: there it stands behind all that it must outlive.
         await self._publish([(event, event.partition) for event in events])
+        self._seen.forgot_user(user_id, events[0].version)
         return UserReceipt(
             user_id=user_id,
             event_id=events[0].event_id,
@@ -366,13 +391,14 @@ class MemoryClient:
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
         on_set_aside: Callable[[AnyReceipt, Unusable], None] = raising,
-    ) -> None:
+    ) -> list[Outcome | None]:
         """Waits for many receipts at once; tells how many are done with as they come.
 
-        Raises as `Receipt.stored` does. With `on_set_aside`, what went to the dead letters is told
-        there, and the others are still waited for.
+        Returns the outcome of each, in order, and raises, as `Receipt.stored` does. With
+        `on_set_aside`, what went to the dead letters is told there, and its outcome is None; the
+        others are still waited for.
         """
-        await self._receipts.wait(
+        return await self._receipts.wait(
             receipts, timeout_s=timeout_s, on_progress=on_progress, on_set_aside=on_set_aside
         )
 
@@ -412,19 +438,23 @@ class MemoryClient:
         """Memories as they are learnt: of one user, or of all where that is said.
 
         From now on, or `from_beginning`: then everything that Kafka still has, which may hold what was
-        revised or forgotten since; its newer state, or its forgetting, comes by later. With a `group_id`
-        the place is kept, and readers of the same group share the work. With `forgotten`, what was
-        forgotten comes by too, as MemoryForgotten and UserForgotten.
+        revised or forgotten since; its newer state, or its forgetting, comes by later. An event that
+        comes by again, because it was published or delivered twice, is left out where it is one of the
+        last 10,000. With a `group_id` the place is kept, and readers of the same group share the work.
+        With `forgotten`, what was forgotten comes by too, as MemoryForgotten and UserForgotten.
         """
         if not all_users and not (user_id or "").strip():
             raise Refused("Whose memories? Give user_id=..., or all_users=True.")
-        topic = ENRICHED.under(self._prefix)
+        topic, passed = ENRICHED.under(self._prefix), Passed()
         async with following(
             self._connection, topic, group_id=group_id, from_beginning=from_beginning
         ) as consumer:
             async for record in records(consumer, commit=group_id is not None):
                 event = _enriched(record.value)
                 if event is None or (user_id is not None and event.user_id != user_id):
+                    continue
+                # Each copy of a user's forgetting counts: it stands behind what it must outlive.
+                if isinstance(event, MemoryEvent) and passed.again(event.event_id):
                     continue
                 if isinstance(event, MemoryEnriched):
                     self._seen.add(event.user_id, event.memory_id, event.version)
@@ -446,8 +476,8 @@ class MemoryClient:
 
     def _captured(self, memory: NewMemory) -> MemoryCaptured:
         key = memory.idempotency_key
-        event_id = event_id_of(memory.user_id, key) if key else uuid4()
-        after = self._seen.newest(memory.user_id, memory.memory_id) if memory.memory_id else 0
+        event_id = event_id_of(memory.user_id, key, memory.memory_id) if key else uuid4()
+        after = self._seen.newest(memory.user_id, memory.memory_id)
         event = self._event(memory.user_id, event_id, after=after)
         said = memory.model_dump(exclude={"idempotency_key", "memory_id", "occurred_at", "user_id"})
         return MemoryCaptured(
@@ -458,7 +488,9 @@ class MemoryClient:
             if_absent=key is not None,
         )
 
-    def _receipt(self, event: MemoryCaptured | MemoryRevised | MemoryForgotten) -> Receipt:
+    def _receipt(
+        self, event: MemoryCaptured | MemoryRevised | MemoryForgotten, *, found: bool | None = None
+    ) -> Receipt:
         if not isinstance(event, MemoryForgotten):
             self._own[event.user_id, event.memory_id] = event
             if len(self._own) > IN_FLIGHT:
@@ -471,6 +503,7 @@ class MemoryClient:
             event_id=event.event_id,
             version=event.version,
             if_absent=isinstance(event, MemoryCaptured) and event.if_absent,
+            found=found,
         ).answered_by(self._receipts)
 
     async def _publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
@@ -546,11 +579,33 @@ class MemoryClient:
             self._seen.add(user_id, memory_id, answered.memory.version)
         return answered
 
+    async def _is_there(self, user_id: str, memory_id: str) -> bool | None:
+        """Whether there is such a memory, or our own on its way; None where nobody answers."""
+        try:
+            answered = await self._known(user_id, memory_id, FORGET_PATIENCE_S)
+        except Unavailable:
+            return True if (user_id, memory_id) in self._own else None
+        on_its_way = not answered.forgotten and (user_id, memory_id) in self._own
+        return answered.memory is not None or on_its_way
+
+    async def _newest_of_user(self, user_id: str) -> int:
+        """The newest version of the user's that we can know of: the record's, or what we have seen."""
+        recorded = 0
+        with suppress(Unavailable):
+            answered = await self._ask(
+                lambda envelope: NewestAsked(**envelope.fields(), user_id=user_id),
+                FORGET_PATIENCE_S,
+            )
+            assert isinstance(answered, NewestAnswered)
+            recorded = answered.version
+        return max(recorded, self._seen.newest_of_user(user_id))
+
     async def _newest(
         self, user_id: str, memory_id: str, timeout_s: float
     ) -> KnownMemory | MemoryCaptured | MemoryRevised:
         """The newest state we can know of: the record's, or our own that is still on its way."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
+        now = asyncio.get_running_loop().time
+        deadline, look_at, nothing_comes = now() + timeout_s, 0.0, False
         while True:
             answered = await self._known(user_id, memory_id, timeout_s)
             own = self._own.get((user_id, memory_id))
@@ -563,11 +618,12 @@ class MemoryClient:
                 return own
             if answered.forgotten:
                 raise Refused(f"Memory {memory_id} was forgotten: remember it anew.")
-            if asyncio.get_running_loop().time() > deadline:
-                raise Refused(
-                    f"There is no memory {memory_id} of this user to revise. If it was published a "
-                    "moment ago, wait for its receipt first."
-                )
+            if nothing_comes or now() > deadline:
+                raise Refused(_nothing_to_revise(memory_id, on_its_way=not nothing_comes))
+            if now() > look_at:
+                nothing_comes = await nothing_on_its_way(self._connection, self._prefix)
+                look_at = now() + LOOK_EVERY_S
+                continue
             await asyncio.sleep(FIND_PAUSE_S * (1 + random.random()))  # noqa: S311
 
 
@@ -592,6 +648,13 @@ def _built(kind: type[Built], **fields: Any) -> Built:
         return kind(**fields)
     except ValidationError as error:
         raise Refused(told(error)) from error
+
+
+def _nothing_to_revise(memory_id: str, *, on_its_way: bool) -> str:
+    told = f"There is no memory {memory_id} of this user to revise"
+    if on_its_way:
+        return f"{told} yet. If it was published a moment ago, wait for its receipt first."
+    return f"{told}, and none is on its way."
 
 
 def _is_newer(own: MemoryCaptured | MemoryRevised, stored: KnownMemory) -> bool:

@@ -1,4 +1,4 @@
-"""memory.stored -> whoever waits: is it searchable yet?
+"""memory.stored -> whoever waits: is it searchable yet, and is it what is found?
 
 A receipt names one event. Both stores say when they have done with it; a dead letter says that they
 never will. Notices are heard as they go by, and the stores themselves are asked now and then, so that a
@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
-from pipeline.domain.receipts import STORES, Store
+from pipeline.domain.receipts import STORES, Store, summed
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.asking import Asking, cancelled
 from pipeline.kafka.connection import KafkaConnection
@@ -29,6 +29,7 @@ from schemas.events import (
     MemoryRedriven,
     MemorySetAside,
     MemoryStored,
+    Outcome,
     Stored,
     UserErased,
     Version,
@@ -83,16 +84,27 @@ class AnyReceipt(BaseModel):
         self._receipts = receipts
         return self
 
-    async def stored(self, *, timeout_s: float = 30.0) -> None:
-        """Returns once both stores answer from this state, or from a newer one.
+    async def stored(self, *, timeout_s: float = 30.0) -> Outcome:
+        """Returns once both stores have done with the event, and tells what became of it:
+
+        - "stored": both answer from this state. What was forgotten is forgotten.
+        - "superseded": both answer from another one, because it is newer, or because this one was
+          published under an idempotency key and there was a state already. A forgetting that is
+          superseded has not forgotten anything.
+        - "forgotten": the memory or its user was forgotten; what was said here is not found any more.
 
         Raises Unavailable when `timeout_s` have passed (it may still come: wait again), and Unusable
         with the reason when the event went to the dead letters.
         """
-        await self._asked.wait([self], timeout_s=timeout_s)
+        (outcome,) = await self._asked.wait([self], timeout_s=timeout_s)
+        assert outcome is not None, "what is set aside raises"
+        return outcome
 
     async def status(self, *, timeout_s: float = 10.0) -> ReceiptState:
-        """How far each store is, now. Raises Unavailable where nobody answers."""
+        """How far each store is, and what became of the event, as of now.
+
+        Raises Unavailable where nobody answers.
+        """
         (state,) = await self._asked.ask([self], timeout_s=timeout_s)
         return state
 
@@ -109,6 +121,8 @@ class Receipt(AnyReceipt):
     memory_id: Id
     if_absent: bool = False
     """Published under an idempotency key."""
+    found: bool | None = None
+    """Of a forgetting: whether there was such a memory; None where nobody could say so in time."""
 
     @property
     def event(self) -> EventRef:
@@ -148,6 +162,9 @@ class _Watch:
     def __init__(self, receipt: AnyReceipt) -> None:
         self.receipt = receipt
         self.missing = receipt.parts
+        self._outcomes: dict[Store, Outcome] = {}
+        self.was_told = False
+        """Whether the stores themselves were asked when all was done."""
         self.set_aside: MemorySetAside | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -160,11 +177,23 @@ class _Watch:
             case UserErased():
                 self._strike({(notice.store, notice.partition)})
             case MemoryStored():
+                self._outcomes[notice.store] = notice.outcome
                 self._strike({(notice.store, 0)})
 
     def learn(self, state: ReceiptState) -> None:
+        if state.outcome is not None:
+            self.was_told = True
+            self._outcomes = dict.fromkeys(STORES, state.outcome)
         known = {"record": state.record, "index": state.index}
         self._strike({part for part in self.missing if known[part[0]]})
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What became of the event, as it was heard last; None where it was set aside."""
+        if not self.done.done() or self.done.exception() is not None:
+            return None
+        # The forgetting of a user is done once it holds.
+        return summed(self._outcomes.values()) if self._outcomes else "stored"
 
     def give_up(self) -> None:
         """Believes the dead letter."""
@@ -205,13 +234,16 @@ class Receipts:
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
         on_set_aside: Callable[[AnyReceipt, Unusable], None] = raising,
-    ) -> None:
+    ) -> list[Outcome | None]:
         """Waits until both stores have done with every event; tells with how many, as they come.
+
+        Returns what became of each, in order; None for one that was set aside.
 
         Raises Unavailable when `timeout_s` have passed, Unusable at once when one is set aside, unless
         `on_set_aside` takes it: then the others are still waited for.
         """
-        watches = [_Watch(receipt) for receipt in {r.event_id: r for r in receipts}.values()]
+        by_event = {r.event_id: _Watch(r) for r in receipts}
+        watches = list(by_event.values())
         for watch in watches:
             self._watched[watch.receipt.event_id].append(watch)
         try:
@@ -219,10 +251,12 @@ class Receipts:
                 await self._until_done(watches, on_progress, on_set_aside)
         except TimeoutError as error:
             pending = [watch for watch in watches if not watch.done.done()]
-            raise Unavailable(_late(pending, len(watches), timeout_s)) from error
+            if pending:
+                raise Unavailable(_late(pending, len(watches), timeout_s)) from error
         finally:
             for watch in watches:
                 self._forget(watch)
+        return [by_event[receipt.event_id].outcome for receipt in receipts]
 
     async def ask(self, receipts: Sequence[AnyReceipt], *, timeout_s: float) -> list[ReceiptState]:
         """How far each store is with each event, in order. Raises Unavailable."""
@@ -258,7 +292,7 @@ class Receipts:
             if (notice := self._set_aside.get(watch.receipt.event_id)) is not None:
                 watch.hear(notice)
         # What was stored before anybody waited is not heard of again: ask first.
-        await self._ask_about([watch for watch in watches if not watch.done.done()])
+        answered = await self._ask_about([watch for watch in watches if not watch.done.done()])
         pending: Sequence[_Watch] = watches
         while pending := _pending(pending, on_set_aside):
             if any(watch.set_aside for watch in pending):
@@ -274,6 +308,14 @@ class Receipts:
             if len(pending) > MANY:
                 await asyncio.sleep(PAUSE_S)
         on_progress(len(watches))
+        if answered:
+            await self._ask_again(watches)
+
+    async def _ask_again(self, watches: Sequence[_Watch]) -> None:
+        """A notice tells what was, perhaps long ago: what is now, the stores know."""
+        heard = [watch for watch in watches if watch.outcome is not None and not watch.was_told]
+        for start in range(0, len(heard), MAX_RECEIPTS):
+            await self._ask_about(heard[start : start + MAX_RECEIPTS])
 
     async def _believe(self, watches: Sequence[_Watch]) -> None:
         """Gives up what was set aside, unless it was redriven and stored since: then the stores know."""
@@ -282,16 +324,20 @@ class Receipts:
         for watch in watches:
             watch.give_up()
 
-    async def _ask_about(self, watches: Sequence[_Watch]) -> None:
+    async def _ask_about(self, watches: Sequence[_Watch]) -> bool:
+        """Asks the stores about some of these; tells whether they have answered."""
         # Any of them: the same ones each time would keep the others waiting.
         asked = random.sample(watches, min(len(watches), MAX_RECEIPTS))
         by_event = {watch.receipt.event_id: watch for watch in asked}
         for user_id, batch in _batches([watch.receipt for watch in asked]):
-            # Nobody answers: the notices may still tell.
-            with suppress(Unavailable):
+            try:
                 states = await self._states(user_id, batch, ASK_EVERY_S)
-                for event_id, state in states.items():
-                    by_event[event_id].learn(state)
+            except Unavailable:
+                # Nobody answers: the notices may still tell.
+                return False
+            for event_id, state in states.items():
+                by_event[event_id].learn(state)
+        return True
 
     async def _states(
         self, user_id: str, batch: Sequence[AnyReceipt], timeout_s: float

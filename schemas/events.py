@@ -46,6 +46,8 @@ def _in_utc(moment: datetime) -> datetime:
 Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Domain = Literal["coding", "business", "other"]
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Outcome = Literal["stored", "superseded", "forgotten"]
+"""What became of an event: its state is held; another state of its memory has won; it was forgotten."""
 
 
 class Message(BaseModel):
@@ -210,7 +212,7 @@ class MemoryStored(MemoryEvent):
 
     type: Literal["MemoryStored"] = "MemoryStored"
     store: Literal["record", "index"]
-    outcome: Literal["stored", "superseded", "forgotten"]
+    outcome: Outcome
 
 
 class UserErased(Event):

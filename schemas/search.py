@@ -17,7 +17,7 @@ from pydantic import (
     TypeAdapter,
 )
 
-from schemas.events import Domain, Message, Utc, Version
+from schemas.events import Domain, Message, Outcome, Utc, Version
 from schemas.text import Id, Metadata, Text, metadata_within_limits
 
 MAX_LIMIT = 100
@@ -117,6 +117,12 @@ class MemoryAsked(UserQuestion):
     memory_id: Id
 
 
+class NewestAsked(UserQuestion):
+    """Which is the greatest version among the states of this user that the record holds?"""
+
+    type: Literal["NewestAsked"] = "NewestAsked"
+
+
 class CountsAsked(Question):
     """How many memories does each store hold? An operator's question: it names no user."""
 
@@ -203,6 +209,8 @@ class ReceiptState(BaseModel):
     event_id: UUID
     record: bool
     index: bool
+    outcome: Outcome | None = None
+    """What became of the event, as of now; None until both have done with it."""
 
 
 class ReceiptsAnswered(Answer):
@@ -218,6 +226,13 @@ class MemoryAnswered(Answer):
     type: Literal["MemoryAnswered"] = "MemoryAnswered"
     memory: KnownMemory | None = None
     forgotten: bool = False
+
+
+class NewestAnswered(Answer):
+    """The greatest version that the record holds of the user; 0 where it holds nothing."""
+
+    type: Literal["NewestAnswered"] = "NewestAnswered"
+    version: int
 
 
 class CountsAnswered(Answer):
@@ -265,7 +280,7 @@ class Failed(Answer):
     retry: bool
 
 
-UserAsked = SearchAsked | ReceiptsAsked | MemoryAsked
+UserAsked = SearchAsked | ReceiptsAsked | MemoryAsked | NewestAsked
 """About the memories of one user."""
 OperatorAsked = CountsAsked | FingerprintsAsked | FingerprintsOfAsked | IndexReplaceAsked
 """About everybody's, or to change what answers: on a topic of their own."""
@@ -274,6 +289,7 @@ Answered = (
     SearchAnswered
     | ReceiptsAnswered
     | MemoryAnswered
+    | NewestAnswered
     | CountsAnswered
     | FingerprintsAnswered
     | IndexReplaceAnswered

@@ -79,7 +79,12 @@ def question(text: str = "I love spicy Thai food", *, vector: ArrayLike | None =
 def named(event: MemoryEnriched | MemoryForgotten | UserForgotten) -> EventRef:
     """The name of an event, as a receipt carries it."""
     memory_id = None if isinstance(event, UserForgotten) else event.memory_id
-    return EventRef(event_id=event.event_id, memory_id=memory_id, version=event.version)
+    return EventRef(
+        event_id=event.event_id,
+        memory_id=memory_id,
+        version=event.version,
+        if_absent=isinstance(event, MemoryEnriched) and event.if_absent,
+    )
 
 
 def vectors(rows: ArrayLike, dtype: Any = "float32") -> Vectors:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +17,27 @@ from pipeline.errors import Unavailable
 
 if TYPE_CHECKING:
     from producers.receipts import AnyReceipt
+    from schemas.events import Outcome
     from schemas.search import KnownMemory
 
 Words = Annotated[str, typer.Argument(help="The text; - reads it from standard input.")]
 MemoryId = Annotated[str, typer.Argument(metavar="ID", help="Id of the memory.")]
+_REMEMBERED: "Mapping[Outcome, str]" = {
+    "stored": "Remembered",
+    "superseded": "Not changed: something is remembered under this id or key already, and stays.",
+    "forgotten": "Not remembered: this memory, or all of its user, was forgotten, and stays so. To "
+    "remember it anew, leave out --id and --idempotency-key.",
+}
+_REVISED: "Mapping[Outcome, str]" = {
+    "stored": "Revised",
+    "superseded": "Not revised: a newer state of it has come in between.",
+    "forgotten": "Not revised: it has been forgotten in between.",
+}
+_FORGOTTEN: "Mapping[Outcome, str]" = {
+    "stored": "Forgotten",
+    "superseded": "Not forgotten: a newer state of it has come in between. Forget it again.",
+    "forgotten": "It was forgotten already.",
+}
 OccurredAt = Annotated[
     str | None,
     typer.Option(
@@ -86,7 +103,7 @@ def add(
         async with connected(data) as client:
             began = time.perf_counter()
             receipt = await client.remember(_read(text), user_id=user, **fields)
-            await _settle(receipt, "Remembered", began, wait=wait, timeout_s=timeout, json=json)
+            await _settle(receipt, _REMEMBERED, began, wait=wait, timeout_s=timeout, json=json)
 
     running(remember())
 
@@ -123,7 +140,7 @@ def revise(
                     occurred_at=optional(occurred_at),
                     timeout_s=timeout,
                 )
-            await _settle(receipt, "Revised", began, wait=wait, timeout_s=timeout, json=json)
+            await _settle(receipt, _REVISED, began, wait=wait, timeout_s=timeout, json=json)
 
     running(replace())
 
@@ -145,14 +162,10 @@ def forget(
     async def leave() -> None:
         async with connected(data) as client:
             began = time.perf_counter()
-            # Having seen it, the client forgets that state in any case, even if our clock is behind.
-            with suppress(Unavailable):
-                if await client.get(memory_id, user_id=user, timeout_s=2.0) is None:
-                    tell(
-                        f"{user} has no memory {memory_id}. If it is on its way, it stays forgotten."
-                    )
             receipt = await client.forget(memory_id, user_id=user)
-            await _settle(receipt, "Forgotten", began, wait=wait, timeout_s=timeout, json=json)
+            if receipt.found is False:
+                tell(f"{user} has no memory {memory_id}. If it is on its way, it stays forgotten.")
+            await _settle(receipt, _FORGOTTEN, began, wait=wait, timeout_s=timeout, json=json)
 
     running(leave())
 
@@ -177,7 +190,7 @@ def forget_user(
         async with connected(data) as client:
             began = time.perf_counter()
             receipt = await client.forget_user(user)
-            await _settle(receipt, "Forgotten", began, wait=wait, timeout_s=timeout, json=json)
+            await _settle(receipt, _FORGOTTEN, began, wait=wait, timeout_s=timeout, json=json)
 
     running(leave())
 
@@ -226,37 +239,61 @@ def _show(memory: "KnownMemory") -> None:
 
 
 async def _settle(
-    receipt: "AnyReceipt", done: str, began: float, *, wait: bool, timeout_s: float, json: bool
+    receipt: "AnyReceipt",
+    told: "Mapping[Outcome, str]",
+    began: float,
+    *,
+    wait: bool,
+    timeout_s: float,
+    json: bool,
 ) -> None:
     """Waits for both stores if asked to, and tells what became of it."""
     accepted_s = time.perf_counter() - began
-    if wait:
-        async with saying(f"Accepted. Waiting until both stores have it, {timeout_s:g} s at most."):
-            try:
-                await receipt.stored(timeout_s=timeout_s)
-            except Unavailable:
-                # It is accepted: whoever types it again would make another one.
-                named = f" as memory {id_}" if (id_ := receipt.event.memory_id) else ""
-                tell(f"Accepted{named}: do not repeat it.")
-                raise
-    took_s = time.perf_counter() - began
-    if json:
-        show_json(
-            {
-                "memory_id": receipt.event.memory_id,
-                "event_id": str(receipt.event_id),
-                "version": receipt.version,
-                "receipt": receipt.token,
-                "stored": wait,
-                "accepted_ms": round(accepted_s * 1_000, 1),
-                "took_ms": round(took_s * 1_000, 1),
-            }
-        )
-        return
-    if receipt.event.memory_id is not None:
+    if not json and receipt.event.memory_id is not None:
+        # Before anything is waited for: what is accepted has its name, however the wait ends.
         show(receipt.event.memory_id)
-    stored = f"in both stores after {duration(took_s)}" if wait else "the stores follow"
-    tell(f"{done}: accepted in {duration(accepted_s)}, {stored}.", style="dim")
+    outcome: Outcome | None = None
+    try:
+        if wait:
+            outcome = await _waited(receipt, timeout_s)
+    finally:
+        took_s = time.perf_counter() - began
+        if json:
+            show_json(_as_json(receipt, outcome, accepted_s, took_s))
+    if json:
+        return
+    if outcome in (None, "stored"):
+        stored = f"in both stores after {duration(took_s)}" if wait else "the stores follow"
+        tell(f"{told['stored']}: accepted in {duration(accepted_s)}, {stored}.", style="dim")
+    else:
+        tell(told[outcome], style="yellow")
+
+
+async def _waited(receipt: "AnyReceipt", timeout_s: float) -> "Outcome":
+    async with saying(f"Accepted. Waiting until both stores have it, {timeout_s:g} s at most."):
+        try:
+            return await receipt.stored(timeout_s=timeout_s)
+        except Unavailable:
+            # It is accepted: whoever types it again would make another one.
+            named = f" as memory {id_}" if (id_ := receipt.event.memory_id) else ""
+            tell(f"Accepted{named}: do not repeat it. Its receipt, to be asked about later:")
+            tell(receipt.token)
+            raise
+
+
+def _as_json(
+    receipt: "AnyReceipt", outcome: "Outcome | None", accepted_s: float, took_s: float
+) -> dict[str, Any]:
+    return {
+        "memory_id": receipt.event.memory_id,
+        "event_id": str(receipt.event_id),
+        "version": receipt.version,
+        "receipt": receipt.token,
+        "stored": outcome == "stored",
+        "outcome": outcome,
+        "accepted_ms": round(accepted_s * 1_000, 1),
+        "took_ms": round(took_s * 1_000, 1),
+    }
 
 
 def _read(text: str) -> str:

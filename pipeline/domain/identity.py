@@ -13,6 +13,7 @@ from schemas.events import MemoryState
 _MEMORIES = UUID("8f0ddc6c-2b0f-5f2b-9a55-6a0f5f3e7c11")
 _USERS = UUID("3f7e9a52-0d5c-5a7b-8a4e-d1c7a9be2f07")
 _EVENTS = UUID("c2b6c6de-97b7-5d0a-b1d4-40f1b7a2d9e3")
+_EVENTS_OF_A_MEMORY = UUID("5a1f0c3e-7d42-5b86-9e0b-2f6c84d1a7e9")
 _SAID = {"text", "occurred_at", "speaker", "agent_id", "app_id", "run_id", "metadata"}
 
 
@@ -26,9 +27,15 @@ def user_key(user_id: str) -> UUID:
     return uuid5(_USERS, user_id)
 
 
-def event_id_of(user_id: str, idempotency_key: str) -> UUID:
-    """The same id for the same key of the same user: publishing twice is publishing once."""
-    return uuid5(_EVENTS, f"{len(user_id)}:{user_id}{idempotency_key}")
+def event_id_of(user_id: str, idempotency_key: str, memory_id: str | None = None) -> UUID:
+    """The same id for the same key of the same user: publishing twice is publishing once.
+
+    Where the publisher names the memory, its id counts too: one key for two memories is two events.
+    """
+    if memory_id is None:
+        return uuid5(_EVENTS, f"{len(user_id)}:{user_id}{idempotency_key}")
+    named = f"{len(user_id)}:{user_id}{len(memory_id)}:{memory_id}{idempotency_key}"
+    return uuid5(_EVENTS_OF_A_MEMORY, named)
 
 
 def content_hash(state: MemoryState) -> str:

@@ -1,12 +1,20 @@
-"""How the world learns that an event is stored: one notice from each store."""
+"""How the world learns that an event is stored: one notice from each store, and what it comes to."""
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
 from pipeline.domain.versions import Outcome
 from schemas.events import Enriched, MemoryStored, Stored, UserErased, UserForgotten
 
 Store = Literal["record", "index"]
 STORES: tuple[Store, ...] = ("record", "index")
+
+_OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+def summed(outcomes: Iterable[Outcome]) -> Outcome:
+    """What became of an event, given what became of it in each store: only what both hold is stored."""
+    return max(outcomes, key=_OUTCOMES.index)
 
 
 def done(change: Enriched, store: Store, outcome: Outcome) -> Stored:

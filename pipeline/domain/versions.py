@@ -12,14 +12,11 @@ rules do not depend on the order of arrival, so both stores end with the same st
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 from uuid import UUID
 
 from pipeline.domain.identity import memory_key
 from pipeline.errors import Unusable
-from schemas.events import Enriched, MemoryEnriched, MemoryEvent, UserForgotten
-
-Outcome = Literal["stored", "superseded", "forgotten"]
+from schemas.events import Enriched, MemoryEnriched, MemoryEvent, Outcome, UserForgotten
 
 MAX_AHEAD_MS = 24 * 3_600_000
 """How far a version may be ahead of the record that carries it: clocks differ, but not by days."""

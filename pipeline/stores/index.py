@@ -39,7 +39,7 @@ from pipeline.stores.points import (
     watermark,
     watermark_point,
 )
-from pipeline.stores.states import Erased, Watermark, decide, is_done, named_user
+from pipeline.stores.states import Erased, Watermark, decide, named_user, outcome_of
 from schemas.events import Enriched, MemoryEnriched, UserForgotten
 from schemas.search import EventRef, Hit, Mode, SearchFilter
 
@@ -193,7 +193,7 @@ class VectorIndex:
             requests["tokens"] = Nearest("tokens", tokens, len(among) * depth, among)
         return requests
 
-    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+    async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         mark_key = user_key(named_user(user_id))
         keys = [
             memory_key(user_id, event.memory_id) if event.memory_id is not None else mark_key
@@ -202,7 +202,7 @@ class VectorIndex:
         there = await self.points.fetch(list({*keys, mark_key}))
         mark = watermark(there[mark_key]) if mark_key in there else None
         return [
-            _is_done(event, there.get(key), mark) for event, key in zip(events, keys, strict=True)
+            _outcome(event, there.get(key), mark) for event, key in zip(events, keys, strict=True)
         ]
 
     async def count(self, user_id: str | None = None) -> int:
@@ -230,7 +230,8 @@ class VectorIndex:
         await self.points.close()
 
 
-def _is_done(event: EventRef, payload: Payload | None, mark: Watermark | None) -> bool:
-    if payload is None or event.memory_id is None:
-        return is_done(event, None, None, mark)
-    return is_done(event, held(payload), UUID(payload["event_id"]), mark)
+def _outcome(event: EventRef, payload: Payload | None, mark: Watermark | None) -> Outcome | None:
+    if payload is None:
+        return outcome_of(event, None, mark, was_read=False)
+    was_read = payload["event_id"] == str(event.event_id)
+    return outcome_of(event, held(payload), mark, was_read=was_read)

@@ -46,10 +46,10 @@ from pipeline.stores.states import (
     decide,
     gone,
     history,
-    is_done,
     keeping,
     known_of,
     named_user,
+    outcome_of,
     with_user,
     without,
 )
@@ -260,18 +260,20 @@ class RecordsInMemory:
         state = self._states.get(memory_key(named_user(user_id), memory_id))
         return isinstance(state, MemoryForgotten | Erased)
 
-    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+    async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         mark = self._marks.get(named_user(user_id))
-        return [self._has_seen(user_id, event, mark) for event in events]
+        return [self._outcome(user_id, event, mark) for event in events]
 
-    def _has_seen(self, user_id: str, event: EventRef, mark: Watermark | None) -> bool:
-        if event.memory_id is None:
-            return is_done(event, None, None, mark)
-        key = memory_key(user_id, event.memory_id)
+    def _outcome(self, user_id: str, event: EventRef, mark: Watermark | None) -> Outcome | None:
+        key = memory_key(user_id, event.memory_id or "")
         state = self._states.get(key)
-        if event.event_id in self._audit.get(key, {}):
-            return True
-        return is_done(event, known_of(state) if state else None, None, mark)
+        was_read = event.event_id in self._audit.get(key, {})
+        return outcome_of(event, known_of(state) if state else None, mark, was_read=was_read)
+
+    async def newest(self, user_id: str) -> int:
+        named_user(user_id)
+        mine = [state for state in self._states.values() if state.user_id == user_id]
+        return max((known_of(state).stamp.version for state in mine), default=0)
 
     async def history(self, user_id: str, memory_id: str) -> Sequence[AuditEntry]:
         mark = self._marks.get(named_user(user_id))

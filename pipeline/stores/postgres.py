@@ -44,9 +44,9 @@ from pipeline.stores.states import (
     decide,
     gone,
     history,
-    is_done,
     known_of,
     named_user,
+    outcome_of,
     with_user,
 )
 from schemas.events import (
@@ -157,7 +157,7 @@ class PostgresRecords:
             key = memory_key(named_user(user_id), memory_id)
             return await self._pool.fetchval(sql.IS_FORGOTTEN, key)
 
-    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+    async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         named_user(user_id)
         # The forgetting of a user is no memory's: nothing is kept under its key.
         keys = [memory_key(user_id, event.memory_id or "") for event in events]
@@ -173,11 +173,15 @@ class PostgresRecords:
         recorded = {(row["key"], row["event_id"]) for row in audited}
         return [
             # A user's forgetting is done when all of it is erased.
-            event.version <= erased_until
+            ("stored" if event.version <= erased_until else None)
             if event.memory_id is None
-            else (key, event.event_id) in recorded or is_done(event, known.get(key), None, mark)
+            else outcome_of(event, known.get(key), mark, was_read=(key, event.event_id) in recorded)
             for event, key in zip(events, keys, strict=True)
         ]
+
+    async def newest(self, user_id: str) -> int:
+        with _remedies(self._address):
+            return await self._pool.fetchval(sql.NEWEST, named_user(user_id))
 
     async def history(self, user_id: str, memory_id: str) -> Sequence[AuditEntry]:
         key = memory_key(named_user(user_id), memory_id)

@@ -165,9 +165,9 @@ class ReplaceableIndex:
         async with self._current.used() as index:
             return await index.candidates(user_id, question, filter=filter, mode=mode, depth=depth)
 
-    async def seen(self, user_id: str, events: Sequence[EventRef]) -> Sequence[bool]:
+    async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         async with self._current.used() as index:
-            return await index.seen(user_id, events)
+            return await index.outcomes(user_id, events)
 
     async def count(self, user_id: str | None = None) -> int:
         async with self._current.used() as index:

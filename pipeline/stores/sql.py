@@ -211,6 +211,8 @@ AUDITED = """
 select key, event_id from memory_states where key = any($1::uuid[]) and event_id = any($2::uuid[])
 """
 
+NEWEST = "select coalesce(max(version), 0) from memories where user_id = $1"
+
 HISTORY = """
 select version, event_id, published_at, forgotten, text, metadata from memory_states where key = $1
 """

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from pipeline.domain.identity import memory_key
-from pipeline.domain.versions import Known, Outcome, Stamp, erased, placed, settle, stamp
+from pipeline.domain.versions import Known, Outcome, erased, placed, settle, stamp
 from pipeline.errors import Refused
 from pipeline.ports import AuditEntry
 from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
@@ -134,19 +134,31 @@ def with_user(change: MemoryForgotten, forgotten: Mapping[str, Watermark]) -> bo
     return mark is not None and change.event_id == mark.event_id
 
 
-def is_done(
-    event: EventRef, held: Known | None, held_id: UUID | None, mark: Watermark | None
-) -> bool:
-    """Whether a store that holds `held`, brought by the event `held_id`, has done with `event`."""
-    if mark is not None and event.version <= mark.version:
-        return True
+def outcome_of(
+    event: EventRef,
+    held: Known | None,
+    mark: Watermark | None,
+    *,
+    was_read: bool,
+) -> Outcome | None:
+    """What became of `event`, as of now, in a store that holds `held`; None if it has not read it yet.
+
+    `was_read` says that the store knows to have read it, whatever the stamps tell: a repetition under an
+    idempotency key has a version of its own.
+    """
+    is_marked = mark is not None and event.version <= mark.version
+    if event.memory_id is None:
+        return "stored" if is_marked else None
+    if is_marked:
+        return "forgotten"
     if held is None:
-        return False
-    return event.event_id == held_id or _stamp_of(event) <= held.stamp
-
-
-def _stamp_of(event: EventRef) -> Stamp:
-    return placed(event.event_id, event.version, yields=event.if_absent)
+        return None
+    mine = placed(event.event_id, event.version, yields=event.if_absent)
+    if mine == held.stamp:
+        return "stored"
+    if mine < held.stamp or was_read:
+        return "forgotten" if held.forgotten else "superseded"
+    return None
 
 
 def named_user(user_id: str) -> str:

@@ -280,10 +280,10 @@ async def test_a_user_is_forgotten_when_all_is_erased(
     forgetting = user_forgotten(version=10)
     await _die_before_erasing(records, [*olds, forgetting], monkeypatch)
     asked = [named(forgetting), named(olds[0])]
-    assert await records.seen("alice", asked) == [False, True]
+    assert await records.outcomes("alice", asked) == [None, "forgotten"]
     assert await records.write([enriched("anew", memory_id="m0", version=20)]) == ["stored"]
     assert await records.write([user_forgotten(version=7)]) == ["superseded"]
-    assert await records.seen("alice", asked) == [True, True]
+    assert await records.outcomes("alice", asked) == ["stored", "forgotten"]
     assert await records.write([forgetting]) == ["stored"]
     for table in ("memories", "memory_states"):
         rows = await psql.fetch(f"select t::text as row from {table} t")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.identity import content_hash, event_id_of, memory_key, user_key
 from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.errors import Refused
 from pipeline.ports import Fingerprint, MemoryRecords
@@ -15,6 +15,7 @@ from pipeline.stores.memory import RecordsInMemory
 from schemas.events import (
     Enriched,
     MemoryCaptured,
+    MemoryEnriched,
     MemoryForgotten,
     Published,
     Said,
@@ -161,7 +162,8 @@ async def test_what_is_not_there_is_none(records: MemoryRecords) -> None:
 async def test_a_question_without_a_user_is_refused(records: MemoryRecords, nobody: str) -> None:
     for asked in (
         records.get(nobody, "m"),
-        records.seen(nobody, []),
+        records.outcomes(nobody, []),
+        records.newest(nobody),
         records.history(nobody, "m"),
         records.count(nobody),
     ):
@@ -268,34 +270,71 @@ async def test_an_entry_tells_what_was_said_and_by_which_event(records: MemoryRe
 # What the record says of itself
 
 
-async def test_seen_is_what_is_held_or_superseded(records: MemoryRecords) -> None:
+async def test_an_event_is_stored_while_its_state_is_held(records: MemoryRecords) -> None:
     old, held, newer = (enriched(memory_id="m", version=v) for v in (1, 5, 9))
     unknown, users = enriched(version=5), user_forgotten(version=3)
     await records.write([held])
     events = [old, held, newer, unknown, users]
-    assert await records.seen("alice", [named(event) for event in events]) == [
-        True,
-        True,
-        False,
-        False,
-        False,
+    assert await records.outcomes("alice", [named(event) for event in events]) == [
+        "superseded",
+        "stored",
+        None,
+        None,
+        None,
     ]
-    assert await records.seen("bob", [named(held)]) == [False]
-    assert await records.seen("alice", []) == []
+    await records.write([newer])
+    assert await records.outcomes("alice", [named(held), named(newer)]) == ["superseded", "stored"]
+    assert await records.outcomes("bob", [named(held)]) == [None]
+    assert await records.outcomes("alice", []) == []
 
 
-async def test_seen_knows_forgettings(records: MemoryRecords) -> None:
+async def test_what_was_forgotten_since_is_told_as_forgotten(records: MemoryRecords) -> None:
     gone, left_out, users = (
         forgotten("m", version=5),
         enriched(version=8),
         user_forgotten(version=9),
     )
-    later = enriched(version=10)
-    await records.write([gone])
-    assert await records.seen("alice", [named(gone), named(users)]) == [True, False]
+    said, later = enriched(memory_id="m", version=4), enriched(version=10)
+    await records.write([said, gone])
+    asked = [named(event) for event in (said, gone, users)]
+    assert await records.outcomes("alice", asked) == ["forgotten", "stored", None]
     await records.write([users])
     asked = [named(event) for event in (gone, users, left_out, later)]
-    assert await records.seen("alice", asked) == [True, True, True, False]
+    assert await records.outcomes("alice", asked) == ["forgotten", "stored", "forgotten", None]
+
+
+async def test_a_repetition_under_a_key_is_told_as_superseded(records: MemoryRecords) -> None:
+    first = enriched(memory_id="m", version=5, if_absent=True)
+    again = first.model_copy(update={"version": 50})
+    await records.write([first, again])
+    asked = [named(first), named(again)]
+    assert await records.outcomes("alice", asked) == ["stored", "superseded"]
+    await records.write([forgotten("m", version=60)])
+    assert await records.outcomes("alice", asked) == ["forgotten", "forgotten"]
+
+
+async def test_an_old_key_brings_nothing_back_and_a_new_one_is_a_new_memory(
+    records: MemoryRecords,
+) -> None:
+    def remembered(key: str, version: int) -> MemoryEnriched:
+        event_id = event_id_of("alice", key)
+        return enriched(
+            key, memory_id=str(event_id), event_id=event_id, version=version, if_absent=True
+        )
+
+    await records.write([remembered("old", 1), user_forgotten(version=2)])
+    outcomes = await records.write([remembered("old", 3), remembered("new", 4)])
+    assert outcomes == ["forgotten", "stored"]
+    assert await records.count("alice") == 1
+
+
+async def test_the_newest_version_of_a_user_is_that_of_any_state(records: MemoryRecords) -> None:
+    await records.write(
+        [enriched(version=5), enriched(version=8, if_absent=True), enriched(user_id="bob")]
+    )
+    assert (await records.newest("alice"), await records.newest("carol")) == (8, 0)
+    await records.write([forgotten("m", version=9)])
+    assert await records.newest("alice") == 9
 
 
 async def test_fingerprints_tell_every_memory_and_tombstone_in_the_order_of_their_keys(

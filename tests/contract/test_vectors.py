@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import JsonValue
 
-from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.identity import content_hash, event_id_of, memory_key, user_key
 from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.errors import Refused, Unusable
 from pipeline.ports import Fingerprint, MemoryVectors
@@ -211,7 +211,7 @@ async def test_a_question_without_a_user_is_refused(vectors: MemoryVectors, nobo
     with pytest.raises(Refused):
         await vectors.count(nobody)
     with pytest.raises(Refused):
-        await vectors.seen(nobody, [])
+        await vectors.outcomes(nobody, [])
 
 
 # Searching
@@ -472,34 +472,62 @@ async def test_what_does_not_fit_is_unusable_and_nothing_is_written(
 # What the index says of itself
 
 
-async def test_seen_is_what_is_held_or_superseded(vectors: MemoryVectors) -> None:
+async def test_an_event_is_stored_while_its_state_is_held(vectors: MemoryVectors) -> None:
     old, held, newer = (enriched(memory_id="m", version=v) for v in (1, 5, 9))
     unknown, users = enriched(version=5), user_forgotten(version=3)
     await vectors.write([held])
     events = [old, held, newer, unknown, users]
-    assert await vectors.seen("alice", [named(event) for event in events]) == [
-        True,
-        True,
-        False,
-        False,
-        False,
+    assert await vectors.outcomes("alice", [named(event) for event in events]) == [
+        "superseded",
+        "stored",
+        None,
+        None,
+        None,
     ]
-    assert await vectors.seen("bob", [named(held)]) == [False]
-    assert await vectors.seen("alice", []) == []
+    await vectors.write([newer])
+    assert await vectors.outcomes("alice", [named(held), named(newer)]) == ["superseded", "stored"]
+    assert await vectors.outcomes("bob", [named(held)]) == [None]
+    assert await vectors.outcomes("alice", []) == []
 
 
-async def test_seen_knows_forgettings(vectors: MemoryVectors) -> None:
+async def test_what_was_forgotten_since_is_told_as_forgotten(vectors: MemoryVectors) -> None:
     gone, left_out, users = (
         forgotten("m", version=5),
         enriched(version=8),
         user_forgotten(version=9),
     )
-    later = enriched(version=10)
-    await vectors.write([gone])
-    assert await vectors.seen("alice", [named(gone), named(users)]) == [True, False]
+    said, later = enriched(memory_id="m", version=4), enriched(version=10)
+    await vectors.write([said, gone])
+    asked = [named(event) for event in (said, gone, users)]
+    assert await vectors.outcomes("alice", asked) == ["forgotten", "stored", None]
     await vectors.write([users])
     asked = [named(event) for event in (gone, users, left_out, later)]
-    assert await vectors.seen("alice", asked) == [True, True, True, False]
+    assert await vectors.outcomes("alice", asked) == ["forgotten", "stored", "forgotten", None]
+
+
+async def test_a_repetition_under_a_key_is_told_as_superseded(vectors: MemoryVectors) -> None:
+    first = enriched(memory_id="m", version=5, if_absent=True)
+    again = first.model_copy(update={"version": 50})
+    await vectors.write([first, again])
+    asked = [named(first), named(again)]
+    assert await vectors.outcomes("alice", asked) == ["stored", "superseded"]
+    await vectors.write([forgotten("m", version=60)])
+    assert await vectors.outcomes("alice", asked) == ["forgotten", "forgotten"]
+
+
+async def test_an_old_key_brings_nothing_back_and_a_new_one_is_a_new_memory(
+    vectors: MemoryVectors,
+) -> None:
+    def remembered(key: str, version: int) -> MemoryEnriched:
+        event_id = event_id_of("alice", key)
+        return enriched(
+            key, memory_id=str(event_id), event_id=event_id, version=version, if_absent=True
+        )
+
+    await vectors.write([remembered("old", 1), user_forgotten(version=2)])
+    outcomes = await vectors.write([remembered("old", 3), remembered("new", 4)])
+    assert outcomes == ["forgotten", "stored"]
+    assert await vectors.count("alice") == 1
 
 
 async def test_fingerprints_tell_every_memory_and_tombstone(vectors: MemoryVectors) -> None:

@@ -19,6 +19,7 @@ from tests.simulation.history import (
     Expected,
     MemoryId,
     expected,
+    expected_outcome,
     expected_watermarks,
 )
 from tests.simulation.network import finished
@@ -111,7 +112,8 @@ def _check_watermarks(world: "World", events: Sequence[Any]) -> None:
 
 
 def _check_receipts(world: "World", events: Sequence[Any]) -> None:
-    """Each store says that it has done with each event, and has told so."""
+    """Each store says what became of each event, and has told so."""
+    states, watermarks = expected(events), expected_watermarks(events)
     heard = {_heard(record) for record in world.log.records(STORED.under("memory"))}
     for event in events:
         ref = EventRef(
@@ -122,7 +124,8 @@ def _check_receipts(world: "World", events: Sequence[Any]) -> None:
         )
         place = event.partition if isinstance(event, UserForgotten) else None
         for name, store in (("record", world.records), ("index", world.index)):
-            assert finished(store.seen(event.user_id, [ref])) == [True], f"{name}: {ref}"
+            (outcome,) = finished(store.outcomes(event.user_id, [ref]))
+            assert outcome == expected_outcome(event, states, watermarks), f"{name}: {ref}"
             assert (event.event_id, name, place) in heard, f"nobody was told: {name} {ref}"
 
 

@@ -5,7 +5,7 @@ oracle says it once more, in its own words: of all that was published, whatever 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -20,6 +20,7 @@ from schemas.events import (
     MemoryForgotten,
     MemoryRevised,
     Message,
+    Outcome,
     Published,
     UserForgotten,
 )
@@ -102,7 +103,7 @@ class History:
             text += f", {UNEMBEDDABLE}"
         if if_absent:
             key = f"key {self._random.randrange(3)}"
-            fields["event_id"] = event_id_of(fields["user_id"], f"{fields['memory_id']} {key}")
+            fields["event_id"] = event_id_of(fields["user_id"], key, fields["memory_id"])
             # The same key at another time: no clock gives one version twice.
             fields["version"] = EPOCH_MS * 1_000 + number * 2 + 1
         if self._direct:
@@ -183,6 +184,20 @@ def expected(events: Sequence[Any]) -> dict[MemoryId, Expected]:
         memory: max(those, key=lambda each: (each.precedence, each.tie))
         for memory, those in states.items()
     }
+
+
+def expected_outcome(
+    event: Any, states: Mapping[MemoryId, Expected], watermarks: Mapping[str, int]
+) -> Outcome:
+    """What became of one event among all that was published."""
+    if isinstance(event, UserForgotten):
+        return "stored"
+    if event.version <= watermarks.get(event.user_id, 0):
+        return "forgotten"
+    won, own = states[event.user_id, event.memory_id], _as_expected(event)
+    if (own.precedence, own.tie) == (won.precedence, won.tie):
+        return "stored"
+    return "forgotten" if won.text is None else "superseded"
 
 
 def expected_watermarks(events: Sequence[Any]) -> dict[str, int]:

@@ -15,7 +15,14 @@ from pipeline.domain.clock import VersionClock
 from pipeline.errors import Refused, Unavailable, Unusable
 from producers.client import NewMemory
 from producers.receipts import AnyReceipt, Receipt, UserReceipt
-from schemas.events import MemoryEnriched, MemoryForgotten, SparseVector, UserForgotten, Vectors
+from schemas.events import (
+    MemoryEnriched,
+    MemoryForgotten,
+    Outcome,
+    SparseVector,
+    UserForgotten,
+    Vectors,
+)
 from schemas.search import CountsAnswered, Hit, KnownMemory, SearchAnswered
 
 ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "POSTGRES_DSN", "QDRANT_URL", "REDIS_URL", "TOPIC_PREFIX")
@@ -32,6 +39,10 @@ class FakeClient:
         self.waited_for: list[AnyReceipt] = []
         self.set_aside: dict[str, str] = {}
         """Reasons, by memory id."""
+        self.outcomes: dict[str, Outcome] = {}
+        """What becomes of what is published, by memory id; stored unless said."""
+        self.is_late = False
+        """Whether nothing is stored in time."""
         self.passing: list[Any] = []
         """What a subscriber sees."""
         self.goes_away_after: int | None = None
@@ -61,8 +72,8 @@ class FakeClient:
         return self._remembered(memory.model_copy(update={"text": text}))
 
     async def forget(self, memory_id: str, *, user_id: str) -> Receipt:
-        self.memories.pop((user_id, memory_id), None)
-        return self._receipt(user_id, memory_id)
+        found = self.memories.pop((user_id, memory_id), None) is not None
+        return self._receipt(user_id, memory_id, found=found)
 
     async def forget_user(self, user_id: str) -> UserReceipt:
         for key in [key for key in self.memories if key[0] == user_id]:
@@ -116,8 +127,10 @@ class FakeClient:
         timeout_s: float,
         on_progress: Callable[[int], None] = lambda _: None,
         on_set_aside: Callable[[AnyReceipt, Unusable], None] | None = None,
-    ) -> None:
+    ) -> list[Outcome | None]:
         self.waited_for += receipts
+        if self.is_late:
+            raise Unavailable(f"not stored within {timeout_s:g} s")
         for receipt in receipts:
             reason = self.set_aside.get(receipt.event.memory_id or "")
             if reason is not None and on_set_aside is None:
@@ -125,10 +138,14 @@ class FakeClient:
             if reason is not None and on_set_aside is not None:
                 on_set_aside(receipt, Unusable(reason))
         on_progress(len(receipts))
+        ids = [receipt.event.memory_id or "" for receipt in receipts]
+        return [None if i in self.set_aside else self.outcomes.get(i, "stored") for i in ids]
 
-    async def wait(self, receipts: Sequence[AnyReceipt], *, timeout_s: float) -> None:
+    async def wait(
+        self, receipts: Sequence[AnyReceipt], *, timeout_s: float
+    ) -> list[Outcome | None]:
         """As a receipt asks."""
-        await self.stored(receipts, timeout_s=timeout_s)
+        return await self.stored(receipts, timeout_s=timeout_s)
 
     async def subscribe(self, **asked: Any) -> AsyncGenerator[Any]:
         self.asked = asked
@@ -142,9 +159,13 @@ class FakeClient:
         self.memories[memory.user_id, memory_id] = kept
         return self._receipt(memory.user_id, memory_id)
 
-    def _receipt(self, user_id: str, memory_id: str) -> Receipt:
+    def _receipt(self, user_id: str, memory_id: str, *, found: bool | None = None) -> Receipt:
         receipt = Receipt(
-            user_id=user_id, memory_id=memory_id, event_id=uuid4(), version=self._clock.next()
+            user_id=user_id,
+            memory_id=memory_id,
+            event_id=uuid4(),
+            version=self._clock.next(),
+            found=found,
         )
         return receipt.answered_by(self)  # pyright: ignore[reportArgumentType]
 

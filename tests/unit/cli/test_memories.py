@@ -1,8 +1,11 @@
 """add, revise, forget, forget-user, get."""
 
-import json
+import json as jsonlib
 from datetime import UTC, datetime
 
+import pytest
+
+from schemas.events import Outcome
 from tests.unit.cli.conftest import Command, FakeClient
 
 
@@ -28,10 +31,38 @@ def test_adding_prints_the_id_and_waits(command: Command, client: FakeClient):
 
 def test_json_is_one_object_and_nothing_else(command: Command, client: FakeClient):
     result = command("add", "hi", "-u", "alice", "--json", "--no-wait")
-    told = json.loads(result.stdout)
+    told = jsonlib.loads(result.stdout)
     assert told["stored"] is False
-    assert json.loads(told["receipt"])["memory_id"] == told["memory_id"]
+    assert jsonlib.loads(told["receipt"])["memory_id"] == told["memory_id"]
     assert client.waited_for == []
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_a_wait_that_ends_early_does_not_hide_what_was_accepted(
+    command: Command, client: FakeClient, json: bool
+):
+    client.is_late = True
+    result = command("add", "hi", "-u", "alice", "--id", "m1", *(["--json"] if json else []))
+    assert result.exit_code == 75
+    if json:
+        told = jsonlib.loads(result.stdout)
+        assert (told["memory_id"], told["stored"], told["outcome"]) == ("m1", False, None)
+    else:
+        assert result.stdout.strip() == "m1"
+    (receipt,) = client.waited_for
+    assert receipt.token in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"), [("superseded", "Not changed"), ("forgotten", "Not remembered")]
+)
+def test_what_is_accepted_and_will_not_be_found_is_told(
+    command: Command, client: FakeClient, outcome: Outcome, told: str
+):
+    client.outcomes = {"m1": outcome}
+    assert told in command("add", "hi", "-u", "alice", "--id", "m1").stderr
+    as_json = command("add", "hi", "-u", "alice", "--id", "m1", "--json").stdout
+    assert jsonlib.loads(as_json)["outcome"] == outcome
 
 
 def test_a_dash_reads_standard_input(command: Command, client: FakeClient):
@@ -57,7 +88,7 @@ def test_revising_and_getting(command: Command, client: FakeClient):
     command("add", "old", "--user", "alice", "--id", "m1")
     assert command("revise", "m1", "new", "--user", "alice").exit_code == 0
     assert "new" in command("get", "m1", "--user", "alice").stdout
-    assert json.loads(command("get", "m1", "-u", "alice", "--json").stdout)["text"] == "new"
+    assert jsonlib.loads(command("get", "m1", "-u", "alice", "--json").stdout)["text"] == "new"
 
 
 def test_revising_what_is_not_there_is_refused(command: Command, client: FakeClient):

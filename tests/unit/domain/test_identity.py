@@ -21,6 +21,13 @@ def test_two_memories_have_one_key_only_if_they_are_one(
     assert (event_id_of(*one) == event_id_of(*other)) == (one == other)
 
 
+@given(st.tuples(names, names, names | st.none()), st.tuples(names, names, names | st.none()))
+def test_one_key_for_two_memories_is_two_events(
+    one: tuple[str, str, str | None], other: tuple[str, str, str | None]
+) -> None:
+    assert (event_id_of(*one) == event_id_of(*other)) == (one == other)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [(("a", "bc"), ("ab", "c")), (("1:a", "b"), ("1", ":ab")), (("a", "a"), ("A", "a"))],
@@ -43,6 +50,7 @@ def test_keys_stay_the_same_from_release_to_release() -> None:
     assert str(memory_key("alice", "m1")) == "1c86abd5-0927-54d4-b369-fa4e9423b8f6"
     assert str(user_key("alice")) == "cd01511c-56cd-54c9-b636-0fb63d7d8142"
     assert str(event_id_of("alice", "key")) == "a485ab5b-57c5-5875-8a33-d6f698738ee5"
+    assert str(event_id_of("alice", "key", "m1")) == "5748ab4e-b9b5-530b-b130-7f26c033eb05"
 
 
 def test_the_content_hash_is_that_of_what_was_said() -> None:

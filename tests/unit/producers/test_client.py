@@ -1,15 +1,33 @@
-"""What the client refuses before it asks anybody, and once it was closed."""
+"""What the client publishes, what it refuses before it asks anybody, and once it was closed."""
 
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from pipeline.errors import Refused
+from pipeline.domain.clock import VersionClock
+from pipeline.errors import Refused, Unavailable
+from pipeline.kafka.asking import Envelope
 from pipeline.kafka.connection import KafkaConnection
 from producers import client as module
 from producers.client import MemoryClient
+from schemas.search import (
+    Asked,
+    KnownMemory,
+    MemoryAnswered,
+    NewestAnswered,
+    NewestAsked,
+    ReplyTo,
+)
 from schemas.topics import EVENTS
 from tests.builders import captured
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 class Kafka:
@@ -18,12 +36,22 @@ class Kafka:
     def __init__(self) -> None:
         self.client = self
         self.connections = 1
+        self.sent: list[dict[str, Any]] = []
 
     async def fetch_all_metadata(self) -> Any:
         return self
 
     def topics(self) -> set[str]:
         return {EVENTS.under("memory")}
+
+    async def partitions_for(self, _: str) -> set[int]:
+        return {0, 1}
+
+    async def send(self, _: str, value: bytes, **__: object) -> asyncio.Future[None]:
+        self.sent.append(json.loads(value))
+        taken = asyncio.get_running_loop().create_future()
+        taken.set_result(None)
+        return taken
 
     async def stop(self) -> None:
         self.connections -= 1
@@ -98,3 +126,102 @@ async def test_a_search_that_cannot_be_right_asks_nobody(
     async with MemoryClient() as client:
         with pytest.raises(Refused, match=why):
             await client.search(**question)
+
+
+class Desk:
+    """Answers what the record holds; `memory` is a state of alice's memory m1."""
+
+    def __init__(self, memory: KnownMemory | None = None, newest: int = 0) -> None:
+        self.memory, self.newest = memory, newest
+        self.asked = 0
+        self.away = False
+
+    async def ask(self, make: Callable[[Envelope], Asked], *, timeout_s: float) -> Any:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("nobody answers")
+        asked = make(Envelope(uuid4(), NOON, NOON, ReplyTo(topic="answers", partition=0)))
+        if isinstance(asked, NewestAsked):
+            return NewestAnswered(question_id=asked.question_id, version=self.newest)
+        return MemoryAnswered(question_id=asked.question_id, memory=self.memory)
+
+    async def close(self) -> None: ...
+
+
+def known(version: int) -> KnownMemory:
+    return KnownMemory(memory_id="m1", text="hi", occurred_at=NOON, version=version, domain="other")
+
+
+@asynccontextmanager
+async def asking(desk: Desk) -> AsyncGenerator[MemoryClient]:
+    client = MemoryClient()
+    client._asking = desk  # type: ignore[assignment]  # pyright: ignore
+    async with client:
+        yield client
+
+
+AHEAD = VersionClock().next() + 3_600_000_000
+"""What a clock says that is an hour ahead."""
+
+
+async def test_a_forgetting_tells_whether_there_was_anything(kafka: Kafka) -> None:
+    async with asking(Desk()) as client:
+        assert (await client.forget("m1", user_id="alice")).found is False
+        # Our own is there, even if the stores do not have it yet.
+        await client.remember("hi", user_id="alice", memory_id="m1")
+        assert (await client.forget("m1", user_id="alice")).found is True
+    async with asking(Desk(known(5))) as client:
+        assert (await client.forget("m1", user_id="alice")).found is True
+
+
+async def test_a_forgetting_is_published_where_nobody_can_say_what_there_is(kafka: Kafka) -> None:
+    desk = Desk()
+    desk.away = True
+    async with asking(desk) as client:
+        assert (await client.forget("m1", user_id="alice")).found is None
+    assert [event["type"] for event in kafka.sent] == ["MemoryForgotten"]
+
+
+async def test_a_forgetting_is_newer_than_what_a_clock_ahead_has_said(kafka: Kafka) -> None:
+    async with asking(Desk(known(AHEAD), newest=AHEAD)) as client:
+        assert (await client.forget("m1", user_id="alice")).version > AHEAD
+        assert (await client.forget_user("alice")).version > AHEAD
+
+
+async def test_what_is_remembered_after_a_user_was_forgotten_is_newer_than_that(
+    kafka: Kafka,
+) -> None:
+    async with asking(Desk(newest=AHEAD)) as client:
+        forgetting = await client.forget_user("alice")
+        receipt = await client.remember("hi again", user_id="alice")
+        assert receipt.version > forgetting.version
+        assert (await client.remember("hi", user_id="bob")).version < AHEAD
+
+
+async def test_one_key_for_two_memories_is_two_events(kafka: Kafka) -> None:
+    async with asking(Desk()) as client:
+        same: dict[str, Any] = {"user_id": "alice", "idempotency_key": "k"}
+        one, again, other = [
+            await client.remember("hi", memory_id=memory_id, **same) for memory_id in "aab"
+        ]
+        assert one.event_id == again.event_id != other.event_id
+        first, second = [await client.remember("hi", **same) for _ in range(2)]
+        assert (first.memory_id, first.event_id) == (second.memory_id, second.event_id)
+
+
+@pytest.mark.parametrize(("on_its_way", "asked"), [(False, 2), (True, 3)])
+async def test_revising_what_is_not_there_waits_only_for_what_may_come(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch, on_its_way: bool, asked: int
+) -> None:
+    looks = iter([not on_its_way, True])
+
+    async def nothing_on_its_way(*_: object) -> bool:
+        return next(looks)
+
+    monkeypatch.setattr(module, "nothing_on_its_way", nothing_on_its_way)
+    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.0)
+    desk = Desk()
+    async with asking(desk) as client:
+        with pytest.raises(Refused, match=r"no memory m1 .* and none is on its way"):
+            await client.revise("m1", "new", user_id="alice", timeout_s=60)
+    assert desk.asked >= asked

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.domain.receipts import done
+from pipeline.domain.receipts import STORES, done
 from pipeline.errors import Refused, Unusable
 from producers.receipts import TOKEN, Receipt, UserReceipt, _Watch  # pyright: ignore
 from schemas.events import MemoryRedriven, MemorySetAside
@@ -80,3 +80,25 @@ def test_a_token_is_the_receipt_again() -> None:
     user = UserReceipt(user_id="alice", event_id=uuid4(), version=1, partitions=6)
     assert TOKEN.validate_json(memory.token) == memory
     assert TOKEN.validate_json(user.token) == user
+
+
+async def test_only_what_both_stores_hold_is_stored() -> None:
+    event = enriched()
+    watch = _Watch(
+        Receipt(user_id="alice", memory_id="m", event_id=event.event_id, version=event.version)
+    )
+    watch.hear(done(event, "record", "stored"))
+    assert watch.outcome is None
+    watch.hear(done(event, "index", "superseded"))
+    assert watch.outcome == "superseded"
+
+
+async def test_what_the_stores_hold_now_counts_for_more_than_what_was_told_once() -> None:
+    event = enriched()
+    watch = _Watch(
+        Receipt(user_id="alice", memory_id="m", event_id=event.event_id, version=event.version)
+    )
+    for store in STORES:
+        watch.hear(done(event, store, "stored"))
+    watch.learn(ReceiptState(event_id=event.event_id, record=True, index=True, outcome="forgotten"))
+    assert watch.outcome == "forgotten"

@@ -3,16 +3,16 @@
 import pytest
 
 from pipeline.domain.identity import memory_key
-from pipeline.domain.versions import Known, erased, stamp
+from pipeline.domain.versions import erased
 from pipeline.errors import Refused
 from pipeline.stores.states import (
     Decided,
     Erased,
     Watermark,
     decide,
-    is_done,
     known_of,
     named_user,
+    outcome_of,
 )
 from schemas.events import MemoryEnriched, MemoryForgotten
 from tests.builders import enriched, forgotten, named, user_forgotten
@@ -66,19 +66,19 @@ def test_other_users_are_not_concerned() -> None:
     assert (came.outcomes, list(came.writes.values())) == (["stored"], [his])
 
 
-def test_a_repeat_under_an_idempotency_key_is_done_once_its_event_is_held() -> None:
-    """Its version is that of the repetition, and compares with nothing."""
-    first = enriched(memory_id="m", version=5, if_absent=True)
-    again = named(first).model_copy(update={"version": 50})
-    assert is_done(again, known_of(first), first.event_id, None)
-    assert not is_done(again, Known(stamp(enriched(version=20))), None, None)
+def test_an_event_that_was_read_is_done_with_whatever_the_stamps_tell() -> None:
+    """A repetition that came first is held; the version of the first compares with nothing."""
+    again = enriched(memory_id="m", version=50, if_absent=True)
+    first = named(again).model_copy(update={"version": 5})
+    assert outcome_of(first, known_of(again), None, was_read=True) == "superseded"
+    assert outcome_of(first, known_of(again), None, was_read=False) is None
 
 
 def test_the_forgetting_of_a_user_is_done_once_its_watermark_is_there() -> None:
-    assert is_done(named(_forgetting), None, None, MARK)
-    assert not is_done(named(_forgetting), None, None, None)
+    assert outcome_of(named(_forgetting), None, MARK, was_read=False) == "stored"
+    assert outcome_of(named(_forgetting), None, None, was_read=False) is None
     later = named(_forgetting).model_copy(update={"version": 11})
-    assert not is_done(later, None, None, MARK)
+    assert outcome_of(later, None, MARK, was_read=False) is None
 
 
 @pytest.mark.parametrize("nobody", ["", " ", "\u2003\n"])
