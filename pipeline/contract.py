@@ -209,14 +209,15 @@ class _Schemas(GenerateJsonSchema):
 
 
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """The strings that stand below the fields, inherited ones too."""
+    """The strings that stand below the fields, inherited ones too, by the names that travel."""
     docs: dict[str, str] = {}
     for kind in reversed(model.__mro__):
         if issubclass(kind, BaseModel) and kind is not BaseModel:
             (tree,) = ast.parse(dedent(inspect.getsource(kind))).body
             assert isinstance(tree, ast.ClassDef)
             docs |= dict(_documented(tree.body))
-    return docs
+    aliases = {name: field.serialization_alias for name, field in model.model_fields.items()}
+    return {aliases[name] or name: text for name, text in docs.items()}
 
 
 def _documented(body: Sequence[ast.stmt]) -> Iterable[tuple[str, str]]:
@@ -245,30 +246,37 @@ def _version_of(schema: Json) -> Any:
     return schema["properties"]["schema_version"]["const"]
 
 
-def _plain(part: Any, root: Json) -> Any:
-    """The schema as dicts within dicts, without references and without what is only said about it."""
+def _plain(part: Any, root: Json, within: tuple[str, ...] = ()) -> Any:
+    """The schema as dicts within dicts, without references and without what is only said about it.
+
+    What refers to something that it stands in, by its names in `within`, is told by that name.
+    """
     match part:
         case {"$ref": ref, **rest}:
-            target = root["$defs"][ref.removeprefix("#/$defs/")]
-            return _plain({**target, **rest}, root)
+            name = ref.removeprefix("#/$defs/")
+            if name in within:
+                return json.dumps(name)
+            return _plain({**root["$defs"][name], **rest}, root, (*within, name))
         case dict():
             return {
-                key: _plain_fields(value, root) if key == "properties" else _plain(value, root)
+                key: _plain_fields(value, root, within)
+                if key == "properties"
+                else _plain(value, root, within)
                 for key, value in part.items()
                 if key not in _WORDS
             }
         case list():
             # By content where that is a name (`required`), else by place (`anyOf`).
             return {
-                item if isinstance(item, str) else str(place): _plain(item, root)
+                item if isinstance(item, str) else str(place): _plain(item, root, within)
                 for place, item in enumerate(part)
             }
         case _:
             return json.dumps(part)
 
 
-def _plain_fields(fields: Json, root: Json) -> _Tree:
-    return {name: _plain(field, root) for name, field in fields.items()}
+def _plain_fields(fields: Json, root: Json, within: tuple[str, ...]) -> _Tree:
+    return {name: _plain(field, root, within) for name, field in fields.items()}
 
 
 def _without_added(new: Any, old: Any) -> Any:
@@ -282,7 +290,14 @@ def _without_added(new: Any, old: Any) -> Any:
         else value
         for key, value in new.items()
     }
+    # A default that is an object names the new fields, too.
+    if isinstance(default := known.get("default"), dict):
+        known["default"] = {n: value for n, value in default.items() if n not in _added(new, had)}
     return {key: _without_added(value, old.get(key)) for key, value in known.items()}
+
+
+def _added(new: Any, had: Any) -> set[str]:
+    return set(new.get("properties", {})) - set(had) - set(new.get("required", {}))
 
 
 def _leaves(part: Any, where: str) -> Iterable[tuple[str, str]]:

@@ -52,6 +52,7 @@ from schemas.events import (
     UserForgotten,
     Utc,
 )
+from schemas.filters import Where
 from schemas.search import (
     Asked,
     CountsAnswered,
@@ -76,6 +77,9 @@ LOOK_EVERY_S = 1.0
 FORGET_PATIENCE_S = 2.0
 """How long a forgetting waits to hear what there is to forget."""
 TOPICS_PATIENCE_S = 15.0
+
+_FLAT_ONLY = {"occurred_from", "occurred_until"}
+"""What the flat form of a filter knows and the nested one says otherwise."""
 
 Built = TypeVar("Built", bound=BaseModel)
 
@@ -328,7 +332,7 @@ class MemoryClient:
         user_id: str,
         limit: int = 10,
         min_score: float | None = None,
-        filter: SearchFilter | Mapping[str, Any] | None = None,
+        filter: SearchFilter | Where | Mapping[str, Any] | None = None,
         mode: Mode = "hybrid",
         explain: bool = False,
         timeout_s: float = 10.0,
@@ -340,8 +344,9 @@ class MemoryClient:
         is dense, otherwise what all signals weigh together, 1 where everything speaks for a memory. With
         `explain` each hit tells what every signal gave, and which words matched. `filter` may name `domain`, `topics` (any
         of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
-        `app_id`, `run_id` and `metadata` (each key with its value): all must hold. A user nobody knows
-        has no memories.
+        `app_id`, `run_id` and `metadata` (each key with its value): all must hold. It may nest, and test
+        more than equality: `{"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}`;
+        `schemas.filters` says how. A user nobody knows has no memories.
         """
         if not str(text).strip():
             raise Refused("text: is empty: say what to look for")
@@ -636,9 +641,19 @@ def _connection_to(kafka: object) -> KafkaConnection:
     return connection or KafkaConnection(servers)
 
 
-def _narrowed(filter: SearchFilter | Mapping[str, Any] | None) -> SearchFilter:
+def _narrowed(filter: SearchFilter | Where | Mapping[str, Any] | None) -> SearchFilter:
+    """The flat form where it is one; what that cannot say is said in the nested one."""
+    if isinstance(filter, Where):
+        return SearchFilter(where=filter)
     try:
         return SearchFilter.model_validate({} if filter is None else filter)
+    except ValidationError as error:
+        if not isinstance(filter, Mapping) or "where" in filter or filter.keys() <= _FLAT_ONLY:
+            raise Refused(told(error, "filter")) from error
+    flat = {name: value for name, value in filter.items() if name in _FLAT_ONLY}
+    nested = {name: value for name, value in filter.items() if name not in _FLAT_ONLY}
+    try:
+        return SearchFilter(**flat, where=Where.model_validate(nested))
     except ValidationError as error:
         raise Refused(told(error, "filter")) from error
 

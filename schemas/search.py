@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from schemas.events import Domain, Message, Outcome, Utc, Version
+from schemas.filters import Where
 from schemas.text import Id, Metadata, Text, metadata_within_limits
 
 MAX_LIMIT = 100
@@ -60,6 +61,8 @@ class SearchFilter(BaseModel):
         AfterValidator(metadata_within_limits),
     ] = {}
     """Each key must hold exactly this value, or a list with it."""
+    where: Where | None = None
+    """Conditions that nest; they must hold as well."""
 
 
 class Question(Message):

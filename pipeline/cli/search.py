@@ -12,8 +12,10 @@ from pipeline.cli.dates import optional
 from pipeline.cli.options import AsJson, Data, MetadataPairs, Timeout, User, pairs
 from pipeline.cli.printing import moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import connected, running
+from pipeline.errors import Refused
 
 if TYPE_CHECKING:
+    from schemas.filters import Where
     from schemas.search import Hit, SearchAnswered
 
 
@@ -65,6 +67,15 @@ def search(
     agent: Annotated[str | None, _only("through this agent")] = None,
     app: Annotated[str | None, _only("through this application")] = None,
     metadata: MetadataPairs = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="JSON",
+            help='Conditions that nest: {"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}.',
+            show_default=False,
+        ),
+    ] = None,
     timeout: Timeout = 10.0,
     json: AsJson = False,
     data: Data = None,
@@ -75,6 +86,7 @@ def search(
     [dim]$[/dim] hybrid-memory search "dinner ideas" --user alice
     [dim]$[/dim] hybrid-memory search "flaky tests" --user alice --domain coding --after 2025-06-01
     [dim]$[/dim] hybrid-memory search "what did Ana plan in May?" --user alice --explain
+    [dim]$[/dim] hybrid-memory search "dinner" --user alice --filter '{"not": {"topics": ["work", "travel"]}}'
     """
     filter_: dict[str, Any] = {
         "domain": domain,
@@ -86,6 +98,7 @@ def search(
         "agent_id": agent,
         "app_id": app,
         "metadata": pairs(metadata),
+        "where": nested(where),
     }
     answered, took_s = running(
         _asked(
@@ -110,6 +123,21 @@ def search(
         if topic:
             tell("`hybrid-memory docs topics` lists the topics that there are.")
     tell(times(answered, took_s), style="dim")
+
+
+def nested(given: str | None) -> "Where | None":
+    """The filter that a JSON text is. Raises Refused, naming what is wrong with it and where."""
+    from pydantic import ValidationError
+
+    from pipeline.domain.telling import told
+    from schemas.filters import Where
+
+    if given is None:
+        return None
+    try:
+        return Where.model_validate_json(given)
+    except ValidationError as error:
+        raise Refused(told(error, "--filter")) from error
 
 
 async def _asked(data: Path | None, text: str, **question: Any) -> "tuple[SearchAnswered, float]":

@@ -35,6 +35,7 @@ _WORDS = {
     "too_short": "has fewer than {min_length} entries",
     "greater_than_equal": "must be {ge} or more",
     "less_than_equal": "must be {le} or less",
+    "recursion_depth_exceeded": "is nested too deep",
     "invalid-json-value": "is nothing that JSON can say",
 }
 """By pydantic's name of a mistake. It words them for those who know pydantic."""

@@ -15,11 +15,10 @@ from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Outcome, erased, runs
 from pipeline.ports import Embedding, Fingerprint, Floats, Question
+from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.points import (
     ANY_POINT,
     ANY_STATE,
-    Condition,
-    Every,
     Found,
     IndexShape,
     Nearest,

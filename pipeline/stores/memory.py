@@ -8,8 +8,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from typing import cast
 from uuid import UUID
 
 import numpy as np
@@ -17,24 +15,16 @@ import numpy as np
 from pipeline.domain.identity import content_hash, memory_key, user_key
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
 from pipeline.ports import AuditEntry, Fingerprint, Floats
+from pipeline.stores.conditions import Condition, Every, holds
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
     PAGE,
-    AnyOf,
-    AtMost,
-    Below,
-    Condition,
-    Every,
     Found,
-    HasId,
     IndexShape,
-    Is,
     Nearest,
     Payload,
     Point,
     PointVectors,
-    Some,
-    Within,
     replaceable,
 )
 from pipeline.stores.states import (
@@ -75,7 +65,7 @@ def vectors_in_memory(model: str, dimensions: int) -> VectorIndex:
 class PointsInMemory:
     """Points in a dict, searched one by one."""
 
-    _points: dict[UUID, Point] = field(default_factory=dict[UUID, Point])
+    _points: dict[UUID, Point] = field(default_factory=dict[UUID, Point], repr=False)
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         return {key: self._points[key].payload for key in ids if key in self._points}
@@ -83,14 +73,14 @@ class PointsInMemory:
     async def put(self, points: Sequence[Point]) -> None:
         for point in points:
             there = self._points.get(point.id)
-            if there is None or holds(replaceable([point]), there):
+            if there is None or holds(replaceable([point]), there.id, there.payload):
                 self._points[point.id] = point
 
     async def settle(self) -> None:
         pass
 
     async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
-        met = [point for point in self._points.values() if holds(where, point)]
+        met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
         return [
             [Found(point.payload, score) for point, score in self._nearest(request, met)]
             for request in requests
@@ -116,12 +106,12 @@ class PointsInMemory:
         }
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
-        met = [point for point in self._points.values() if holds(where, point)]
+        met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
         beyond = sorted((point.id, point.payload) for point in met if not after or point.id > after)
         return beyond[:PAGE]
 
     async def count(self, where: Condition) -> int:
-        return sum(holds(where, point) for point in self._points.values())
+        return sum(holds(where, point.id, point.payload) for point in self._points.values())
 
     async def close(self) -> None:
         pass
@@ -143,37 +133,6 @@ def _score(request: Nearest, vectors: PointVectors, rarity: Mapping[int, float])
 
 def _terms(vector: SparseVector) -> Sequence[tuple[int, float]]:
     return list(zip(vector.indices, vector.values, strict=True))
-
-
-def holds(condition: Condition, point: Point) -> bool:
-    """Whether a condition holds of a point."""
-    match condition:
-        case Every(conditions):
-            return all(holds(each, point) for each in conditions)
-        case Some(conditions):
-            return any(holds(each, point) for each in conditions)
-        case HasId(id):
-            return point.id == id
-        case _:
-            value = point.payload.get(condition.field)
-            values = cast("list[str | int]", value) if isinstance(value, list) else [value]
-            return any(item is not None and _meets(condition, item) for item in values)
-
-
-def _meets(condition: Is | AnyOf | Within | AtMost | Below, value: str | int) -> bool:
-    match condition:
-        case Is():
-            return value == condition.value
-        case AnyOf():
-            return value in condition.values
-        case AtMost():
-            return int(value) <= condition.number
-        case Below():
-            return int(value) < condition.number
-        case Within():
-            moment = datetime.fromisoformat(str(value))
-            begun = condition.since is None or condition.since <= moment
-            return begun and (condition.until is None or moment < condition.until)
 
 
 def _cosine(one: Floats, other: Floats) -> float:

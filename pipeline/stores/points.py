@@ -5,23 +5,33 @@ translates: conditions to its own filters, arrays to its own vectors. What decid
 memory is said once, in `of_user`: no condition for a search can be built without it.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
 
 from pipeline.domain.identity import content_hash, memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Known, Stamp
 from pipeline.errors import Unusable
 from pipeline.ports import TOKEN_DIMENSIONS, Fingerprint, Floats, Halves, Question
+from pipeline.stores.conditions import (
+    AnyOf,
+    AtMost,
+    Below,
+    Condition,
+    Every,
+    HasId,
+    Is,
+    Some,
+    metadata_numbers,
+    metadata_terms,
+    narrowed,
+)
 from pipeline.stores.states import Erased, State, Watermark, known_of, named_user
 from schemas.events import MemoryEnriched, SparseVector, UserForgotten, Vectors
 from schemas.search import Hit, KnownMemory, SearchFilter
@@ -51,7 +61,7 @@ STATE_FIELDS = [
 ]
 """What a writer must know of a point: everything small."""
 
-INDEXED: Mapping[str, Literal["tenant", "keyword", "integer", "datetime"]] = {
+INDEXED: Mapping[str, Literal["tenant", "keyword", "integer", "float", "datetime"]] = {
     "user_id": "tenant",
     "kind": "keyword",
     "domain": "keyword",
@@ -61,7 +71,10 @@ INDEXED: Mapping[str, Literal["tenant", "keyword", "integer", "datetime"]] = {
     "agent_id": "keyword",
     "app_id": "keyword",
     "run_id": "keyword",
+    "importance": "float",
     "metadata_terms": "keyword",
+    "metadata_numbers[].key": "keyword",
+    "metadata_numbers[].value": "float",
     "version": "integer",
     "precedence": "integer",
     "tie": "integer",
@@ -119,74 +132,6 @@ class Nearest:
     """Only what these find."""
 
 
-# Conditions, as small as every engine has them.
-
-
-@dataclass(frozen=True, slots=True)
-class Is:
-    """The field holds this value, or is a list with it."""
-
-    field: str
-    value: str | int
-
-
-@dataclass(frozen=True, slots=True)
-class AnyOf:
-    """The field holds one of these values, or is a list with one of them."""
-
-    field: str
-    values: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """The moment in the field is not before `since` and before `until`, where given."""
-
-    field: str
-    since: datetime | None
-    until: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class AtMost:
-    """The number in the field is not greater."""
-
-    field: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Below:
-    """The number in the field is smaller."""
-
-    field: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class HasId:
-    """The point is this one."""
-
-    id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """All of these hold."""
-
-    conditions: tuple["Condition", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Some:
-    """At least one of these holds."""
-
-    conditions: tuple["Condition", ...]
-
-
-Condition = Is | AnyOf | Within | AtMost | Below | HasId | Every | Some
-
-
 def of_user(user_id: str) -> Every:
     """The memories of one user. Raises Refused where `user_id` names nobody."""
     return Every((Is("user_id", named_user(user_id)), Is("kind", MEMORY)))
@@ -194,20 +139,7 @@ def of_user(user_id: str) -> Every:
 
 def searched(user_id: str, filter: SearchFilter) -> Every:
     """The memories of one user that `filter` leaves. Raises Refused where `user_id` names nobody."""
-    return Every((of_user(user_id), *_narrowed(filter)))
-
-
-def _narrowed(filter: SearchFilter) -> Iterator[Condition]:
-    for name in ("domain", "speaker", "agent_id", "app_id", "run_id"):
-        value = getattr(filter, name)
-        if value is not None:
-            yield Is(name, value)
-    if filter.topics:
-        yield AnyOf("topics", filter.topics)
-    if filter.occurred_from is not None or filter.occurred_until is not None:
-        yield Within("occurred_at", filter.occurred_from, filter.occurred_until)
-    for key, value in filter.metadata.items():
-        yield Is("metadata_terms", _metadata_term(key, value))
+    return Every((of_user(user_id), *narrowed(filter)))
 
 
 def erased_by(forgetting: UserForgotten) -> Every:
@@ -248,27 +180,6 @@ def _not_newer(point: Point) -> tuple[Every, Every]:
     )
 
 
-def metadata_terms(metadata: Mapping[str, JsonValue]) -> list[str]:
-    """One word for each scalar in `metadata` and each in its lists, to be found by.
-
-    Not the metadata itself: an engine reads dots, brackets and quotes in a key as a path.
-    """
-    words = [
-        _metadata_term(key, item)
-        for key, value in metadata.items()
-        for item in (value if isinstance(value, list) else [value])
-        if isinstance(item, str | int | float)
-    ]
-    return list(dict.fromkeys(words))
-
-
-def _metadata_term(key: str, value: str | int | float) -> str:
-    # JSON knows one kind of number: 1.0 is found as 1.
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return sha256(json.dumps([key, value]).encode()).hexdigest()[:32]
-
-
 def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
     """The point of a memory. Raises Unusable where its vectors do not fit the index."""
     said = {
@@ -287,6 +198,7 @@ def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
         "importance": event.importance,
         "metadata": event.metadata,
         "metadata_terms": metadata_terms(event.metadata),
+        "metadata_numbers": metadata_numbers(event.metadata),
         "model": event.model,
         **{name: value for name, value in said.items() if value is not None},
     }

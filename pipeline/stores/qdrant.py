@@ -17,27 +17,33 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
+from pipeline.stores.conditions import (
+    AnyOf,
+    AtMost,
+    Below,
+    Between,
+    Condition,
+    Every,
+    HasId,
+    Is,
+    Not,
+    OneHas,
+    Present,
+    Some,
+    Within,
+)
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
     INDEXED,
     PAGE,
     STATE_FIELDS,
     TOKEN_DIMENSIONS,
-    AnyOf,
-    AtMost,
-    Below,
-    Condition,
-    Every,
     Found,
-    HasId,
     IndexShape,
-    Is,
     Nearest,
     Payload,
     Point,
     PointVectors,
-    Some,
-    Within,
     replaceable,
 )
 from schemas.events import SparseVector
@@ -399,6 +405,7 @@ _PAYLOAD_INDEXES: Mapping[str, Any] = {
     "tenant": models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
     "keyword": models.PayloadSchemaType.KEYWORD,
     "integer": models.PayloadSchemaType.INTEGER,
+    "float": models.PayloadSchemaType.FLOAT,
     "datetime": models.PayloadSchemaType.DATETIME,
 }
 
@@ -503,10 +510,27 @@ def _condition(condition: Condition) -> Any:
             return models.Filter(should=[_condition(each) for each in conditions])
         case HasId(id):
             return models.HasIdCondition(has_id=[str(id)])
+        case Not(opposite):
+            return models.Filter(must_not=[_condition(opposite)])
+        case OneHas(field, conditions):
+            inner = models.Nested(key=field, filter=_filter(Every(conditions)))
+            return models.NestedCondition(nested=inner)
+        case Present(field):
+            empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
+            return models.Filter(must_not=[empty])
+        case _:
+            return _field_condition(condition)
+
+
+def _field_condition(condition: Is | AnyOf | Between | AtMost | Below | Within) -> Any:
+    match condition:
         case Is(field, value):
             return models.FieldCondition(key=field, match=models.MatchValue(value=value))
         case AnyOf(field, values):
             return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))
+        case Between(field, gt, gte, lt, lte):
+            numbers = models.Range(gt=gt, gte=gte, lt=lt, lte=lte)
+            return models.FieldCondition(key=field, range=numbers)
         case AtMost(field, number):
             return models.FieldCondition(key=field, range=models.Range(lte=number))
         case Below(field, number):

@@ -25,27 +25,33 @@ from uuid import UUID
 import qdrant_edge as edge
 
 from pipeline.errors import Refused, Unavailable
+from pipeline.stores.conditions import (
+    AnyOf,
+    AtMost,
+    Below,
+    Between,
+    Condition,
+    Every,
+    HasId,
+    Is,
+    Not,
+    OneHas,
+    Present,
+    Some,
+    Within,
+)
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
     INDEXED,
     PAGE,
     STATE_FIELDS,
     TOKEN_DIMENSIONS,
-    AnyOf,
-    AtMost,
-    Below,
-    Condition,
-    Every,
     Found,
-    HasId,
     IndexShape,
-    Is,
     Nearest,
     Payload,
     Point,
     PointVectors,
-    Some,
-    Within,
     replaceable,
 )
 from schemas.events import SparseVector
@@ -183,7 +189,17 @@ class EdgePoints:
 
 def _open(folder: Path, shape: IndexShape) -> edge.EdgeShard:
     check_shape(folder, shape)
-    return edge.EdgeShard.load(str(folder / "shard"))
+    shard = edge.EdgeShard.load(str(folder / "shard"))
+    _make_indexes(shard)
+    return shard
+
+
+def _make_indexes(shard: edge.EdgeShard) -> None:
+    """Makes the payload indexes that are missing: an earlier version of this program knew fewer."""
+    there = shard.info().payload_schema
+    for name in INDEXED.keys() - there.keys():
+        kind = _PAYLOAD_INDEXES[INDEXED[name]]
+        shard.update(edge.UpdateOperation.create_field_index(name, kind))
 
 
 def current(directory: Path) -> str:
@@ -229,8 +245,7 @@ def make(folder: Path, shape: IndexShape) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     shard = edge.EdgeShard.create(str(fresh / "shard"), _config(shape.dimensions))
-    for name, kind in INDEXED.items():
-        shard.update(edge.UpdateOperation.create_field_index(name, _PAYLOAD_INDEXES[kind]))
+    _make_indexes(shard)
     shard.close()
     with (fresh / "shape.json").open("w") as file:
         json.dump(asdict(shape), file)
@@ -262,6 +277,7 @@ _PAYLOAD_INDEXES: Mapping[str, Any] = {
     "tenant": edge.KeywordIndexParams(is_tenant=True),
     "keyword": edge.PayloadSchemaType.Keyword,
     "integer": edge.PayloadSchemaType.Integer,
+    "float": edge.PayloadSchemaType.Float,
     "datetime": edge.PayloadSchemaType.Datetime,
 }
 
@@ -330,10 +346,24 @@ def _condition(condition: Condition) -> Any:
             return edge.Filter(should=[_condition(each) for each in conditions])
         case HasId(id):
             return edge.HasIdCondition({id})
+        case Not(opposite):
+            return edge.Filter(must_not=[_condition(opposite)])
+        case OneHas(field, conditions):
+            return edge.NestedCondition(field, _filter(Every(conditions)))
+        case Present(field):
+            return edge.Filter(must_not=[edge.IsEmptyCondition(field)])
+        case _:
+            return _field_condition(condition)
+
+
+def _field_condition(condition: Is | AnyOf | Between | AtMost | Below | Within) -> Any:
+    match condition:
         case Is(field, value):
             return edge.FieldCondition(field, match=edge.MatchValue(value))
         case AnyOf(field, values):
             return edge.FieldCondition(field, match=edge.MatchAny(list(values)))
+        case Between(field, gt, gte, lt, lte):
+            return edge.FieldCondition(field, range=edge.RangeFloat(gt=gt, gte=gte, lt=lt, lte=lte))
         case AtMost(field, number):
             return edge.FieldCondition(field, range=edge.RangeFloat(lte=number))
         case Below(field, number):

@@ -11,8 +11,9 @@ from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, records
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.stores import index, memory, points, states
+from pipeline.stores.conditions import Every, HasId, Is, Some
 from pipeline.stores.memory import PointsInMemory
-from pipeline.stores.points import FORGOTTEN, MEMORY, Every, HasId, Is, Point, Some
+from pipeline.stores.points import FORGOTTEN, MEMORY, Point
 from tests.simulation.stores import RemotePoints
 
 Mutation = Callable[[pytest.MonkeyPatch], None]

@@ -5,8 +5,9 @@ from typing import Any
 from uuid import UUID
 
 from pipeline.domain.versions import Outcome, runs
+from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.memory import PointsInMemory, RecordsInMemory
-from pipeline.stores.points import Condition, Every, Found, Nearest, Payload, Point
+from pipeline.stores.points import Found, Nearest, Payload, Point
 from schemas.events import Enriched
 from tests.simulation.network import Network, finished
 

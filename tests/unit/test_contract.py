@@ -171,6 +171,23 @@ def test_a_new_optional_field_breaks_nothing():
     assert breaking_changes(SCHEMAS["MemoryEnriched"], new) == []
 
 
+def test_a_new_optional_field_may_stand_in_a_default():
+    new = deepcopy(SCHEMAS["SearchAsked"])
+    new["$defs"]["SearchFilter"]["properties"]["mood"] = {"type": "string"}
+    new["properties"]["filter"]["default"]["mood"] = None
+    assert breaking_changes(SCHEMAS["SearchAsked"], new) == []
+    new["properties"]["filter"]["default"]["speaker"] = "Ana"
+    assert breaking_changes(SCHEMAS["SearchAsked"], new)
+
+
+def test_what_holds_itself_breaks_where_any_of_its_fields_does():
+    new = deepcopy(SCHEMAS["SearchAsked"])
+    new["$defs"]["Where"]["properties"]["mood"] = {"type": "string"}
+    assert breaking_changes(SCHEMAS["SearchAsked"], new) == []
+    del new["$defs"]["Where"]["properties"]["speaker"]
+    assert breaking_changes(SCHEMAS["SearchAsked"], new)
+
+
 def test_other_words_break_nothing():
     new = deepcopy(SCHEMAS["MemoryEnriched"])
     new["description"] = "Else."

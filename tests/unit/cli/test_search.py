@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.cli.search import table
+from schemas.filters import Where
 from schemas.search import SearchAnswered
 from tests.unit.cli.conftest import Command, FakeClient
 
@@ -50,6 +51,32 @@ def test_filters_go_with_the_question(command: Command, client: FakeClient):
     assert asked["filter"]["occurred_until"] == datetime(2025, 1, 31, 23, tzinfo=UTC)
     assert asked["filter"]["metadata"] == {"n": 3}
     assert asked["filter"]["speaker"] == "Bob"
+
+
+def test_a_filter_that_nests_is_written_as_json(command: Command, client: FakeClient):
+    asked = '{"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}'
+    command("search", "tests", "--user=alice", "--filter", asked, "--speaker=Bob")
+    assert client.asked["filter"]["where"] == Where.model_validate_json(asked)
+    assert client.asked["filter"]["speaker"] == "Bob"
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (
+            '{"or": [{"speeker": "Ana"}]}',
+            "--filter.or.0: 'speeker' is not known here: there are and",
+        ),
+        ("{", "--filter: "),
+        ("[]", "--filter: must be an object"),
+    ],
+)
+def test_a_filter_that_is_wrong_is_refused_with_the_place(
+    command: Command, client: FakeClient, asked: str, why: str
+):
+    result = command("search", "tests", "--user=alice", "--filter", asked)
+    assert result.exit_code == 2
+    assert why in result.stderr
 
 
 def test_json_is_the_answer(command: Command, client: FakeClient):

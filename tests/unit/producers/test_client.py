@@ -16,6 +16,7 @@ from pipeline.kafka.asking import Envelope
 from pipeline.kafka.connection import KafkaConnection
 from producers import client as module
 from producers.client import MemoryClient
+from schemas.filters import Where
 from schemas.search import (
     Asked,
     KnownMemory,
@@ -23,6 +24,7 @@ from schemas.search import (
     NewestAnswered,
     NewestAsked,
     ReplyTo,
+    SearchFilter,
 )
 from schemas.topics import EVENTS
 from tests.builders import captured
@@ -115,7 +117,16 @@ async def test_a_receipt_outlives_its_client_as_a_token_only(kafka: Kafka) -> No
     ("asked", "why"),
     [
         ({"text": " "}, "say what to look for"),
-        ({"filter": {"metadata": {"price": 3.5}}}, r"filter\.metadata\.price: must be text"),
+        ({"filter": {"metadata": {"price": {}}}}, r"filter\.metadata\.price: is empty"),
+        ({"filter": {"topic": "food"}}, "filter: 'topic' is not known here: there are and, or"),
+        (
+            {"filter": {"or": [{"speaker": {"like": "A"}}]}},
+            r"filter\.or\.0\.speaker: 'like' is not",
+        ),
+        (
+            {"filter": {"occurred_from": "May", "or": [{"domain": "other"}]}},
+            "occurred_from: is no time",
+        ),
         ({"filter": "food"}, "filter: must be"),
     ],
 )
@@ -225,3 +236,25 @@ async def test_revising_what_is_not_there_waits_only_for_what_may_come(
         with pytest.raises(Refused, match=r"no memory m1 .* and none is on its way"):
             await client.revise("m1", "new", user_id="alice", timeout_s=60)
     assert desk.asked >= asked
+
+
+ANA_OR = Where.model_validate({"or": [{"speaker": "Ana"}]})
+PRICE = Where.model_validate({"metadata": {"price": {"eq": 3.5}}})
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"speaker": "Ana", "topics": ["a"]}, SearchFilter(speaker="Ana", topics=("a",))),
+        ({"or": [{"speaker": "Ana"}]}, SearchFilter(where=ANA_OR)),
+        (ANA_OR, SearchFilter(where=ANA_OR)),
+        (
+            {"or": [{"speaker": "Ana"}], "occurred_from": NOON},
+            SearchFilter(where=ANA_OR, occurred_from=NOON),
+        ),
+        ({"metadata": {"price": 3.5}}, SearchFilter(where=PRICE)),
+        (None, SearchFilter()),
+    ],
+)
+def test_a_filter_nests_where_it_must(given: Any, asked: SearchFilter) -> None:
+    assert module._narrowed(given) == asked  # pyright: ignore[reportPrivateUsage]

@@ -1,35 +1,38 @@
 """No condition reaches beyond one user, and none means anything but what it says."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from pipeline.errors import Refused
-from pipeline.stores.memory import holds
-from pipeline.stores.points import (
-    INDEXED,
-    MEMORY,
-    AnyOf,
-    AtMost,
-    Below,
+from pipeline.stores.conditions import (
     Condition,
     Every,
     HasId,
-    IndexShape,
     Is,
+    Not,
+    OneHas,
     Some,
-    Within,
+    holds,
+    metadata_terms,
+)
+from pipeline.stores.points import (
+    INDEXED,
+    MEMORY,
+    IndexShape,
     counted,
     erased_by,
     memory_point,
-    metadata_terms,
     replaceable,
     rounded,
     searched,
 )
+from schemas.filters import Where
 from schemas.search import SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, user_forgotten
 
@@ -76,10 +79,22 @@ def test_whatever_a_filter_names_has_an_index() -> None:
     )
     asked: list[Condition] = [
         searched("alice", everything),
+        *(searched("alice", SearchFilter(where=where)) for where in _each_field_of_a_filter()),
         erased_by(user_forgotten()),
         replaceable([memory_point(enriched(), SHAPE)]),
     ]
     assert {field for condition in asked for field in _fields(condition)} == INDEXED.keys()
+
+
+def _each_field_of_a_filter() -> Iterator[Where]:
+    for name in Where.model_fields.keys() - {"and_", "or_", "not_", "metadata"}:
+        with suppress(ValidationError):
+            yield Where.model_validate({name: "coding"})
+        with suppress(ValidationError):
+            yield Where.model_validate({name: {"gt": 0.5}})
+        with suppress(ValidationError):
+            yield Where.model_validate({name: {"gt": "2026-05-01"}})
+    yield Where.model_validate({"metadata": {"k": {"gt": 1}}})
 
 
 def _fields(condition: Condition) -> Iterator[str]:
@@ -87,9 +102,14 @@ def _fields(condition: Condition) -> Iterator[str]:
         case Every(conditions) | Some(conditions):
             for each in conditions:
                 yield from _fields(each)
+        case Not(opposite):
+            yield from _fields(opposite)
+        case OneHas(field, conditions):
+            for each in conditions:
+                yield from (f"{field}[].{inner}" for inner in _fields(each))
         case HasId():
             return
-        case Is() | AnyOf() | AtMost() | Below() | Within():
+        case _:
             yield condition.field
 
 
@@ -104,7 +124,7 @@ def test_metadata_is_found_by_exactly_what_it_says(
     there = memory_point(enriched(metadata=metadata), SHAPE)
     asked = searched("alice", SearchFilter(metadata={key: value}))
     said = key in metadata and metadata[key] == value and type(metadata[key]) is type(value)
-    assert holds(asked, there) == said
+    assert holds(asked, there.id, there.payload) == said
 
 
 def test_a_list_is_found_by_each_of_its_values_once() -> None:

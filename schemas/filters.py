@@ -1,0 +1,279 @@
+"""Conditions that nest: what a memory must be like to be found, in JSON that a person can write.
+
+    {"speaker": "Ana", "or": [{"topics": ["food", "travel"]}, {"metadata": {"stars": {"gte": 4}}}]}
+
+What stands side by side must all hold. A value alone is to be equal, a list is any of its values, and an
+object names tests. A test of something that a memory does not have fails, except `ne`, `not_in` and
+`{"exists": false}`; `not` is the opposite of what it holds, so it does find memories that lack the field.
+A field with several values (topics, a list in the metadata) passes a test that one of them passes.
+
+null, an empty list and an empty object are refused: each of them is everything to one reader and nothing
+to another.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from schemas.events import Domain, Utc
+from schemas.text import Id, Storable, metadata_within_limits
+
+MAX_DEPTH: Final = 8
+"""Objects within objects: more than a person can read."""
+MAX_CONDITIONS: Final = 64
+"""Of one filter, `and`, `or` and `not` counted too."""
+MAX_VALUES: Final = 128
+"""Of one list."""
+_MAX_KEYS: Final = 16
+_GREATEST: Final = sys.float_info.max
+_MOST_NAME_CHARS: Final = 40
+
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def moment_in(text: str) -> datetime | None:
+    """The moment that a text is, in UTC: ISO 8601 from its date on, UTC unless it has an offset.
+
+    None where it is none. A date alone is its midnight.
+    """
+    if not _DATE.match(text):
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+class _Closed(BaseModel):
+    """Says something, and nothing that is not known here."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_what_is_known(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        fields = cls.model_fields
+        known = [field.serialization_alias or name for name, field in fields.items()]
+        said: Mapping[Any, Any] = given
+        for name, value in said.items():
+            if name not in known and name not in fields:
+                raise ValueError(f"{_short(name)} is not known here: there are {', '.join(known)}")
+            if value is None:
+                raise ValueError(
+                    f'{_short(name)} is null: leave it out, or write {{"exists": false}} for what '
+                    "a memory must not have"
+                )
+            if value in ([], (), {}):
+                raise ValueError(f"{_short(name)} is empty: give at least one, or leave it out")
+        if not said:
+            raise ValueError(f"is empty: give at least one of {', '.join(known)}")
+        return said
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_said(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        aliases = {n: f.serialization_alias or n for n, f in type(self).model_fields.items()}
+        told: dict[str, Any] = whole(self)
+        return {aliases.get(name, name): value for name, value in told.items() if value is not None}
+
+
+def _short(name: Any) -> str:
+    text = str(name)
+    return repr(text if len(text) <= _MOST_NAME_CHARS else f"{text[:_MOST_NAME_CHARS]}…")
+
+
+def _tests(given: Any) -> Any:
+    """A value alone is to be equal, a list is any of its values."""
+    if isinstance(given, Mapping | BaseModel):
+        return given  # pyright: ignore[reportUnknownVariableType]
+    return {"in": given} if isinstance(given, list | tuple) else {"eq": given}
+
+
+def _bound(given: Any) -> float | datetime:
+    match given:
+        case int() | float() if not isinstance(given, bool) and abs(given) <= _GREATEST:
+            return float(given)
+        case str() if moment := moment_in(given):
+            return moment
+        case datetime() if given.tzinfo:
+            return given.astimezone(UTC)
+        case _:
+            raise ValueError("must be a number or a time, as 4.5 or 2025-01-31T08:20:15+00:00")
+
+
+def _kept(given: str | float) -> str | float:
+    metadata_within_limits({"": given})
+    return given
+
+
+def _moment(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    moment = moment_in(given)
+    if moment is None:
+        raise ValueError("is no time: write it as 2025-01-31, or 2025-01-31T08:20:15+00:00")
+    return moment
+
+
+_Number = FiniteFloat
+_Moment = Annotated[Utc, BeforeValidator(_moment, json_schema_input_type=str)]
+_Bound = Annotated[
+    float | datetime, BeforeValidator(_bound, json_schema_input_type=FiniteFloat | str)
+]
+_Scalar = Annotated[str | int | float | bool, AfterValidator(_kept)]
+_Several = Field(max_length=MAX_VALUES)
+
+
+class Words(_Closed):
+    """Tests of a name: the domain, a topic, who said it, where it comes from."""
+
+    eq: Id | None = None
+    ne: Id | None = None
+    in_: Annotated[tuple[Id, ...], _Several] | None = Field(
+        default=None, validation_alias="in", serialization_alias="in"
+    )
+    not_in: Annotated[tuple[Id, ...], _Several] | None = None
+    exists: bool | None = None
+
+
+class Numbers(_Closed):
+    """Tests of a number."""
+
+    eq: _Number | None = None
+    ne: _Number | None = None
+    gt: _Number | None = None
+    gte: _Number | None = None
+    lt: _Number | None = None
+    lte: _Number | None = None
+
+
+class Moments(_Closed):
+    """Tests of a time: ISO 8601, a date alone is its midnight, UTC unless it has an offset."""
+
+    gt: _Moment | None = None
+    gte: _Moment | None = None
+    lt: _Moment | None = None
+    lte: _Moment | None = None
+
+
+class Values(_Closed):
+    """Tests of what the metadata holds under one key."""
+
+    eq: _Scalar | None = None
+    """As JSON has it: 1 and 1.0 are equal, 1, "1" and true are not."""
+    ne: _Scalar | None = None
+    in_: Annotated[tuple[_Scalar, ...], _Several] | None = Field(
+        default=None, validation_alias="in", serialization_alias="in"
+    )
+    not_in: Annotated[tuple[_Scalar, ...], _Several] | None = None
+    gt: _Bound | None = None
+    """A number, compared as a double, or a time, compared with texts that are ISO 8601 dates or times."""
+    gte: _Bound | None = None
+    lt: _Bound | None = None
+    lte: _Bound | None = None
+    exists: bool | None = None
+    """Whether there is a value that is neither null nor an empty list."""
+
+    @model_validator(mode="after")
+    def _bounds_of_a_kind(self) -> Self:
+        bounds = [bound for bound in (self.gt, self.gte, self.lt, self.lte) if bound is not None]
+        if len({isinstance(bound, datetime) for bound in bounds}) > 1:
+            raise ValueError("compares with a number and with a time: a value is one of them")
+        return self
+
+
+def _one_of(*names: str) -> AfterValidator:
+    """Refuses what no memory can have: it would find nothing and not say why."""
+
+    def known(tests: Words) -> Words:
+        told = {tests.eq, tests.ne, *(tests.in_ or ()), *(tests.not_in or ())} - {None, *names}
+        if told:
+            raise ValueError(f"must be {', '.join(names[:-1])} or {names[-1]}")
+        return tests
+
+    return AfterValidator(known)
+
+
+_Words = Annotated[Words, BeforeValidator(_tests, json_schema_input_type=Id | list[Id] | Words)]
+_Numbers = Annotated[Numbers, BeforeValidator(_tests, json_schema_input_type=FiniteFloat | Numbers)]
+_Values = Annotated[
+    Values, BeforeValidator(_tests, json_schema_input_type=_Scalar | list[_Scalar] | Values)
+]
+
+
+class Where(_Closed):
+    """Conditions of one memory; all that is given must hold.
+
+    At most 64 conditions, eight objects deep. A field that is added here needs a payload index, too.
+    """
+
+    and_: Annotated[tuple["Where", ...], Field(max_length=MAX_CONDITIONS)] | None = Field(
+        default=None, validation_alias="and", serialization_alias="and"
+    )
+    """All of these hold."""
+    or_: Annotated[tuple["Where", ...], Field(max_length=MAX_CONDITIONS)] | None = Field(
+        default=None, validation_alias="or", serialization_alias="or"
+    )
+    """At least one of these holds."""
+    not_: "Where | None" = Field(default=None, validation_alias="not", serialization_alias="not")
+    """This does not hold."""
+    domain: Annotated[_Words, _one_of(*get_args(Domain))] | None = None
+    topics: _Words | None = None
+    speaker: _Words | None = None
+    agent_id: _Words | None = None
+    app_id: _Words | None = None
+    run_id: _Words | None = None
+    importance: _Numbers | None = None
+    """0 to 1, by the classifier."""
+    occurred_at: Moments | None = None
+    """When what it tells happened."""
+    changed_at: Moments | None = None
+    """When its newest state was published, by the publisher's clock."""
+    metadata: Annotated[dict[Storable, _Values], Field(max_length=_MAX_KEYS)] | None = None
+    """Tests of the values under these keys, at the top of the metadata."""
+
+    @model_validator(mode="after")
+    def _within_limits(self) -> Self:
+        if _depth(self) > MAX_DEPTH:
+            raise ValueError(f"is nested deeper than {MAX_DEPTH} objects")
+        if _conditions(self) > MAX_CONDITIONS:
+            raise ValueError(f"has more than {MAX_CONDITIONS} conditions")
+        return self
+
+
+def _below(where: Where) -> Iterator[Where]:
+    yield from where.and_ or ()
+    yield from where.or_ or ()
+    if where.not_ is not None:
+        yield where.not_
+
+
+def _depth(where: Where) -> int:
+    return 1 + max(map(_depth, _below(where)), default=0)
+
+
+def _conditions(where: Where) -> int:
+    fields = [getattr(where, name) for name in where.model_fields_set]
+    tests = [*fields, *(where.metadata or {}).values()]
+    told = sum(
+        len(t.model_fields_set) for t in tests if isinstance(t, Words | Numbers | Moments | Values)
+    )
+    return told + sum(1 + _conditions(each) for each in _below(where))
