@@ -16,6 +16,8 @@ MAX_ID_CHARS = 256
 MAX_METADATA_BYTES = 16_384
 MAX_METADATA_DEPTH = 6
 _I64 = 2**63
+_WRITTEN_OUT = 1e16
+"""From here on JSON writers use an exponent, and Postgres writes the digits without a fraction."""
 
 
 def storable(text: str) -> str:
@@ -42,11 +44,29 @@ def _named(identifier: str) -> str:
 
 
 def metadata_within_limits(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Returns `metadata` unchanged; raises ValueError where it is too large, too deep or not storable."""
+    """Returns `metadata` with its numbers as every store keeps them.
+
+    Raises ValueError where it is too large, too deep or not storable.
+    """
     _check(metadata, depth=1)
     if len(to_json(metadata)) > MAX_METADATA_BYTES:
         raise ValueError(f"is larger than {MAX_METADATA_BYTES} bytes: keep large content elsewhere")
-    return metadata
+    return {key: _kept(value) for key, value in metadata.items()}
+
+
+def _kept(value: JsonValue) -> JsonValue:
+    """A number as Postgres gives it back: it writes 1e16 as an integer, and knows no negative zero."""
+    match value:
+        case dict():
+            return {key: _kept(item) for key, item in value.items()}
+        case list():
+            return [_kept(item) for item in value]
+        case float() if not value:
+            return 0.0
+        case float() if abs(value) >= _WRITTEN_OUT and -_I64 <= value < _I64:
+            return int(value)
+        case _:
+            return value
 
 
 def _check(value: JsonValue, depth: int) -> None:

@@ -163,9 +163,11 @@ def forget(
         async with connected(data) as client:
             began = time.perf_counter()
             receipt = await client.forget(memory_id, user_id=user)
+            told = _FORGOTTEN
             if receipt.found is False:
+                told = {**_FORGOTTEN, "stored": "Its id stays forgotten"}
                 tell(f"{user} has no memory {memory_id}. If it is on its way, it stays forgotten.")
-            await _settle(receipt, _FORGOTTEN, began, wait=wait, timeout_s=timeout, json=json)
+            await _settle(receipt, told, began, wait=wait, timeout_s=timeout, json=json)
 
     running(leave())
 

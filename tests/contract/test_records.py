@@ -152,6 +152,19 @@ async def test_numbers_are_kept_exactly(records: MemoryRecords) -> None:
     assert kept.metadata == NUMBERS
 
 
+@pytest.mark.parametrize(
+    "number", [1e15, 1e16, -1.5e16, 2.0**62, -(2.0**63), 2.0**63, 1e300, -0.0, 0.0, 1.0, 1e-7]
+)
+async def test_a_number_comes_back_with_the_same_content_hash(
+    records: MemoryRecords, number: float
+) -> None:
+    memory = enriched(memory_id="m", metadata={"n": number, "deep": [{"n": number}]})
+    await records.write([memory])
+    (published,) = await records.publishable([memory_key("alice", "m")])
+    assert isinstance(published, MemoryCaptured)
+    assert content_hash(published) == content_hash(memory)
+
+
 async def test_what_is_not_there_is_none(records: MemoryRecords) -> None:
     assert await records.get("alice", "m") is None
     assert await records.history("alice", "m") == []
