@@ -4,7 +4,7 @@ Whoever publishes faster than the stages store is held back here, so that memory
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -15,6 +15,9 @@ from pipeline.errors import Unavailable, Unusable
 if TYPE_CHECKING:
     from producers.client import MemoryClient
     from producers.receipts import AnyReceipt, Receipt
+
+Tally = Counter[str]
+"""How many memories came to each outcome, or were `set_aside`."""
 
 MOST = 5_000
 _AT_ONCE = 500
@@ -32,18 +35,19 @@ class Confirming:
         client: "MemoryClient",
         *,
         patience_s: float,
-        on_progress: Callable[[int, int], None],
+        on_progress: Callable[[int], None],
         on_set_aside: Callable[["AnyReceipt", Unusable], None],
         most: int = MOST,
     ) -> None:
-        self.stored = 0
-        self.set_aside = 0
+        self.settled: Tally = Counter()
+        """What became of all up to the first that is still waited for."""
+        self._done = 0
         self._client = client
         self._patience_s = patience_s
         self._on_progress = on_progress
         self._on_set_aside = on_set_aside
         self._most = most
-        self._waiting: deque[asyncio.Task[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Task[Tally], Callable[[], None]]] = deque()
         self._unconfirmed = 0
         self._news_at = asyncio.get_running_loop().time()
         self._wondered = False
@@ -54,17 +58,26 @@ class Confirming:
     async def __aexit__(
         self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
     ) -> None:
-        for task in self._waiting:
+        # What has just been done still counts, however this ends.
+        await asyncio.sleep(0)
+        while self._waiting and _is_done(self._waiting[0][0]):
+            self._settle_oldest()
+        tasks = [task for task, _ in self._waiting]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._waiting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def add(self, receipts: "Sequence[Receipt]") -> None:
-        """Follows these, too; returns when few enough are unconfirmed."""
-        for start in range(0, len(receipts), _AT_ONCE):
-            some = receipts[start : start + _AT_ONCE]
+    async def add(self, receipts: "Sequence[Receipt]", on_settled: Callable[[], None]) -> None:
+        """Follows these, too; returns when few enough are unconfirmed.
+
+        Calls `on_settled` once these and all before them are done with.
+        """
+        batches = [receipts[i : i + _AT_ONCE] for i in range(0, len(receipts), _AT_ONCE)] or [()]
+        for some in batches:
             self._unconfirmed += len(some)
-            self._waiting.append(asyncio.create_task(self._follow(some)))
-        while self._unconfirmed > self._most and self._waiting:
+            told = on_settled if some is batches[-1] else _nobody
+            self._waiting.append((asyncio.create_task(self._follow(some)), told))
+        while self._waiting and (self._unconfirmed > self._most or self._waiting[0][0].done()):
             await self._oldest()
 
     async def rest(self) -> None:
@@ -73,7 +86,7 @@ class Confirming:
             await self._oldest()
 
     async def _oldest(self) -> None:
-        task = self._waiting[0]
+        task, _ = self._waiting[0]
         loop = asyncio.get_running_loop()
         while not task.done():
             await asyncio.wait({task}, timeout=1.0)
@@ -90,9 +103,16 @@ class Confirming:
                     "memories are on their way and are not lost. `hybrid-memory status` shows which "
                     "stage is behind."
                 )
-        self._waiting.popleft().result()
+        self._settle_oldest()
 
-    async def _follow(self, receipts: "Sequence[Receipt]") -> None:
+    def _settle_oldest(self) -> None:
+        task, on_settled = self._waiting.popleft()
+        self.settled += task.result()
+        on_settled()
+
+    async def _follow(self, receipts: "Sequence[Receipt]") -> Tally:
+        if not receipts:
+            return Counter()
         done = 0
 
         def progressed(now_done: int) -> None:
@@ -101,14 +121,20 @@ class Confirming:
             if new:
                 self._news_at, self._wondered = asyncio.get_running_loop().time(), False
                 self._unconfirmed -= new
-                self.stored += new
-                self._on_progress(self.stored, self.set_aside)
+                self._done += new
+                self._on_progress(self._done)
 
-        def put_aside(receipt: "AnyReceipt", error: Unusable) -> None:
-            self.set_aside += 1
-            self.stored -= 1  # it counts as done with, too
-            self._on_set_aside(receipt, error)
-
-        await self._client.stored(
-            receipts, timeout_s=_FOR_EVER_S, on_progress=progressed, on_set_aside=put_aside
+        outcomes = await self._client.stored(
+            receipts,
+            timeout_s=_FOR_EVER_S,
+            on_progress=progressed,
+            on_set_aside=self._on_set_aside,
         )
+        return Counter(outcome or "set_aside" for outcome in outcomes)
+
+
+def _is_done(task: asyncio.Task[Tally]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+def _nobody() -> None: ...

@@ -1,13 +1,16 @@
 """Import a file of memories: a row each, as JSON Lines.
 
 Read in batches and in constant memory; what is wrong with a row is told, and costs the others nothing.
-A place is kept after each accepted batch, so that an import that was ended goes on where it stopped.
+The place up to which all is stored is kept, so that an import that was ended goes on there and knows of all
+in the end.
 """
 
 import asyncio
 import sys
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from json import dumps as to_json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,10 +26,10 @@ from pipeline.cli.rejects import Rejects
 from pipeline.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
-    from pipeline.cli.lines import Line, Lines
-    from pipeline.cli.loading import Count
+    from pipeline.cli.confirming import Tally
+    from pipeline.cli.lines import Lines
+    from pipeline.cli.loading import Batch, Count, Watching
     from pipeline.cli.places import Place
-    from pipeline.cli.rows import Conversations
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +99,8 @@ def import_file(
     one that was forgotten stays forgotten: importing a file again changes nothing, unless you say
     --overwrite. In the rows of one run, each memory is understood with the two before it.
 
-    Ctrl-C loses nothing: the same command goes on where it stopped.
+    Ctrl-C loses nothing: the same command goes on where it stopped, and at its end all rows are
+    searchable, or told.
 
     From a Mem0 without its cloud (`mem0.Memory` over a local Qdrant) the memories come with --from
     mem0-oss and the folder, their ids kept; no other process may have it open.
@@ -112,22 +116,12 @@ def import_file(
     quiet()
     patience_s = timeout if wait else None
     with _as_lines(file, source, collection) as lines:
-        place, count = running(
-            _import(
-                here,
-                lines,
-                user,
-                rejects,
-                batch,
-                restart=restart,
-                overwrite=overwrite,
-                patience_s=patience_s,
-            )
-        )
+        rows = Rows(lines, user, overwrite, batch, patience_s)
+        place, count = running(_import(here, rows, rejects, restart=restart))
     _report(place, count, wait=wait, json=json)
-    unusable = count.rejected + count.set_aside
+    unusable = count.rejected + count.settled["set_aside"]
     if place is not None:
-        unusable += place.rejected + place.set_aside
+        unusable += place.rejected + place.settled.get("set_aside", 0)
     if unusable:
         raise typer.Exit(1)
 
@@ -150,92 +144,114 @@ def _as_lines(file: str, source: str, collection: str | None) -> Generator[str]:
         yield str(written)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What is read, and how."""
+
+    file: str
+    user: str | None
+    overwrite: bool
+    batch_size: int
+    patience_s: float | None
+    """None where nothing is waited for."""
+
+
+class Reached:
+    """Keeps the place of an import as it goes on; a pipe has none."""
+
+    def __init__(self, begun: "Place | None", *, waits: bool) -> None:
+        self._begun, self._place, self._waits = begun, begun, waits
+
+    def accepted(self, batch: "Batch") -> None:
+        """Kafka has the batch."""
+        if self._place is not None:
+            read = max(self._place.read, batch.last.number)
+            self._keep(self._place.model_copy(update={"read": read}))
+
+    def settled(self, batch: "Batch", tally: "Tally") -> None:
+        """All up to the end of the batch is done with, or nobody waits for it."""
+        if self._begun is None or self._place is None:
+            return
+        before = Counter(self._begun.settled)
+        self._keep(
+            self._place.model_copy(
+                update={
+                    "line": batch.last.number,
+                    "offset": batch.last.after,
+                    "accepted": self._begun.accepted + batch.accepted,
+                    "rejected": self._begun.rejected + batch.rejected,
+                    "settled": dict(before + tally) if self._waits else {},
+                    "conversations": batch.conversations,
+                }
+            )
+        )
+
+    def complete(self) -> None:
+        """Nothing is left to go on with."""
+        if self._place is not None:
+            places.drop(self._place.source)
+
+    def _keep(self, place: "Place") -> None:
+        self._place = place
+        places.keep(place)
+
+
 async def _import(
-    here: Located,
-    file: str,
-    user: str | None,
-    rejects: Path | None,
-    batch: int,
-    *,
-    restart: bool,
-    overwrite: bool,
-    patience_s: float | None,
+    here: Located, rows: "Rows", rejects: Path | None, *, restart: bool
 ) -> "tuple[Place | None, Count]":
-    from pipeline.cli.lines import count_lines, lines_of
-    from pipeline.cli.loading import Count, Watching, load
-    from pipeline.cli.meter import Meter
-    from pipeline.cli.rows import Conversations
+    """What an earlier run has left, and what became of the rest."""
+    from pipeline.cli.loading import Count, Watching
 
-    place = await _begun(file, here, user, restart=restart)
-    count = Count()
-    conversations = Conversations.from_kept(place.conversations) if place else Conversations()
-    rejected = Rejects(rejects, append=place is not None and place.line > 0)
-    reached = place
-
-    def accepted(last: "Line") -> None:
-        nonlocal reached
-        if place is not None:
-            reached = _reached(place, last, count, conversations)
-            places.keep(reached)
-
-    line, offset = (place.line, place.offset) if place else (0, 0)
-    total = count_lines(Path(file)) if place else None
+    place = await _begun(rows, here, restart=restart)
+    count, reached = Count(), Reached(place, waits=rows.patience_s is not None)
+    rejected = Rejects(rejects, told_before=place.read if place else 0)
     watching = Watching(
-        on_accepted=accepted,
+        on_accepted=reached.accepted,
+        on_settled=reached.settled,
         on_rejected=rejected.add,
         on_set_aside=lambda receipt, why: tell(f"{receipt.event.memory_id}: {why}", style="yellow"),
     )
     try:
-        async with client_of(here.kafka, here.prefix) as client:
-            with (
-                _opened(file, offset) as fd,
-                Meter(total, done=line, stored=patience_s is not None) as meter,
-            ):
-                await load(
-                    client,
-                    _looked_at(lines_of(fd, number=line, offset=offset), file),
-                    user=user,
-                    overwrite=overwrite,
-                    batch=batch,
-                    conversations=conversations,
-                    count=count,
-                    meter=meter,
-                    watching=watching,
-                    patience_s=patience_s,
-                )
+        await _publish(here, rows, place, count, watching)
     except (asyncio.CancelledError, Unavailable) as error:
-        if reached is not None and place is not None:
-            # What was stored since the last batch was accepted.
-            places.keep(_with_stored(reached, place, count))
         stopped = f"Stopped: {count.accepted:,} accepted, none of them lost.{_resumption(place)}"
         if isinstance(error, Unavailable):
             raise Unavailable(f"{stopped}\n{error}") from error
         tell(stopped)
         raise
     rejected.tell_rest()
-    if place is not None:
-        places.drop(place.source)
+    reached.complete()
     return place, count
 
 
-def _reached(
-    begun: "Place", last: "Line", count: "Count", conversations: "Conversations"
-) -> "Place":
-    place = begun.model_copy(
-        update={
-            "line": last.number,
-            "offset": last.after,
-            "accepted": begun.accepted + count.accepted,
-            "rejected": begun.rejected + count.rejected,
-            "conversations": conversations.as_kept(),
-        }
-    )
-    return _with_stored(place, begun, count)
+async def _publish(
+    here: Located, rows: "Rows", place: "Place | None", count: "Count", watching: "Watching"
+) -> None:
+    from pipeline.cli.lines import count_lines, lines_of
+    from pipeline.cli.loading import load
+    from pipeline.cli.meter import Meter
+    from pipeline.cli.rows import Conversations
 
-
-def _with_stored(place: "Place", begun: "Place", count: "Count") -> "Place":
-    stored, set_aside = begun.stored + count.stored, begun.set_aside + count.set_aside
-    return place.model_copy(update={"stored": stored, "set_aside": set_aside})
+    conversations = Conversations.from_kept(place.conversations) if place else Conversations()
+    line, offset = (place.line, place.offset) if place else (0, 0)
+    total = count_lines(Path(rows.file)) if place else None
+    async with client_of(here.kafka, here.prefix) as client:
+        with (
+            _opened(rows.file, offset) as fd,
+            Meter(total, done=line, stored=rows.patience_s is not None) as meter,
+        ):
+            await load(
+                client,
+                _looked_at(lines_of(fd, number=line, offset=offset), rows.file),
+                user=rows.user,
+                overwrite=rows.overwrite,
+                batch_size=rows.batch_size,
+                conversations=conversations,
+                count=count,
+                meter=meter,
+                watching=watching,
+                patience_s=rows.patience_s,
+            )
 
 
 def _resumption(place: "Place | None") -> str:
@@ -254,26 +270,33 @@ def _looked_at(lines: "Lines", file: str) -> "Lines":
         yield line
 
 
-async def _begun(file: str, here: Located, user: str | None, *, restart: bool) -> "Place | None":
+async def _begun(rows: Rows, here: Located, *, restart: bool) -> "Place | None":
     """Where to begin; None for a pipe, of which no place can be kept."""
     from pipeline.cli.forms import check_form
     from pipeline.kafka.cluster import cluster_id
 
+    file = rows.file
     if file == "-":
         return None
     target = f"{await cluster_id(here.kafka)} {here.prefix}"
     with _readable(file):
-        source = places.source_of(Path(file), target=target, user=user)
+        source = places.source_of(Path(file), target=target, user=rows.user)
         check_form(_head(Path(file)), file)
     if restart:
         places.drop(source)
     place = places.kept(source)
     if place is None:
         return places.Place(source=source)
-    tell(
-        f"Goes on after line {place.line:,}, where an earlier import stopped; --restart begins anew.",
-        style="bold",
-    )
+    if rows.patience_s is not None and not place.is_settled:
+        tell(
+            f"An earlier import stopped after line {place.line:,} and waited for nothing: all rows are "
+            "published again, which changes none, and waited for.",
+            style="bold",
+        )
+        return places.Place(source=source, read=place.read)
+    known = "up to which all is stored" if place.is_settled else "where an earlier import stopped"
+    if place.line:
+        tell(f"Goes on after line {place.line:,}, {known}; --restart begins anew.", style="bold")
     return place
 
 
@@ -308,42 +331,54 @@ def _readable(file: str) -> Generator[None]:
 def _report(place: "Place | None", count: "Count", *, wait: bool, json: bool) -> None:
     rate = count.accepted / count.took_s if count.took_s else 0.0
     if json:
+        before = place.settled if place else {}
         show_json(
             {
                 "accepted": count.accepted,
                 "accepted_before": place.accepted if place else 0,
                 "rejected": count.rejected,
                 "rejected_before": place.rejected if place else 0,
-                "stored": count.stored if wait else None,
-                "stored_before": place.stored if place else 0,
-                "set_aside": count.set_aside if wait else None,
-                "set_aside_before": place.set_aside if place else 0,
+                **_as_json(count.settled if wait else None, ""),
+                **_as_json(before, "_before"),
                 "took_s": round(count.took_s, 3),
                 "accepted_per_s": round(rate, 1),
             }
         )
         return
     read = count.accepted + count.rejected
-    stored = f"{count.stored:,} stored" if wait else "the stores follow"
-    aside = f", {count.set_aside:,} in the dead letters" if count.set_aside else ""
+    settled = in_words(count.settled) if wait else "the stores follow"
     show(
-        f"Read {read:,} rows: {count.accepted:,} accepted, {count.rejected:,} rejected, {stored}"
-        f"{aside}; took {duration(count.took_s)}, {rate:,.0f}/s."
+        f"Read {read:,} rows: {count.accepted:,} accepted, {count.rejected:,} rejected; {settled}; "
+        f"took {duration(count.took_s)}, {rate:,.0f}/s."
     )
     if place is not None and place.line:
-        show(_before(place))
+        known = f": {in_words(place.settled)}" if place.settled else ""
+        show(f"Before, {place.accepted:,} were accepted and {place.rejected:,} rejected{known}.")
 
 
-def _before(place: "Place") -> str:
-    """What is known of the rows of the run that was ended, and what is not."""
-    told = (
-        f"Before, {place.accepted:,} were accepted and {place.rejected:,} rejected; {place.stored:,} "
-        f"were seen stored, {place.set_aside:,} in the dead letters."
-    )
-    left = place.accepted - place.stored - place.set_aside
-    if not left:
-        return told
-    return (
-        f"{told} Of the other {left:,} nobody looked: `hybrid-memory status` shows whether a stage "
-        "still works on them, `hybrid-memory dead list` which could not be used."
-    )
+_NAMES = {
+    "stored": "stored",
+    "superseded": "already_there",
+    "forgotten": "forgotten",
+    "set_aside": "set_aside",
+}
+
+
+def _as_json(settled: Mapping[str, int] | None, suffix: str) -> dict[str, int | None]:
+    """None where nothing was waited for."""
+    return {
+        f"{name}{suffix}": None if settled is None else settled.get(outcome, 0)
+        for outcome, name in _NAMES.items()
+    }
+
+
+def in_words(settled: Mapping[str, int]) -> str:
+    """What became of the rows that were accepted."""
+    told = {
+        "stored": "{:,} stored",
+        "superseded": "already there: {:,}",
+        "forgotten": "forgotten before, and left so: {:,}",
+        "set_aside": "{:,} in the dead letters",
+    }
+    counted = [how.format(settled[name]) for name, how in told.items() if settled.get(name)]
+    return ", ".join(counted) or "0 stored"

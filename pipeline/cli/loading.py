@@ -5,12 +5,14 @@ and left out.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.confirming import Confirming
+from pipeline.cli.confirming import Confirming, Tally
 from pipeline.cli.lines import MAX_LINE_BYTES, Line, Lines, batch_of
 from pipeline.cli.meter import Meter
 from pipeline.cli.patience import saying
@@ -31,18 +33,29 @@ class Count:
 
     accepted: int = 0
     rejected: int = 0
-    stored: int = 0
-    set_aside: int = 0
+    settled: Tally = field(default_factory=Counter)
+    """Of those accepted, in their order: what became of them, as far as all before them are done with."""
     began: float = field(default_factory=monotonic)
     took_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How far the file was, after the last line of a batch that was accepted."""
+
+    last: Line
+    accepted: int
+    rejected: int
+    conversations: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watching:
     """Who is told of what."""
 
-    on_accepted: Callable[[Line], None]
-    """The last line of a batch that was accepted."""
+    on_accepted: Callable[[Batch], None]
+    on_settled: Callable[[Batch, Tally], None]
+    """All up to here is stored, or was not waited for."""
     on_rejected: Callable[[Line, str], None]
     on_set_aside: Callable[["AnyReceipt", Unusable], None]
 
@@ -53,7 +66,7 @@ async def load(
     *,
     user: str | None,
     overwrite: bool,
-    batch: int,
+    batch_size: int,
     conversations: Conversations,
     count: Count,
     meter: Meter,
@@ -65,28 +78,29 @@ async def load(
     Raises Unavailable, with all that `count` counts accepted and nothing lost.
     """
 
-    def stored(memories: int, set_aside: int) -> None:
-        count.stored, count.set_aside = memories, set_aside
-        meter.stored(memories)
-
     confirming = Confirming(
         client,
         patience_s=patience_s or 0.0,
-        on_progress=stored,
+        on_progress=meter.stored,
         on_set_aside=watching.on_set_aside,
     )
+    count.settled = confirming.settled
     async with confirming:
-        while (some := await asyncio.to_thread(batch_of, lines, batch)) is not None:
+        while (some := await asyncio.to_thread(batch_of, lines, batch_size)) is not None:
             if not some:
                 continue
             memories = _memories(some, user, conversations, count, watching, overwrite=overwrite)
             async with saying(SILENT, after_s=SILENT_AFTER_S, spins=False):
                 receipts = await client.remember_many(memories)
             count.accepted += len(receipts)
-            watching.on_accepted(some[-1])
             meter.accepted(some[-1].number)
-            if patience_s is not None:
-                await confirming.add(receipts)
+            batch = Batch(some[-1], count.accepted, count.rejected, conversations.as_kept())
+            watching.on_accepted(batch)
+            settled = partial(watching.on_settled, batch, count.settled)
+            if patience_s is None:
+                settled()
+            else:
+                await confirming.add(receipts, settled)
         await confirming.rest()
     count.took_s = monotonic() - count.began
 

@@ -163,7 +163,7 @@ def forget(
         async with connected(data) as client:
             began = time.perf_counter()
             receipt = await client.forget(memory_id, user_id=user)
-            told = _FORGOTTEN
+            told: Mapping[Outcome, str] = _FORGOTTEN
             if receipt.found is False:
                 told = {**_FORGOTTEN, "stored": "Its id stays forgotten"}
                 tell(f"{user} has no memory {memory_id}. If it is on its way, it stays forgotten.")

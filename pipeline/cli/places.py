@@ -1,6 +1,7 @@
 """Where an import stopped, so that the next one goes on there.
 
-Kept after each accepted batch, removed at a complete end. It holds for the same bytes and the same
+It lies behind the last batch of which all is stored, and all before it: what was accepted after that is
+published again, which changes nothing, and waited for. Removed at a complete end. It holds for the same bytes and the same
 stream only: a file that has changed is read from its beginning, which costs time but doubles nothing.
 """
 
@@ -32,7 +33,7 @@ class Source(BaseModel):
 
 
 class Place(BaseModel):
-    """How far a source was accepted."""
+    """How far a source was accepted, and what became of it up to there."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,11 +42,16 @@ class Place(BaseModel):
     offset: int = 0
     accepted: int = 0
     rejected: int = 0
-    stored: int = 0
-    """Of those accepted: seen in both stores. The others are on their way, or were not waited for."""
-    set_aside: int = 0
-    """Of those accepted: in the dead letters."""
+    settled: dict[str, int] = {}
+    """Of those accepted: what became of how many. Nothing where they were not waited for."""
+    read: int = 0
+    """The last line that was read: what could not be used up to there was told."""
     conversations: dict[str, Any] = {}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known of all up to here what became of it."""
+        return sum(self.settled.values()) == self.accepted
 
 
 def source_of(path: Path, *, target: str, user: str | None) -> Source:

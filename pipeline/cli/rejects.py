@@ -17,10 +17,14 @@ TOLD = 10
 
 
 class Rejects:
-    """Tells of each row once. With `append`, goes on in the file that an earlier run began."""
+    """Tells of each row once: an earlier run has told of those up to the line `told_before`.
 
-    def __init__(self, path: Path | None, *, append: bool) -> None:
-        self._told = 0
+    Where it has, this goes on in the file that it began.
+    """
+
+    def __init__(self, path: Path | None, *, told_before: int = 0) -> None:
+        append = told_before > 0
+        self._told, self._told_before = 0, told_before
         self._path = path
         self._mode = "a" if append else "x"
         if path is not None and not append and path.exists():
@@ -30,6 +34,8 @@ class Rejects:
 
     def add(self, line: "Line", reason: str) -> None:
         """One row that cannot be used."""
+        if line.number <= self._told_before:
+            return
         if self._told < TOLD:
             tell(f"line {line.number}: {on_one_line(reason, 300)}", style="yellow")
         self._told += 1

@@ -37,6 +37,10 @@ def test_every_row_is_published_in_batches_and_waited_for(
         "rejected_before": 0,
         "stored": 25,
         "stored_before": 0,
+        "already_there": 0,
+        "already_there_before": 0,
+        "forgotten": 0,
+        "forgotten_before": 0,
         "set_aside": 0,
         "set_aside_before": 0,
         "took_s": pytest.approx(0, abs=10),  # pyright: ignore[reportUnknownMemberType]
@@ -50,7 +54,7 @@ def test_without_waiting_nobody_is_waited_for(command: Command, client: FakeClie
     write(file, rows(3))
     result = command("import", str(file), "--no-wait")
     assert result.exit_code == 0
-    assert "3 accepted, 0 rejected, the stores follow" in result.stdout
+    assert "3 accepted, 0 rejected; the stores follow" in result.stdout
     assert client.waited_for == []
 
 
@@ -61,7 +65,7 @@ def test_bad_rows_are_told_kept_and_cost_the_others_nothing(
     write(file, [good[0], "{oops", good[1], "", {"text": "whose?"}, good[2]])
     result = command("import", str(file), "--rejects", "bad.jsonl")
     assert result.exit_code == 1
-    assert "Read 5 rows: 3 accepted, 2 rejected, 3 stored" in result.stdout
+    assert "Read 5 rows: 3 accepted, 2 rejected; 3 stored" in result.stdout
     assert "line 2: no JSON" in result.stderr
     assert 'line 5: no "user"' in result.stderr
     assert set(client.memories) == {("alice", f"m{n}") for n in range(3)}
@@ -93,7 +97,7 @@ def test_an_import_that_broke_goes_on_after_the_last_accepted_batch(
     assert resumed.exit_code == 0
     assert "Goes on after line 4" in resumed.stderr
     assert "Read 6 rows: 6 accepted" in resumed.stdout
-    assert "Before, 4 were accepted and 0 rejected; 4 were seen stored" in resumed.stdout
+    assert "Before, 4 were accepted and 0 rejected: 4 stored." in resumed.stdout
     published = [memory for batch in client.batches for memory in batch]
     assert [memory.memory_id for memory in published] == [f"m{n}" for n in range(10)]
     assert [said.text for said in published[4].preceding] == ["text 2", "text 3"]
@@ -154,14 +158,41 @@ def test_an_import_that_goes_on_answers_for_the_rows_before(
     assert "Before, 2 were accepted and 1 rejected" in resumed.stdout
 
 
-def test_rows_that_nobody_waited_for_are_told(command: Command, client: FakeClient, file: Path):
+def test_rows_that_nobody_waited_for_are_published_again_and_waited_for(
+    command: Command, client: FakeClient, file: Path
+):
     write(file, rows(4))
     client.goes_away_after = 1
     command("import", str(file), "--batch", "2", "--no-wait")
     client.goes_away_after = None
     resumed = command("import", str(file), "--batch", "2")
     assert resumed.exit_code == 0
-    assert "0 were seen stored, 0 in the dead letters. Of the other 2 nobody" in resumed.stdout
+    assert "waited for nothing: all rows are published again" in resumed.stderr
+    assert "Read 4 rows: 4 accepted, 0 rejected; 4 stored" in resumed.stdout
+
+
+def test_at_its_end_an_import_that_goes_on_knows_of_every_row(
+    command: Command, client: FakeClient, file: Path
+):
+    """What was accepted and not seen stored is published again, and waited for."""
+    write(file, ["{", *rows(5)])
+    client.is_late = True
+    assert command("import", str(file), "--batch", "3", "--rejects", "bad").exit_code == 75
+    client.is_late = False
+    resumed = command("import", str(file), "--batch", "3", "--rejects", "bad")
+    assert "Read 6 rows: 5 accepted, 1 rejected; 5 stored" in resumed.stdout
+    assert {receipt.event.memory_id for receipt in client.waited_for} == {f"m{n}" for n in range(5)}
+    assert (file.parent / "bad").read_text().count("no JSON") == 1
+    assert "no JSON" not in resumed.stderr
+
+
+def test_rows_that_are_there_already_are_counted(command: Command, client: FakeClient, file: Path):
+    write(file, rows(4))
+    client.outcomes = {"m0": "superseded", "m1": "superseded", "m2": "forgotten"}
+    result = command("import", str(file))
+    assert "; 1 stored, already there: 2, forgotten before, and left so: 1;" in result.stdout
+    told = json.loads(command("import", str(file), "--json").stdout)
+    assert (told["stored"], told["already_there"], told["forgotten"]) == (1, 2, 1)
 
 
 def test_what_stopped_an_import_is_told_with_how_to_go_on(
