@@ -1,26 +1,34 @@
 """memory.search.asked -> the asker's reply topic: answer what is asked about one user's memories.
 
-Thin: the index finds, the ranking weighs, the record knows. An unknown user has no memories, which is an answer.
+Thin: the index finds, the ranking weighs, a cross-encoder reads the best again where one is set up, the
+record knows. An unknown user has no memories, which is an answer.
 Safe to repeat: asking changes nothing.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
+
+import structlog
 
 from pipeline.domain.lexical import question_terms, shared_words
 from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
 from pipeline.domain.receipts import summed
+from pipeline.domain.reordering import POOL, Placed, diversified, placed, reranked
 from pipeline.domain.times import periods
 from pipeline.domain.weights import Weights
-from pipeline.errors import Refused
+from pipeline.domain.wording import worded
+from pipeline.errors import Refused, Unavailable
 from pipeline.ports import (
     Embedder,
     Embedding,
     MemoryRecords,
     MemoryVectors,
     Question,
+    Reranker,
 )
 from pipeline.stage import Desk
 from schemas.events import Outcome
@@ -40,18 +48,39 @@ from schemas.search import (
 )
 from schemas.topics import ASKED, OPERATOR_ASKED
 
+RERANK_DEPTH = 30
+"""Hits that are read again, unless said otherwise."""
+SHARE_OF_PATIENCE = 0.7
+"""Of the time that the asker still waits: so long the reranker may take, and the answer goes without it."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Who reads the best hits again, and how many."""
+
+    by: Reranker
+    depth: int
+
 
 def stage(
-    embedder: Embedder, records: MemoryRecords, vectors: MemoryVectors, weights: Weights
+    embedder: Embedder,
+    records: MemoryRecords,
+    vectors: MemoryVectors,
+    weights: Weights,
+    reranker: Reranker | None = None,
+    rerank_depth: int = RERANK_DEPTH,
 ) -> Desk:
     """The query desk."""
+    reading = Reading(reranker, rerank_depth) if reranker else None
     # The first question that names a time would wait for most of a second while this is imported.
     periods("on 8 May 2023", datetime.now(UTC))
 
     async def answer(asked: Asked) -> Answered:
         match asked:
             case SearchAsked():
-                return await search(asked, embedder, vectors, weights)
+                return await search(asked, embedder, vectors, weights, reading)
             case ReceiptsAsked():
                 return await receipts(asked, records, vectors)
             case MemoryAsked():
@@ -69,32 +98,94 @@ def stage(
 
 
 async def search(
-    asked: SearchAsked, embedder: Embedder, vectors: MemoryVectors, weights: Weights
+    asked: SearchAsked,
+    embedder: Embedder,
+    vectors: MemoryVectors,
+    weights: Weights,
+    reading: Reading | None = None,
 ) -> SearchAnswered:
     """The memories of the asker's user that answer the question best."""
+    reading = _wanted(asked, reading)
     began = time.perf_counter()
     (embedding,) = await embedder.embed([asked.text])
     embedded = time.perf_counter()
+    limit = _looked_at(asked, reading)
     if asked.mode == "dense":
         hits = await vectors.search(
             asked.user_id,
             embedding,
             filter=asked.filter,
-            limit=asked.limit,
+            limit=limit,
             min_score=asked.min_score,
         )
     else:
-        hits = await weighed(asked, embedding, vectors, weights)
+        hits = await weighed(asked, embedding, vectors, weights, limit)
+    searched = time.perf_counter()
+    ranking, degraded = await reread(asked, placed(hits), reading)
+    read = time.perf_counter()
+    told = await unlike(asked, ranking)
     return SearchAnswered(
         question_id=asked.question_id,
-        hits=tuple(hits),
+        hits=tuple(matching(asked, hit) for hit in told),
         embed_ms=(embedded - began) * 1_000,
-        search_ms=(time.perf_counter() - embedded) * 1_000,
+        search_ms=(searched - embedded + time.perf_counter() - read) * 1_000,
+        rerank_ms=(read - searched) * 1_000 if reading else 0.0,
+        degraded=degraded,
     )
 
 
+def _wanted(asked: SearchAsked, reading: Reading | None) -> Reading | None:
+    """Who reads the best hits again, if anybody does. Raises Refused."""
+    if asked.rerank and reading is None:
+        raise Refused(
+            "rerank: no reranker is set up here: set RERANKER_MODEL for the query consumer, to a "
+            "cross-encoder's name on the hub or its folder, or ask without `rerank`."
+        )
+    return reading if asked.rerank is not False else None
+
+
+def _looked_at(asked: SearchAsked, reading: Reading | None) -> int:
+    """How many of the best are needed, so that those which are told can be chosen from them."""
+    return max(asked.limit, reading.depth if reading else 0, POOL if asked.diversity else 0)
+
+
+async def reread(
+    asked: SearchAsked, ranking: Sequence[Placed], reading: Reading | None
+) -> tuple[Sequence[Placed], str | None]:
+    """The ranking as the reranker sees it; else as it was, and why.
+
+    What was found is a whole answer: that it could not be put in a better order must not cost the asker
+    all of it, but must be said.
+    """
+    if reading is None:
+        return ranking, None
+    texts = [worded(one.hit) for one in ranking[: reading.depth]]
+    patience_s = (asked.deadline - datetime.now(UTC)).total_seconds() * SHARE_OF_PATIENCE
+    try:
+        async with asyncio.timeout(patience_s):
+            given = await reading.by.scores(asked.text, texts)
+    except (Unavailable, TimeoutError) as error:
+        why = str(error) or f"it took more than {max(patience_s, 0):.1f} s"
+        log.warning("not reranked", reason=why, question_id=str(asked.question_id))
+        return ranking, f"not reranked: {why}"
+    return reranked(ranking, given, explain=asked.explain), None
+
+
+async def unlike(asked: SearchAsked, ranking: Sequence[Placed]) -> Sequence[Hit]:
+    """What is told of the ranking."""
+    if not asked.diversity:
+        return [one.hit for one in ranking[: asked.limit]]
+    # A long text's words take milliseconds.
+    told = await asyncio.to_thread(diversified, ranking, asked.diversity, limit=asked.limit)
+    return [one.hit for one in told]
+
+
 async def weighed(
-    asked: SearchAsked, embedding: Embedding, vectors: MemoryVectors, weights: Weights
+    asked: SearchAsked,
+    embedding: Embedding,
+    vectors: MemoryVectors,
+    weights: Weights,
+    limit: int,
 ) -> Sequence[Hit]:
     """What meaning and words have found, ranked by all that speaks for it."""
     found = await vectors.candidates(
@@ -102,21 +193,22 @@ async def weighed(
         Question(embedding, question_terms(asked.text)),
         filter=asked.filter,
         mode=asked.mode,
-        depth=max(DEPTH, asked.limit),
+        depth=max(DEPTH, limit),
     )
-    hits = ranked(
+    return ranked(
         found,
         Heard(words_of(asked.text), periods(asked.text, asked.asked_at), asked.asked_at),
         weights,
-        limit=asked.limit,
+        limit=limit,
         min_score=asked.min_score,
         explain=asked.explain,
     )
-    return [matching(asked, hit) for hit in hits] if asked.explain else hits
 
 
 def matching(asked: SearchAsked, hit: Hit) -> Hit:
-    """The hit with the words that it shares with the question."""
+    """The hit; where that is to be explained, with the words that it shares with the question."""
+    if not asked.explain or asked.mode == "dense":
+        return hit
     said = f"{hit.speaker or ''} {hit.text}"
     return hit.model_copy(update={"matched": shared_words(asked.text, said)})
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         Fingerprints,
         MemoryRecords,
         MemoryVectors,
+        Reranker,
     )
     from pipeline.verifying.filling import Embed, Filling, Understand
     from pipeline.verifying.replacing import Fresh
@@ -313,17 +314,35 @@ def _openers(
             await model.close()
         return await _patiently(lambda: _open_index(settings, where, *shape))
 
-    async def weights(_: Mapping[str, Any]) -> Weights:
-        return settings.search_weights
+    async def reranker(_: Mapping[str, Any]) -> "Reranker | None":
+        if not settings.reranker_model:
+            return None
+        from pipeline.models.reranker import open_reranker
+
+        say(f"loading the reranker {settings.reranker_model}")
+        return await open_reranker(settings.reranker_model, threads=settings.embedding_threads)
 
     return {
-        "weights": weights,
+        **_values(settings),
+        "reranker": reranker,
         "embedder": embedder,
         "classifier": classifier,
         "records": records,
         "vectors": vectors,
         "cache": cache,
     }
+
+
+def _values(settings: Settings) -> Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Any]]]:
+    """Ports that are no more than a setting."""
+
+    async def weights(_: Mapping[str, Any]) -> Weights:
+        return settings.search_weights
+
+    async def rerank_depth(_: Mapping[str, Any]) -> int:
+        return settings.rerank_depth
+
+    return {"weights": weights, "rerank_depth": rerank_depth}
 
 
 async def _open_index(

@@ -111,6 +111,27 @@ class Embedder(Protocol):
     async def close(self) -> None: ...
 
 
+class Reranker(Protocol):
+    """Reads a question and a text together, and says how well the one answers the other.
+
+    It never blocks the event loop.
+    """
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        ...
+
+    async def scores(self, question: str, texts: Sequence[str]) -> Sequence[float]:
+        """How well each text answers, 0 to 1, in order. May be cancelled.
+
+        Raises Unavailable where the model fails, or gives what is no number.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Fingerprints(Protocol):
     """What a store holds, told without a word of it. Each page is small, so that memory stays constant."""
 

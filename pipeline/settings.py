@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     embedding_threads: int | None = Field(default=None, ge=1)
     """Of the model; all cores unless given."""
 
+    reranker_model: str | None = None
+    """A cross-encoder's name on the hub, or a folder: it reads the best hits again. Unless given, nothing does."""
+    rerank_depth: int = Field(default=30, ge=1, le=100)
+    """How many of the best hits are read again; each costs one pass of the model."""
     search_weights: Weights = Weights()
     """How much each signal counts in a search; 0 switches it off."""
 

@@ -334,6 +334,8 @@ class MemoryClient:
         min_score: float | None = None,
         filter: SearchFilter | Where | Mapping[str, Any] | None = None,
         mode: Mode = "hybrid",
+        rerank: bool | None = None,
+        diversity: float = 0.0,
         explain: bool = False,
         timeout_s: float = 10.0,
     ) -> SearchAnswered:
@@ -341,7 +343,10 @@ class MemoryClient:
 
         `mode` finds by meaning and by words ("hybrid"), by meaning alone ("dense") or by words alone
         ("lexical"). `limit` is 1 to 100; `min_score` leaves out what scores less: a cosine where the mode
-        is dense, otherwise what all signals weigh together, 1 where everything speaks for a memory. With
+        is dense, otherwise what all signals weigh together, 1 where everything speaks for a memory.
+        `rerank` has the best hits read again together with the question, or not; unless given, where
+        RERANKER_MODEL is set for the query consumer. `diversity`, 0 to 1, prefers hits that are unlike
+        better ones. The answer's `degraded` says what could not be done of that. With
         `explain` each hit tells what every signal gave, and which words matched. `filter` may name `domain`, `topics` (any
         of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
         `app_id`, `run_id` and `metadata` (each key with its value): all must hold. It may nest, and test
@@ -360,6 +365,8 @@ class MemoryClient:
                 min_score=min_score,
                 filter=narrowed,
                 mode=mode,
+                rerank=rerank,
+                diversity=diversity,
                 explain=explain,
             ),
             timeout_s,

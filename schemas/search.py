@@ -87,6 +87,11 @@ class SearchAsked(UserQuestion):
     type: Literal["SearchAsked"] = "SearchAsked"
     text: Text
     mode: Mode = "hybrid"
+    rerank: bool | None = None
+    """Whether the best hits are read again, each together with the question; None: where a model for it
+    is set up. True is refused where none is."""
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How much it counts that a hit is unlike the better ones; 0: not at all."""
     explain: bool = False
     """Whether each hit tells what every signal gave, and which words matched."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
@@ -188,7 +193,10 @@ class Hit(KnownMemory):
     """One memory that was found."""
 
     score: FiniteFloat
-    """-1 to 1: the cosine similarity where the mode is dense, otherwise what the signals weigh together."""
+    """-1 to 1: the cosine similarity where the mode is dense, otherwise what the signals weigh together.
+
+    It says the same whatever is done to the order afterwards: reranked or diversified hits are not in the
+    order of their scores."""
     signals: dict[str, FiniteFloat] = {}
     """What each signal gave, 0 to 1 each (a cosine from -1); told where an explanation was asked for."""
     matched: tuple[str, ...] = ()
@@ -196,12 +204,15 @@ class Hit(KnownMemory):
 
 
 class SearchAnswered(Answer):
-    """The closest memories, best first; equal scores in the order of their ids."""
+    """The closest memories, best first; equally good ones in the order of their ids."""
 
     type: Literal["SearchAnswered"] = "SearchAnswered"
     hits: tuple[Hit, ...]
     embed_ms: FiniteFloat = 0.0
     search_ms: FiniteFloat = 0.0
+    rerank_ms: FiniteFloat = 0.0
+    degraded: str | None = None
+    """What could not be done, and why; the hits are the best without it."""
 
 
 class ReceiptState(BaseModel):

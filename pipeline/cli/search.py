@@ -42,6 +42,17 @@ def search(
         Literal["hybrid", "dense", "lexical"],
         typer.Option(help="Find by meaning and words, by meaning alone, or by words alone."),
     ] = "hybrid",
+    rerank: Annotated[
+        bool | None,
+        typer.Option(
+            "--rerank/--no-rerank",
+            help="Have the best read again with the question; as RERANKER_MODEL is set, otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    diversity: Annotated[
+        float, typer.Option(min=0, max=1, help="Prefer hits unlike the better ones.")
+    ] = 0.0,
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell what speaks for each hit.")
     ] = False,
@@ -109,6 +120,8 @@ def search(
             min_score=min_score,
             filter=filter_,
             mode=mode,
+            rerank=rerank,
+            diversity=diversity,
             explain=explain,
             timeout_s=timeout,
         )
@@ -122,6 +135,8 @@ def search(
         show(f"Nothing found: {user} has no memory that fits.")
         if topic:
             tell("`hybrid-memory docs topics` lists the topics that there are.")
+    if answered.degraded:
+        tell(f"The answer is {on_one_line(answered.degraded)}.", style="yellow")
     tell(times(answered, took_s), style="dim")
 
 
@@ -176,8 +191,9 @@ def about(hit: "Hit") -> str:
 
 def times(answered: "SearchAnswered", took_s: float) -> str:
     """Where the time of a search went. A client's first one includes finding where to listen."""
+    reread = f", reranked in {answered.rerank_ms:.1f} ms" if answered.rerank_ms else ""
     return (
         f"{took_s * 1_000:.0f} ms over Kafka and back, {answered.took_ms:.0f} ms of them in the query "
         f"consumer: question embedded in {answered.embed_ms:.1f} ms, index searched in "
-        f"{answered.search_ms:.1f} ms"
+        f"{answered.search_ms:.1f} ms{reread}"
     )

@@ -111,6 +111,11 @@ def question_terms(text: str) -> SparseVector:
     return _sparse(dict.fromkeys(_terms(text), 1.0))
 
 
+def lexical_terms(text: str) -> frozenset[int]:
+    """The distinct terms of a text; none where it has stop words only."""
+    return frozenset(_terms(text))
+
+
 def shared_words(question: str, text: str) -> tuple[str, ...]:
     """The words of a question that a text has, in any of their forms, in the question's order."""
     there = set(_terms(text))

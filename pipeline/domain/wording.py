@@ -8,6 +8,7 @@ that is how people ask for them. What was said before stays out: whoever weighs 
 from datetime import datetime
 
 from schemas.events import MemoryState, Said
+from schemas.search import KnownMemory
 
 _MONTHS = (
     "January",
@@ -26,8 +27,8 @@ _MONTHS = (
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def worded(said: MemoryState | Said) -> str:
-    """What the embedder reads: `(8 May 2023) Caroline: I went to the lake`, as far as it is known."""
+def worded(said: MemoryState | Said | KnownMemory) -> str:
+    """What a model reads: `(8 May 2023) Caroline: I went to the lake`, as far as it is known."""
     told = _told(said)
     return f"({day_in_words(said.occurred_at)}) {told}" if said.occurred_at else told
 
@@ -43,5 +44,5 @@ def day_in_words(moment: datetime) -> str:
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}"
 
 
-def _told(said: MemoryState | Said) -> str:
+def _told(said: MemoryState | Said | KnownMemory) -> str:
     return f"{said.speaker}: {said.text}" if said.speaker else said.text

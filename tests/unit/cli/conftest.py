@@ -45,6 +45,8 @@ class FakeClient:
         """Whether nothing is stored in time."""
         self.passing: list[Any] = []
         """What a subscriber sees."""
+        self.degraded: str | None = None
+        """What a search could not do."""
         self.goes_away_after: int | None = None
         """Batches that Kafka takes."""
         self._clock = VersionClock()
@@ -112,7 +114,12 @@ class FakeClient:
             for memory in found
         )
         return SearchAnswered(
-            question_id=uuid4(), hits=hits, took_ms=5.0, embed_ms=3.0, search_ms=1.0
+            question_id=uuid4(),
+            hits=hits,
+            took_ms=5.0,
+            embed_ms=3.0,
+            search_ms=1.0,
+            degraded=self.degraded,
         )
 
     async def counts(self, *, timeout_s: float) -> CountsAnswered:

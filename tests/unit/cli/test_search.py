@@ -119,3 +119,19 @@ def test_an_id_is_never_broken(command: Command, client: FakeClient, width: int)
 def test_where_topics_are_listed_is_said_to_who_finds_none(command: Command, client: FakeClient):
     result = command("search", "thai", "--user", "alice", "--topic", "cuisine")
     assert "hybrid-memory docs topics" in result.stderr
+
+
+def test_reranking_and_diversity_go_with_the_question(command: Command, client: FakeClient):
+    command("search", "thai", "--user", "alice")
+    assert (client.asked["rerank"], client.asked["diversity"]) == (None, 0.0)
+    command("search", "thai", "--user", "alice", "--rerank", "--diversity", "0.3")
+    assert (client.asked["rerank"], client.asked["diversity"]) == (True, 0.3)
+    command("search", "thai", "--user", "alice", "--no-rerank")
+    assert client.asked["rerank"] is False
+
+
+def test_what_could_not_be_done_is_told(command: Command, client: FakeClient):
+    client.degraded = "not reranked: the model failed"
+    result = command("search", "thai", "--user", "alice")
+    assert result.exit_code == 0
+    assert "not reranked: the model failed" in result.stderr

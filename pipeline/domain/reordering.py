@@ -1,0 +1,85 @@
+"""Ranked hits -> the same hits in another order: as a cross-encoder reads them, or less alike.
+
+Both are pure and keep each hit's score: what a score says, and `min_score` goes by, does not hang on what
+is done to the order afterwards.
+
+Diversity is maximal marginal relevance (Carbonell and Goldstein, 1998): again and again the memory is
+taken that is good and unlike what was taken already. Alike is what shares its words. A memory's vector
+would not tell: what was said just before is mixed into it, so that two turns of a conversation lie close
+by whatever they say. Words ask nothing of the index, either.
+"""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final, NamedTuple
+
+from pipeline.domain.lexical import lexical_terms
+from schemas.search import Hit
+
+POOL: Final = 50
+"""The best, among which unlike ones are looked for. Those further down answer little."""
+
+
+class Placed(NamedTuple):
+    """A hit, and how good it is on the scale of whatever gave the order; best first."""
+
+    hit: Hit
+    worth: float
+
+
+def placed(hits: Sequence[Hit]) -> Sequence[Placed]:
+    """The hits as they were ranked."""
+    return [Placed(hit, hit.score) for hit in hits]
+
+
+def reranked(ranking: Sequence[Placed], given: Sequence[float], *, explain: bool) -> list[Placed]:
+    """What was read again, best first, then the others as they stood.
+
+    `given` belongs to the first of `ranking`, 0 to 1 each; where it is equal the order stays. Nothing that
+    was not read is better than what was.
+    """
+    least = min(given, default=0.0)
+    read = [
+        Placed(_told(one.hit, worth) if explain else one.hit, worth)
+        for one, worth in zip(ranking, given, strict=False)
+    ]
+    read.sort(key=lambda one: -one.worth)
+    return read + [Placed(one.hit, least) for one in ranking[len(given) :]]
+
+
+def diversified(ranking: Sequence[Placed], diversity: float, *, limit: int) -> list[Placed]:
+    """`limit` of them, all if there are fewer; `diversity` is 0 to 1, and 0 changes nothing.
+
+    Against a hit's worth, scaled to 0 to 1 over all of them, stands how much it is like the one most like
+    it that was taken already. Of equal ones the better is taken; the first stays first.
+    """
+    if not diversity:
+        return list(ranking[:limit])
+    terms = [lexical_terms(one.hit.text) for one in ranking]
+    gain = [(1 - diversity) * worth for worth in _scaled([one.worth for one in ranking])]
+    likeness = [0.0] * len(ranking)
+    left, taken = list(range(len(ranking))), list[Placed]()
+    while left and len(taken) < limit:
+        best = max(left, key=lambda place: gain[place] - diversity * likeness[place])
+        left.remove(best)
+        taken.append(ranking[best])
+        for place in left:
+            likeness[place] = max(likeness[place], alike(terms[place], terms[best]))
+    return taken
+
+
+def alike(one: AbstractSet[int], other: AbstractSet[int]) -> float:
+    """What two sets share of what either has (Jaccard), 0 to 1; of two empty ones, 1."""
+    shared = len(one & other)
+    either = len(one) + len(other) - shared
+    return shared / either if either else 1.0
+
+
+def _scaled(worths: Sequence[float]) -> Sequence[float]:
+    """The best is 1 and the last 0; where all are equal, all are 1."""
+    least, most = min(worths, default=0.0), max(worths, default=0.0)
+    return [(worth - least) / (most - least) if most > least else 1.0 for worth in worths]
+
+
+def _told(hit: Hit, given: float) -> Hit:
+    return hit.model_copy(update={"signals": {**hit.signals, "rerank": given}})
