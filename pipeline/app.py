@@ -460,7 +460,7 @@ async def _poll_mem0(
         rules=Rules(
             lag_s=settings.mem0_replica_lag_seconds,
             sweep_interval_s=settings.sync_sweep_interval_seconds,
-            allowed_deletes=settings.mem0_allow_deletes,
+            permission=settings.mem0_allow_deletes,
         ),
         until=until,
         liveness=liveness,

@@ -3,6 +3,7 @@
 Only `pipeline/app.py` and the command line read it; everything else asks for what it needs.
 """
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -78,8 +79,8 @@ class Settings(BaseSettings):
     mem0_host: str = "https://api.mem0.ai"
     mem0_project_id: str | None = None
     """If given, the key must belong to it."""
-    mem0_allow_deletes: int = Field(default=0, ge=0)
-    """How many memories may disappear from Mem0 at once: said once, when the poller has asked."""
+    mem0_allow_deletes: str | None = None
+    """What the poller says when much has disappeared from Mem0, if that was meant: for that one time."""
     mem0_replica_lag_seconds: float = Field(default=60, ge=0)
     """How far behind a replica of Mem0 may be."""
     sync_interval_seconds: float = Field(default=60, gt=0)
@@ -91,6 +92,13 @@ class Settings(BaseSettings):
     """A stage stops where more of its latest messages fail than this share; 1 sets them aside instead."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+
+    @field_validator("mem0_allow_deletes")
+    @classmethod
+    def _permission(cls, given: str | None) -> str | None:
+        if given and not re.fullmatch(r"\d+@[0-9a-f]{8}", given):
+            raise ValueError("is what the poller says when it asks, as in 30@7f3a9c1e")
+        return given or None
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod

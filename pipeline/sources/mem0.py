@@ -110,8 +110,8 @@ class Rules:
     """Changes published at a time."""
     at_once: int = 4
     """Requests under way."""
-    allowed_deletes: int = 0
-    """How many a person has said may disappear at once."""
+    permission: str | None = None
+    """What a person was told to say where one mass disappearance was meant; see `permission_for`."""
 
     @property
     def lag(self) -> timedelta:
@@ -358,6 +358,27 @@ def is_mass(missing: int, known: int) -> bool:
     if missing == known:
         return missing > 2
     return missing > FEW_MISSING and missing > known * MANY_MISSING
+
+
+def permission_for(project_id: str, last: Mem0CycleEnded | None, missing: int) -> str:
+    """What to say to have so many deleted that have disappeared since the last cycle: `30@7f3a9c1e`.
+
+    None ends while a person is asked, and the one that deletes them has another name: what was said is
+    void from then on.
+    """
+    since = [project_id, last.cycle, last.started_at.isoformat()] if last else [project_id]
+    return f"{missing}@{sha256(json.dumps(since).encode()).hexdigest()[:8]}"
+
+
+def is_permitted(
+    permission: str | None, project_id: str, last: Mem0CycleEnded | None, missing: int, known: int
+) -> bool:
+    """Whether a person has said yes to this disappearance, and to about so many."""
+    number = (permission or "").partition("@")[0]
+    if not number.isdecimal() or permission != permission_for(project_id, last, int(number)):
+        return False
+    # A few more may go while a person thinks about it.
+    return not is_mass(missing - int(number), known - int(number))
 
 
 # Where to go on

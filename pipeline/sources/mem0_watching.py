@@ -29,8 +29,10 @@ from pipeline.sources.mem0 import (
     floor_after,
     is_expendable,
     is_mass,
+    is_permitted,
     is_unsettled,
     newest_of,
+    permission_for,
     sweep_is_due,
 )
 from schemas.mem0 import Mem0CycleEnded, Mem0Seen
@@ -229,7 +231,7 @@ class Watching:
         known = self._live()
         walk = await self._walk(None)
         missing = [memory_id for memory_id in known if memory_id not in walk.ids]
-        if is_mass(len(missing), len(known)) and len(missing) > self._rules.allowed_deletes:
+        if is_mass(len(missing), len(known)) and not self._is_permitted(missing, known):
             await self._ask_a_person(missing, len(known))
         else:
             await self._confirm(missing)
@@ -257,6 +259,10 @@ class Watching:
             return True
         return await self._reads.tells_deletion(seen.memory_id)
 
+    def _is_permitted(self, missing: Sequence[str], known: Mapping[str, Mem0Seen]) -> bool:
+        numbers = len(missing), len(known)
+        return is_permitted(self._rules.permission, self._project_id, self._book.last, *numbers)
+
     async def _ask_a_person(self, missing: Sequence[str], known: int) -> None:
         """Raises Halted, unless Mem0 has some of them after all: then its listing is what is wrong."""
         probed = sorted(missing)[:: max(1, len(missing) // PROBES)][:PROBES]
@@ -271,8 +277,9 @@ class Watching:
         await self._flush()
         raise Halted(
             f"{len(missing):,} of {known:,} memories have disappeared from Mem0 at once. None of them "
-            "was forgotten here. If they were deleted on purpose, start it once with "
-            f"MEM0_ALLOW_DELETES={len(missing)}; if not, see whether MEM0_API_KEY and MEM0_HOST are right."
+            "was forgotten here. If they were deleted on purpose, start it again with "
+            f"MEM0_ALLOW_DELETES={permission_for(self._project_id, self._book.last, len(missing))}, which "
+            "lets these go and no others; if not, see whether MEM0_API_KEY and MEM0_HOST are right."
         )
 
     # Ending

@@ -17,8 +17,10 @@ from pipeline.sources.mem0 import (
     fingerprint,
     floor_after,
     is_mass,
+    is_permitted,
     newest_of,
     observed,
+    permission_for,
     retry_after_s,
 )
 from pipeline.sources.mem0_api import says_gone
@@ -51,6 +53,14 @@ def added(**fields: Any) -> Mem0Seen:
     change = after(None, **fields)
     assert change is not None
     return change.seen
+
+
+def ended(cycle: int, **fields: Any) -> Mem0CycleEnded:
+    """A cycle of the project p."""
+    numbers = {"took_s": 1, "requests": 3, "users": 1, "memories": 1}
+    return Mem0CycleEnded.model_validate(
+        {"project_id": "p", "cycle": cycle, "started_at": NOW} | numbers | fields
+    )
 
 
 def test_an_unknown_row_was_added_at_its_own_time():
@@ -153,6 +163,23 @@ def test_a_mass_disappearance(missing: int, known: int, mass: bool):
     assert is_mass(missing, known) is mass
 
 
+def test_a_permission_is_for_one_disappearance():
+    last = ended(7)
+    said = permission_for("p", last, 30)
+    assert is_permitted(said, "p", last, 30, 60)
+    # Killed in the middle of it, it goes on.
+    assert is_permitted(said, "p", last, 12, 42)
+    assert not is_permitted(said, "p", ended(8), 30, 60)
+    assert not is_permitted(said, "another", last, 30, 60)
+    assert not is_permitted(None, "p", last, 30, 60)
+
+
+def test_a_permission_covers_a_few_more_and_not_many():
+    said = permission_for("p", None, 30)
+    assert is_permitted(said, "p", None, 35, 200)
+    assert not is_permitted(said, "p", None, 200, 200)
+
+
 def test_only_mem0s_own_words_mean_gone():
     assert says_gone({"error": "Memory not found!"})
     assert not says_gone({"detail": "Not found."})
@@ -192,17 +219,7 @@ def test_the_next_cycle_asks_from_before_what_may_have_been_missed():
 
     assert floor(None) == newest - timedelta(seconds=65)
     assert floor(None, stable=False) is None
-    quiet = Mem0CycleEnded(
-        project_id="p",
-        cycle=1,
-        started_at=NOW,
-        took_s=0,
-        requests=1,
-        users=1,
-        memories=1,
-        newest=newest,
-        newest_seen_at=NOW - timedelta(seconds=61),
-    )
+    quiet = ended(1, newest=newest, newest_seen_at=NOW - timedelta(seconds=61))
     assert floor(quiet) == newest
 
 
@@ -212,17 +229,8 @@ def test_the_operators_words():
 
 
 def test_status_shows_the_last_cycle():
-    ended = Mem0CycleEnded(
-        project_id="p",
-        cycle=7,
-        started_at=datetime.now(UTC),
-        took_s=1,
-        requests=3,
-        users=3,
-        memories=42,
-        added=9,
-    )
-    seen = Status([], [], 0, 0, 0, mem0=ended.model_dump(mode="json"))
+    last = ended(7, started_at=datetime.now(UTC), users=3, memories=42, added=9)
+    seen = Status([], [], 0, 0, 0, mem0=last.model_dump(mode="json"))
     console = Console(width=200)
     with console.capture() as capture:
         console.print(picture(seen))
