@@ -394,8 +394,12 @@ async def run(
     until: asyncio.Event,
     liveness: Liveness | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    hinted: asyncio.Event | None = None,
 ) -> None:
-    """Runs stages in this process until `until` is set. Raises what `serve` raises, and Refused."""
+    """Runs stages in this process until `until` is set. Raises what `serve` raises, and Refused.
+
+    `hinted` is set by whoever was told that something may have changed in a source.
+    """
     from pipeline.kafka.process import serve
 
     sources = [name for name in names if name in SOURCES]
@@ -408,7 +412,7 @@ async def run(
         ports = await _unless(until, stack.enter_async_context(open_ports(settings, where, wanted)))
         if ports is None:
             return
-        running = [_poll_mem0(settings, where, until, liveness, on_ready) for _ in sources]
+        running = [_poll_mem0(settings, where, until, liveness, on_ready, hinted) for _ in sources]
         if names:
             running.append(
                 serve(
@@ -440,6 +444,7 @@ async def _poll_mem0(
     until: asyncio.Event,
     liveness: Liveness,
     on_ready: Callable[[], None],
+    hinted: asyncio.Event | None,
 ) -> None:
     from pipeline.sources.mem0 import Rules
     from pipeline.sources.mem0_api import Turns, opened
@@ -466,6 +471,7 @@ async def _poll_mem0(
         liveness=liveness,
         project_id=settings.mem0_project_id,
         on_ready=on_ready,
+        hinted=hinted,
     )
 
 

@@ -3,6 +3,10 @@
 A cycle reads what may have changed and publishes it together with what was seen, so that a kill at any
 point repeats nothing and loses nothing. What happened to a memory between two cycles collapses into one
 change. A cycle that fails changes nothing that it has not already published; the next one goes on.
+
+A hint that something changed, as Mem0's webhooks give, brings the next cycle forward. It is not believed:
+the cycle reads what every cycle reads. Many hints are one, and however many come, a cycle follows another
+after HINTED_PAUSE_S at the earliest.
 """
 
 import asyncio
@@ -10,6 +14,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -28,6 +33,7 @@ NAME = "mem0"
 FEW_USERS = 10
 """So many are told of in every cycle; of more, those whose memories changed."""
 LONGEST_PAUSE_S = 60.0
+HINTED_PAUSE_S = 5.0
 STUCK_S = 3_600.0
 
 log = structlog.get_logger(__name__)
@@ -50,8 +56,9 @@ async def poll(
     liveness: Liveness | None = None,
     project_id: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    hinted: asyncio.Event | None = None,
 ) -> None:
-    """Polls until `until` is set. The topics must be there.
+    """Polls until `until` is set, and sooner than after `interval_s` where `hinted` is. The topics must be there.
 
     Raises Refused where the key is not accepted or is another project's, or another poller has taken over,
     and Halted where so much has disappeared that a person has to say whether it was meant.
@@ -59,8 +66,9 @@ async def poll(
     liveness = liveness or Liveness()
     # Between two cycles it sleeps, and Mem0 may ask for an hour's pause: neither is a death.
     liveness.allow(NAME, interval_s + STUCK_S)
+    resting = Resting(interval_s, hinted or asyncio.Event())
     polling = asyncio.create_task(
-        _sessions(opening, connection, prefix, interval_s, rules, liveness, project_id, on_ready)
+        _sessions(opening, connection, prefix, resting, rules, liveness, project_id, on_ready)
     )
     stopped = asyncio.create_task(until.wait())
     await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -71,11 +79,27 @@ async def poll(
         await polling
 
 
+@dataclass(frozen=True)
+class Resting:
+    """How long it rests between two cycles."""
+
+    interval_s: float
+    hinted: asyncio.Event
+
+    async def rest(self) -> None:
+        """Until the next cycle is due. A hint that came during the last one may be of what it missed."""
+        at_least_s = min(self.interval_s, HINTED_PAUSE_S)
+        await asyncio.sleep(at_least_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.interval_s - at_least_s):
+                await self.hinted.wait()
+
+
 async def _sessions(
     opening: Opening,
     connection: KafkaConnection,
     prefix: str,
-    interval_s: float,
+    resting: Resting,
     rules: Rules,
     liveness: Liveness,
     project_id: str | None,
@@ -84,7 +108,6 @@ async def _sessions(
     """One session after another: each begins from what the one before it has kept."""
     failed = 0
     while True:
-        cycles = 0
         try:
             async with AsyncExitStack() as stack:
                 reads = await stack.enter_async_context(opening())
@@ -95,15 +118,16 @@ async def _sessions(
                 watching = Watching(reads, book, rules, clock=_now)
                 log.info("polling Mem0", project=bound, memories=len(book.seen))
                 while True:
+                    resting.hinted.clear()
                     await _cycle(reads, book, watching, bound, liveness)
-                    cycles, failed = cycles + 1, 0
-                    await asyncio.sleep(interval_s)
+                    failed = 0
+                    await resting.rest()
         except Unavailable as error:
             failed += 1
             metrics.MEM0_CYCLES.labels("failed").inc()
             liveness.troubles[NAME] = str(error)
             # Capped before it is raised: the thousandth power is no float any more.
-            longest_s = min(LONGEST_PAUSE_S, interval_s, 2.0 ** min(failed, 10))
+            longest_s = min(LONGEST_PAUSE_S, resting.interval_s, 2.0 ** min(failed, 10))
             pause_s = longest_s * random.uniform(0.5, 1)  # noqa: S311
             log.warning("the cycle is tried again", reason=str(error), pause_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)

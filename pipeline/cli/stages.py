@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MEM0 = "mem0"
 """What polls Mem0: no stage, but run like one."""
+WEBHOOK = "/webhooks/mem0"
 STACK_PATIENCE_S = 15.0
 """How long a stage that the stack starts waits for the word of the stack."""
 
@@ -47,6 +48,12 @@ def run(
             show_default=False,
         ),
     ] = None,
+    health_host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Where it listens for that: 0.0.0.0 is everywhere, for a probe."
+        ),
+    ] = "127.0.0.1",
     data: Data = None,
 ) -> None:
     """Run stages in this process, until SIGTERM or Ctrl-C.
@@ -61,7 +68,8 @@ def run(
     [dim]$[/dim] MEM0_API_KEY=... hybrid-memory run mem0
 
     `mem0` is no stage: it watches a Mem0 project and publishes what changes there, one process at a
-    time; a second one takes over from the first.
+    time; a second one takes over from the first. With --health-port it also takes POST /webhooks/mem0,
+    for Mem0's webhooks: a hint to look now, of which nothing else is believed.
 
     Ends with 78 where it cannot run as configured or most messages fail: starting it again would not
     help. Ends with 75 where Kafka does not answer at the start.
@@ -72,11 +80,12 @@ def run(
     unknown = [name for name in stages if name not in known]
     if unknown:
         raise Refused(f"No such stage: {', '.join(unknown)}. There are {', '.join(known)}.")
-    code = running(_run(list(dict.fromkeys(stages)), data, health_port))
+    health = (health_host, health_port) if health_port is not None else None
+    code = running(_run(list(dict.fromkeys(stages)), data, health))
     raise typer.Exit(code)
 
 
-async def _run(names: Sequence[str], data: Path | None, health_port: int | None) -> int:
+async def _run(names: Sequence[str], data: Path | None, health: tuple[str, int] | None) -> int:
     import structlog
 
     from pipeline import app
@@ -89,10 +98,11 @@ async def _run(names: Sequence[str], data: Path | None, health_port: int | None)
     try:
         here = await _located(data)
         until = _asked_to_stop()
-        liveness = Liveness()
+        liveness, hinted = Liveness(), asyncio.Event()
         async with AsyncExitStack() as stack:
-            if health_port is not None:
-                await _answer(stack, liveness, health_port)
+            if health is not None:
+                hints = {WEBHOOK: hinted.set} if MEM0 in names else {}
+                await _answer(stack, liveness, health, hints)
             await app.run(
                 names,
                 settings,
@@ -100,6 +110,7 @@ async def _run(names: Sequence[str], data: Path | None, health_port: int | None)
                 until=until,
                 liveness=liveness,
                 on_ready=lambda: log.info("ready"),
+                hinted=hinted,
             )
     except (Refused, Halted) as error:
         log.critical("cannot run", reason=str(error))
@@ -111,15 +122,22 @@ async def _run(names: Sequence[str], data: Path | None, health_port: int | None)
     return 0
 
 
-async def _answer(stack: AsyncExitStack, liveness: "Liveness", port: int) -> None:
-    """Tells whoever asks whether the process still drinks. Raises Refused."""
+async def _answer(
+    stack: AsyncExitStack,
+    liveness: "Liveness",
+    where: tuple[str, int],
+    hints: Mapping[str, Callable[[], None]],
+) -> None:
+    """Tells whoever asks whether the process still drinks, and takes hints. Raises Refused."""
     from pipeline.health import answering
 
+    host, port = where
     try:
-        # On all interfaces: whoever probes a container does it from outside.
-        await stack.enter_async_context(answering(liveness, host="0.0.0.0", port=port))  # noqa: S104
+        await stack.enter_async_context(answering(liveness, host=host, port=port, hints=hints))
     except OSError as error:
-        raise Refused(f"--health-port {port} cannot be had: {error.strerror or error}.") from error
+        raise Refused(
+            f"--health-port {port} on {host} cannot be had: {error.strerror or error}."
+        ) from error
 
 
 async def _located(data: Path | None) -> Located:

@@ -274,6 +274,26 @@ async def test_a_second_poller_takes_over_and_nothing_is_told_twice(
     assert len({event.event_id for event in events}) == len(events) == 305
 
 
+async def test_a_hint_brings_the_next_cycle_forward_and_many_are_one(
+    kafka: KafkaConnection, prefix: str, sim: Mem0Sim, address: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("producers.mem0_poller.HINTED_PAUSE_S", 1.0)
+    hinted = asyncio.Event()
+    async with polling(kafka, prefix, address, interval_s=600.0, hinted=hinted):
+        await cycles(kafka, prefix, 1)
+        hold(sim)
+        hinted.set()
+        await seen(kafka, prefix, MemoryCaptured=1)
+        before = await last_cycle(kafka, prefix)
+        for _ in range(30):
+            hinted.set()
+            await asyncio.sleep(0.1)
+        after = await last_cycle(kafka, prefix)
+    assert before is not None
+    assert after is not None
+    assert 1 <= after.cycle - before.cycle <= 4
+
+
 def revised(events: list[Published]) -> list[str]:
     """The texts of revisions."""
     return [event.text for event in events if isinstance(event, MemoryRevised)]

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import httpx
 import pytest
 
-from pipeline.health import answering
+from pipeline.health import MOST_BYTES, answering
 from pipeline.liveness import Liveness
 
 
@@ -19,6 +21,11 @@ def liveness() -> Liveness:
         return liveness
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 async def page(liveness: Liveness, path: str) -> tuple[int, bytes]:
     def get(url: str) -> tuple[int, bytes]:
         try:
@@ -27,8 +34,7 @@ async def page(liveness: Liveness, path: str) -> tuple[int, bytes]:
         except HTTPError as error:
             return error.code, error.read()
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with answering(liveness, host="127.0.0.1", port=port):
         return await asyncio.to_thread(get, f"http://127.0.0.1:{port}{path}")
 
@@ -52,6 +58,51 @@ async def test_what_was_done_is_told_to_prometheus(liveness: Liveness) -> None:
     assert status == 200
     for name in (b"hybrid_memory_dead_letters_total", b"hybrid_memory_batch_seconds"):
         assert name in body
+
+
+async def asked(method: str, path: str, body: bytes | None = None) -> tuple[int, int]:
+    """The status, and how many hints were taken."""
+    taken: list[str] = []
+    port = free_port()
+    hints = {"/webhooks/mem0": lambda: taken.append("hint")}
+    async with (
+        answering(Liveness(), host="127.0.0.1", port=port, hints=hints),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http,
+    ):
+        answered = await http.request(method, path, content=body)
+    return answered.status_code, len(taken)
+
+
+@pytest.mark.parametrize("path", ["/webhooks/mem0", "/webhooks/mem0/"])
+@pytest.mark.parametrize("body", [None, b"", b"{", b"\xff" * MOST_BYTES])
+async def test_a_hint_is_taken_whatever_it_says(path: str, body: bytes | None) -> None:
+    assert await asked("POST", path, body) == (202, 1)
+
+
+async def test_a_long_hint_is_not_read_to_its_end() -> None:
+    assert await asked("POST", "/webhooks/mem0", b"x" * (MOST_BYTES + 1)) == (413, 0)
+
+
+async def test_only_a_post_is_a_hint() -> None:
+    assert await asked("GET", "/webhooks/mem0") == (405, 0)
+    assert (await asked("POST", "/webhooks/other"))[0] == 404
+
+
+async def test_a_hint_that_does_not_come_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.health.HINT_S", 0.05)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(0.5)
+        yield b"x"
+
+    port = free_port()
+    async with (
+        answering(Liveness(), host="127.0.0.1", port=port, hints={"/h": lambda: None}),
+        httpx.AsyncClient() as http,
+    ):
+        answered = await http.post(f"http://127.0.0.1:{port}/h", content=slow())
+    assert answered.status_code == 408
 
 
 async def test_another_page_is_not_there(liveness: Liveness) -> None:
