@@ -19,7 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
     from pipeline.verifying.filling import Embed, Filling, Understand
     from pipeline.verifying.replacing import Fresh
+    from producers.mem0_poller import Opening
 
 log = structlog.get_logger(__name__)
 
@@ -114,6 +115,14 @@ def stage_processes(settings: Settings, stack: Stack) -> Sequence[Process]:
     groups += [owners] if owners else []
     run = [sys.executable, "-m", "pipeline.cli", "run", "--data", str(stack.data)]
     return [Process("+".join(group), [*run, *group]) for group in groups]
+
+
+def source_processes(settings: Settings, stack: Stack) -> Sequence[Process]:
+    """The processes that `up` keeps beside the stages: the poller, where there is a Mem0 to watch."""
+    if not settings.watches_mem0:
+        return []
+    argv = [sys.executable, "-m", "pipeline.cli", "run", "--data", str(stack.data), "mem0"]
+    return [Process("mem0", argv)]
 
 
 @asynccontextmanager
@@ -447,32 +456,47 @@ async def _poll_mem0(
     hinted: asyncio.Event | None,
 ) -> None:
     from pipeline.sources.mem0 import Rules
-    from pipeline.sources.mem0_api import Turns, opened
     from producers.mem0_poller import poll
 
-    key = settings.mem0_api_key.get_secret_value() if settings.mem0_api_key else None
-    if not key:
-        raise Refused(
-            "No Mem0: set MEM0_API_KEY, or start a stand-in with `hybrid-memory mem0-sim` and set "
-            "MEM0_API_KEY=any MEM0_HOST=http://localhost:8888."
-        )
-    home, turns = Path(platformdirs.user_cache_dir("hybrid-memory")) / "mem0", Turns()
     await poll(
-        lambda: opened(key, settings.mem0_host, home, turns),
+        _mem0(settings),
         where.kafka,
         settings.topic_prefix,
         interval_s=settings.sync_interval_seconds,
         rules=Rules(
-            lag_s=settings.mem0_replica_lag_seconds,
+            # What is here has no replicas.
+            lag_s=0.0 if settings.mem0_local else settings.mem0_replica_lag_seconds,
             sweep_interval_s=settings.sync_sweep_interval_seconds,
             permission=settings.mem0_allow_deletes,
         ),
         until=until,
         liveness=liveness,
-        project_id=settings.mem0_project_id,
+        project_id=None if settings.mem0_local else settings.mem0_project_id,
         on_ready=on_ready,
         hinted=hinted,
     )
+
+
+def _mem0(settings: Settings) -> "Opening":
+    """How to get to Mem0. Raises Refused."""
+    local = settings.mem0_local
+    if local and settings.mem0_api_key:
+        raise Refused("MEM0_API_KEY and MEM0_LOCAL name two Mem0s: set one of them.")
+    if local:
+        from pipeline.sources.mem0_oss import LocalMem0
+
+        return lambda: nullcontext(LocalMem0(local.expanduser(), settings.mem0_local_collection))
+    if not settings.mem0_api_key:
+        raise Refused(
+            "No Mem0: set MEM0_API_KEY, or start a stand-in with `hybrid-memory mem0-sim` and set "
+            "MEM0_API_KEY=any MEM0_HOST=http://localhost:8888, or set MEM0_LOCAL to the folder of a Mem0 "
+            "without the cloud."
+        )
+    from pipeline.sources.mem0_api import Turns, opened
+
+    key = settings.mem0_api_key.get_secret_value()
+    home, turns = Path(platformdirs.user_cache_dir("hybrid-memory")) / "mem0", Turns()
+    return lambda: opened(key, settings.mem0_host, home, turns)
 
 
 async def _topics(settings: Settings, where: Addresses) -> Mapping[str, int]:

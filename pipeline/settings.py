@@ -76,11 +76,16 @@ class Settings(BaseSettings):
     """How much each signal counts in a search; 0 switches it off."""
 
     mem0_api_key: SecretStr | None = None
+    """Of the project to watch; `hybrid-memory up` then starts the poller, too."""
     mem0_host: str = "https://api.mem0.ai"
     mem0_project_id: str | None = None
     """If given, the key must belong to it."""
+    mem0_local: Path | None = None
+    """Instead of a key: the folder of a Mem0 without the cloud (`path` of its vector_store)."""
     mem0_allow_deletes: str | None = None
     """What the poller says when much has disappeared from Mem0, if that was meant: for that one time."""
+    mem0_local_collection: str | None = None
+    """Its collection, where there are several and none is called `mem0`."""
     mem0_replica_lag_seconds: float = Field(default=60, ge=0)
     """How far behind a replica of Mem0 may be."""
     sync_interval_seconds: float = Field(default=60, gt=0)
@@ -92,6 +97,17 @@ class Settings(BaseSettings):
     """A stage stops where more of its latest messages fail than this share; 1 sets them aside instead."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+
+    @field_validator("mem0_api_key", "mem0_project_id", "mem0_local", mode="before")
+    @classmethod
+    def _not_empty(cls, given: object) -> object:
+        # A compose file passes on what is not set so.
+        return given or None
+
+    @property
+    def watches_mem0(self) -> bool:
+        """Whether there is a Mem0 to watch."""
+        return self.mem0_api_key is not None or self.mem0_local is not None
 
     @field_validator("mem0_allow_deletes")
     @classmethod

@@ -5,8 +5,8 @@ point repeats nothing and loses nothing. What happened to a memory between two c
 change. A cycle that fails changes nothing that it has not already published; the next one goes on.
 
 A hint that something changed, as Mem0's webhooks give, brings the next cycle forward. It is not believed:
-the cycle reads what every cycle reads. Many hints are one, and however many come, a cycle follows another
-after HINTED_PAUSE_S at the earliest.
+the cycle reads what every cycle reads. Many hints are one, and however many come, there is a pause of
+HINTED_PAUSE_S before the next cycle, and of several times what the last one took.
 """
 
 import asyncio
@@ -34,6 +34,8 @@ FEW_USERS = 10
 """So many are told of in every cycle; of more, those whose memories changed."""
 LONGEST_PAUSE_S = 60.0
 HINTED_PAUSE_S = 5.0
+HINTED_PAUSES = 4.0
+"""Hints cannot have more than a fifth of the time spent on Mem0."""
 STUCK_S = 3_600.0
 
 log = structlog.get_logger(__name__)
@@ -86,9 +88,9 @@ class Resting:
     interval_s: float
     hinted: asyncio.Event
 
-    async def rest(self) -> None:
+    async def rest(self, took_s: float) -> None:
         """Until the next cycle is due. A hint that came during the last one may be of what it missed."""
-        at_least_s = min(self.interval_s, HINTED_PAUSE_S)
+        at_least_s = min(self.interval_s, max(HINTED_PAUSE_S, HINTED_PAUSES * took_s))
         await asyncio.sleep(at_least_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(self.interval_s - at_least_s):
@@ -119,9 +121,9 @@ async def _sessions(
                 log.info("polling Mem0", project=bound, memories=len(book.seen))
                 while True:
                     resting.hinted.clear()
-                    await _cycle(reads, book, watching, bound, liveness)
+                    took_s = await _cycle(reads, book, watching, bound, liveness)
                     failed = 0
-                    await resting.rest()
+                    await resting.rest(took_s)
         except Unavailable as error:
             failed += 1
             metrics.MEM0_CYCLES.labels("failed").inc()
@@ -150,7 +152,8 @@ def check_project(bound: str, book: Book, wanted: str | None) -> None:
 
 async def _cycle(
     reads: Mem0Reads, book: Book, watching: Watching, bound: str, liveness: Liveness
-) -> None:
+) -> float:
+    """How many seconds it took."""
     with liveness.polling(NAME):
         if (project := await reads.project()) != bound:
             raise Refused(
@@ -165,6 +168,7 @@ async def _cycle(
     liveness.troubles.pop(NAME, None)
     _measure(ended, tally)
     tell(ended, tally, users_of(book.seen))
+    return ended.took_s
 
 
 def _measure(ended: Mem0CycleEnded, tally: Tally) -> None:

@@ -103,7 +103,7 @@ def import_file(
     searchable, or told.
 
     From a Mem0 without its cloud (`mem0.Memory` over a local Qdrant) the memories come with --from
-    mem0-oss and the folder, their ids kept; no other process may have it open.
+    mem0-oss and the folder, their ids kept, while others may have it open.
 
     \b
     [dim]$[/dim] hybrid-memory import memories.jsonl

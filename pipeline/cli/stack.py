@@ -91,7 +91,7 @@ def up(
     [dim]$[/dim] hybrid-memory up --brokers 3 --data ~/memories-on-three
 
     To use a server of yours instead of one of the parts, set KAFKA_BOOTSTRAP_SERVERS, POSTGRES_DSN,
-    QDRANT_URL or REDIS_URL.
+    QDRANT_URL or REDIS_URL. With MEM0_API_KEY set, it also follows that Mem0 project.
     """
     from pipeline.embedded import default_data
 
@@ -161,9 +161,13 @@ async def _up(made: "Plan", settings: "Settings", *, stages: bool, in_background
     with Starting() as starting:
 
         def processes(stack: "Stack") -> "Sequence[Process]":
-            wanted = app.stage_processes(settings, stack) if stages else []
+            if not stages:
+                return []
+            wanted = app.stage_processes(settings, stack)
+            sources = app.source_processes(settings, stack)
             starting.stages = frozenset(process.name for process in wanted)
-            return wanted
+            starting.sources = frozenset(process.name for process in sources)
+            return [*wanted, *sources]
 
         def on_ready(stack: "Stack") -> None:
             if not in_background:
@@ -226,13 +230,18 @@ def _up_detached(
 
 def show_stack(stack: "Stack") -> None:
     """Each part's address, without passwords."""
-    where = located(stack.data).addresses
+    here = located(stack.data)
+    where = here.addresses
     index = where.qdrant_url or f"Qdrant Edge in {where.qdrant_path}"
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_row("Kafka", where.kafka.bootstrap_servers)
     table.add_row("Postgres", masked(where.postgres_dsn or ""))
     table.add_row("Valkey", masked(where.redis_url or ""))
     table.add_row("Index", masked(index))
+    # Looked up anew: a stack is announced before all of its processes run.
+    if here.stack and "mem0" in here.stack.parts:
+        followed = here.settings.mem0_local or here.settings.mem0_host
+        table.add_row("Mem0", f"{masked(str(followed))}, followed")
     table.add_row("Logs", str(stack.data / "logs"))
     show()
     show(table)

@@ -16,6 +16,7 @@ from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import show, show_json
 from pipeline.cli.reaching import Located, located, read_settings, running
 from pipeline.errors import Halted, Refused, Unavailable
+from schemas.topics import EVENTS, MEM0_CYCLES, MEM0_SEEN
 
 if TYPE_CHECKING:
     from pipeline.liveness import Liveness
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MEM0 = "mem0"
 """What polls Mem0: no stage, but run like one."""
 WEBHOOK = "/webhooks/mem0"
+ABOUT_MEM0 = "publish every change in a Mem0 project, once; runs where MEM0_API_KEY is set."
 STACK_PATIENCE_S = 15.0
 """How long a stage that the stack starts waits for the word of the stack."""
 
@@ -185,6 +187,8 @@ def list_stages(json: AsJson = False) -> None:
         )
         for flow in flows()
     ]
+    kept = (EVENTS, MEM0_SEEN, MEM0_CYCLES)
+    told.append((MEM0, "Mem0", [topic.under(prefix) for topic in kept], ABOUT_MEM0))
     if json:
         for stage, reads, writes, about in told:
             show_json({"stage": stage, "reads": reads, "writes": writes, "about": about})

@@ -40,6 +40,8 @@ class Starting:
     def __init__(self) -> None:
         self.stages: frozenset[str] = frozenset()
         """The processes that run stages, as soon as they are known."""
+        self.sources: frozenset[str] = frozenset()
+        """Those that run none, and read elsewhere."""
         self._lines: dict[str, _Line] = {}
         self._live: Live | None = None
         self._news = ""
@@ -59,7 +61,12 @@ class Starting:
         self.finish()
 
     def __call__(self, progress: "Progress") -> None:
-        loading = progress.phase == "running" and progress.part in self.stages
+        running = progress.phase == "running"
+        if running and progress.part in self.sources:
+            # It has no group to join: nobody can say when it serves.
+            self._change(progress.part, "ready", progress.detail)
+            return
+        loading = running and progress.part in self.stages
         self._change(progress.part, progress.phase, LOADING if loading else progress.detail)
 
     def serves(self, stage: str) -> None:

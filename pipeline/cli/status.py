@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Group
@@ -59,14 +59,17 @@ class Status:
     dead_letters: int | None
     mem0: dict[str, Any] | None = None
     """The last cycle of the Mem0 poller; None where there was none."""
+    poller: Literal["up", "down"] | None = None
+    """The Mem0 poller of the stack that runs here; None where it has none."""
 
     @property
     def ok(self) -> bool:
-        """Whether every part is up, every stage runs, and the operator desk answers."""
+        """Whether every part is up, every stage and the poller run, and the operator desk answers."""
         return (
             all(part.up is not False for part in self.parts)
             and all(stage.members and stage.process != RESTARTING for stage in self.stages)
             and self.record is not None
+            and self.poller != "down"
         )
 
 
@@ -154,7 +157,15 @@ async def _look(stack: "Stack | None") -> Status:
         index=counts.index if counts else None,
         dead_letters=dead,
         mem0=mem0,
+        poller=_poller(stack),
     )
+
+
+def _poller(stack: "Stack | None") -> Literal["up", "down"] | None:
+    part = stack.parts.get("mem0") if stack else None
+    if part is None:
+        return None
+    return "down" if part.pid is None else "up"
 
 
 async def _mem0(kafka: "KafkaConnection | None", prefix: str) -> dict[str, Any] | None:
@@ -266,7 +277,16 @@ def _sums(seen: Status) -> list[Text]:
         if seen.dead_letters:
             letters += " `hybrid-memory dead list` shows them."
         sums.append(Text(letters, "yellow" if seen.dead_letters else ""))
-    return [*sums, *([_cycle(seen.mem0)] if seen.mem0 else [])]
+    return [*sums, *_mem0_lines(seen)]
+
+
+def _mem0_lines(seen: Status) -> list[Text]:
+    lines = [_cycle(seen.mem0)] if seen.mem0 else []
+    if seen.poller == "down":
+        lines.append(Text("Mem0: the poller is down; logs/mem0.log says why.", "red"))
+    elif seen.poller == "up" and not seen.mem0:
+        lines.append(Text("Mem0: the poller runs, and no look at Mem0 has ended yet.", "yellow"))
+    return lines
 
 
 def _cycle(ended: Mapping[str, Any]) -> Text:

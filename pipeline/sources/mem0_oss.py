@@ -1,21 +1,23 @@
-"""Mem0 without its cloud, `mem0.Memory` over a local Qdrant: read for an import, and watched from within.
+"""Mem0 without its cloud, `mem0.Memory` over a local Qdrant: read for an import, and watched by the poller.
 
-A local Qdrant belongs to one process. From outside its folder is read while nobody has it open, and no
-model is needed for that. From within, LocalMem0 lets the poller watch the Memory that an application has.
+A local Qdrant belongs to one process. We read a copy of it, which SQLite makes as of one moment: whoever has
+it open goes on and notices nothing. No model is needed for that, and nothing of Mem0 either.
 """
 
 import asyncio
+import shutil
+import sqlite3
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import Refused
+from pipeline.errors import Refused, Unavailable
 from pipeline.sources.mem0 import Observed, Page, moment, observed
 
 if TYPE_CHECKING:
-    from mem0 import Memory
     from qdrant_client import QdrantClient
 
 DEFAULT_COLLECTION = "mem0"
@@ -35,63 +37,74 @@ _DERIVED = ("data", "hash", "text_lemmatized", "attributed_to", "role", "actor_i
 
 
 class LocalMem0:
-    """A Memory of this process, as the poller reads Mem0. One call at a time: it is not made for more."""
+    """A folder of Mem0's, as the poller reads Mem0. What is listed is as of one moment."""
 
-    def __init__(self, memory: "Memory", name: str) -> None:
+    def __init__(self, folder: Path, collection: str | None = None) -> None:
         self.requests = 0
-        self._memory: Any = memory
-        self._name = name
-        self._turn = asyncio.Lock()
+        """How often it was read."""
+        self._folder, self._collection = folder, collection
+        self._held: dict[str, Observed] = {}
 
     async def project(self) -> str:
-        """The name it was given: a Memory has none."""
-        return self._name
+        """The folder: it has no other name. Raises Refused where it holds no Mem0."""
+        return f"local:{_place(self._folder).resolve()}"
 
     async def page(self, number: int, *, size: int, since: datetime | None) -> Page | None:
-        """A page of all memories with `updated_at` >= `since`."""
-        rows = await self._ask(self._rows)
-        told = [observed(row) for row in rows]
-        told = [row for row in told if since is None or (row.updated_at or since) >= since]
+        """A page of all memories with `updated_at` >= `since`; the first one reads the folder anew.
+
+        Raises Unavailable, Refused.
+        """
+        if number == 1:
+            self._held = await asyncio.to_thread(self._read)
+            self.requests += 1
+        told = [r for r in self._held.values() if since is None or (r.updated_at or since) >= since]
         start = (number - 1) * size
         if number > 1 and start >= len(told):
             return None
         return Page(told[start : start + size], len(told), more=start + size < len(told))
 
     async def find(self, memory_id: str) -> Observed | None:
-        """One memory; None where there is none."""
-        rows = await self._ask(self._rows)
-        return next((observed(row) for row in rows if row["id"] == memory_id), None)
+        """One memory, as it was listed; None where there is none."""
+        return self._held.get(memory_id)
 
     async def tells_deletion(self, memory_id: str) -> bool:
-        """Whether the memory's history ends with its deletion."""
-        told = await self._ask(lambda: self._memory.history(memory_id))
-        return any(entry.get("event") == "DELETE" for entry in told)
+        """There are no replicas: what is not there is gone."""
+        return memory_id not in self._held
 
-    async def _ask(self, ask: Any) -> Any:
-        async with self._turn:
-            self.requests += 1
-            return await asyncio.to_thread(ask)
-
-    def _rows(self) -> list[dict[str, Any]]:
-        store: Any = self._memory.vector_store
-        return list(_scrolled(store.client, store.collection_name))
+    def _read(self) -> dict[str, Observed]:
+        with _opened(self._folder) as client:
+            name = self._collection or _collection(client, self._folder)
+            return {row["id"]: observed(row) for row in _scrolled(client, name)}
 
 
 def rows(folder: Path, collection: str | None = None) -> Generator[dict[str, Any]]:
     """All memories in a folder of Mem0's, the oldest first, as `hybrid-memory import` reads rows.
 
-    Raises Refused where there are none, or another process has them open.
+    Raises Refused where there are none, Unavailable where they cannot be read at the moment.
     """
-    with closing(_opened(folder)) as client:
+    with _opened(folder) as client:
         held = _scrolled(client, collection or _collection(client, folder))
         # What was said before a memory comes before it.
         for row in sorted(held, key=lambda row: str(row["created_at"] or "")):
             yield _imported(row)
 
 
-def _opened(folder: Path) -> "QdrantClient":
+@contextmanager
+def _opened(folder: Path) -> "Generator[QdrantClient]":
     from qdrant_client import QdrantClient
 
+    with TemporaryDirectory(prefix="mem0-copy-") as copy:
+        try:
+            _copied(_place(folder), Path(copy))
+            client = QdrantClient(path=copy)
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise Unavailable(f"{folder} cannot be read at the moment: {error}") from error
+        with closing(client):
+            yield client
+
+
+def _place(folder: Path) -> Path:
+    """Where the Qdrant is: the folder, or one within it. Raises Refused."""
     found = [folder, *sorted(path for path in folder.glob("*") if path.is_dir())]
     place = next((p for p in found if (p / "meta.json").exists()), None)
     if place is None:
@@ -99,12 +112,20 @@ def _opened(folder: Path) -> "QdrantClient":
             f"{folder} holds no local Qdrant of Mem0: give the folder that is `path` in its "
             "vector_store configuration (meta.json lies in it)."
         )
-    try:
-        return QdrantClient(path=str(place))
-    except RuntimeError as error:
-        raise Refused(
-            f"{place} is open in another process: end that one first. ({error})"
-        ) from error
+    return place
+
+
+def _copied(place: Path, to: Path) -> None:
+    """Each collection as of one moment, however many write to it meanwhile."""
+    shutil.copyfile(place / "meta.json", to / "meta.json")
+    for held in place.glob("collection/*/storage.sqlite"):
+        copy = to / held.relative_to(place)
+        copy.parent.mkdir(parents=True)
+        with (
+            closing(sqlite3.connect(f"{held.resolve().as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
 
 
 def _collection(client: "QdrantClient", folder: Path) -> str:
@@ -114,8 +135,8 @@ def _collection(client: "QdrantClient", folder: Path) -> str:
         return DEFAULT_COLLECTION
     if len(names) != 1:
         raise Refused(
-            f"{folder} holds {', '.join(names) or 'no collection'}: name the one with the memories with "
-            "--collection."
+            f"{folder} holds {', '.join(names) or 'no collection'}: name the one with the memories "
+            "(import --collection, MEM0_LOCAL_COLLECTION)."
         )
     return names[0]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.app import stage_modules
+from pipeline.app import SOURCES, stage_modules
 from pipeline.contract import flows
 from pipeline.embedded.java import KAFKA
 from pipeline.kafka.process import GRACE_S
@@ -40,7 +40,7 @@ def run_by(service: Json) -> list[str]:
 
 def test_every_stage_is_run_by_one_service(stages: Mapping[str, Json]):
     running = [stage for service in stages.values() for stage in run_by(service)]
-    assert sorted(running) == sorted(stage_modules())
+    assert sorted(running) == sorted([*stage_modules(), *SOURCES])
 
 
 def test_a_service_is_called_as_the_stage_it_runs(stages: Mapping[str, Json]):
@@ -122,7 +122,13 @@ def test_the_example_names_what_the_file_reads_and_holds_no_secret(project: Path
     assert told.keys() <= variables((project / "docker-compose.yml").read_text("utf-8"))
     secret = [name for name in told if name.endswith(("PASSWORD", "KEY"))]
     assert {told[name] for name in secret} == {""}
-    assert set(secret) == {"POSTGRES_PASSWORD", "QDRANT_API_KEY", "VALKEY_PASSWORD"}
+    assert set(secret) == {"POSTGRES_PASSWORD", "QDRANT_API_KEY", "VALKEY_PASSWORD", "MEM0_API_KEY"}
+
+
+def test_the_poller_starts_only_where_it_is_asked_for(stages: Mapping[str, Json]):
+    assert {name for name, service in stages.items() if "profiles" in service} == {"mem0"}
+    # Without a key, the other services start all the same.
+    assert stages["mem0"]["environment"]["MEM0_API_KEY"] == "${MEM0_API_KEY:-}"
 
 
 def test_it_is_the_kafka_that_we_test_on(services: Mapping[str, Json]):

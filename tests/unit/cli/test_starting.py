@@ -68,3 +68,11 @@ def test_a_load_is_told_in_plain_lines(
     assert first.startswith("50 of 100 accepted, 0 stored, ")
     assert second.startswith("50 of 100 accepted, 25 stored, ")
     assert second.endswith("left")
+
+
+def test_what_reads_elsewhere_is_ready_when_it_runs(capsys: pytest.CaptureFixture[str]):
+    with Starting() as watching:
+        watching.sources = frozenset({"mem0"})
+        watching(Progress("mem0", "running", "process 7"))
+        (line,) = told(capsys)
+    assert line.split() == ["mem0", "ready", "process", "7"]

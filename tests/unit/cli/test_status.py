@@ -49,6 +49,14 @@ def test_anything_down_is_not_well(fields: dict[str, Sequence[Any]]):
     assert not status(**fields).ok
 
 
+def test_a_poller_is_shown_with_the_stack_that_has_one():
+    assert "Mem0" not in shown(status())
+    assert status(poller="up").ok
+    assert "no look at Mem0 has ended yet" in shown(status(poller="up"))
+    assert not status(poller="down").ok
+    assert "logs/mem0.log says why" in shown(status(poller="down"))
+
+
 def test_a_part_that_cannot_be_asked_is_not_down():
     assert status(parts=[Part("Postgres", "db", None, "not asked")]).ok
 
