@@ -82,10 +82,10 @@ class Settings(BaseSettings):
     """If given, the key must belong to it."""
     mem0_local: Path | None = None
     """Instead of a key: the folder of a Mem0 without the cloud (`path` of its vector_store)."""
-    mem0_allow_deletes: str | None = None
-    """What the poller says when much has disappeared from Mem0, if that was meant: for that one time."""
     mem0_local_collection: str | None = None
     """Its collection, where there are several and none is called `mem0`."""
+    mem0_allow_deletes: str | None = None
+    """What the poller says when much has disappeared from Mem0, if that was meant: for that one time."""
     mem0_replica_lag_seconds: float = Field(default=60, ge=0)
     """How far behind a replica of Mem0 may be."""
     sync_interval_seconds: float = Field(default=60, gt=0)
