@@ -1,10 +1,14 @@
 """What share of the evidence does a search find?
 
-Publishes a data set to a stack of its own, waits until all of it is stored, asks its questions over Kafka
-and compares what comes back with the memories that answer them. Nothing is read beside the stream: what
-is measured is what a user gets, by the defaults.
+Publishes a data set to a stack of its own, waits until all of it is stored and no stage is behind, asks
+its questions over Kafka and compares what comes back with the memories that answer them. Nothing is read
+beside the stream: what is measured is what a user gets, by the defaults.
 
-    python -m benchmarks.retrieval --data DIR [--questions 300] [--json]
+    python -m benchmarks.retrieval --data DIR [--users asked] [--questions 300] [--json]
+                                   [--rerank] [--diversity 0.3]
+
+`--users asked` leaves out the memories of users about whom nothing is asked: no search can find them, but
+the index is smaller and rare words are rarer without them. `--rerank` needs RERANKER_MODEL.
 
 DIR holds memories.jsonl, rows as `hybrid-memory import` takes them (a "session" makes a conversation, an
 "image_caption" belongs to the text), and queries.jsonl: {"user", "text", "gold": [ids], "category"}.
@@ -12,6 +16,7 @@ DIR holds memories.jsonl, rows as `hybrid-memory import` takes them (a "session"
 For each category: recall@k, the share of the gold among the first k hits, with the interval in which 95 %
 of 1,000 bootstrap samples of the questions lie, and MRR. Then the same with one signal left out, or one
 alone, weighed anew from what each hit's explanation says: its candidates stay those of all signals.
+Beside it, how many of the first ten say what a better one says, the index's size, and what a search takes.
 """
 
 import argparse
@@ -31,15 +36,26 @@ import numpy as np
 
 from benchmarks.stack import own_stack, tell
 from pipeline.cli.rows import Conversations, memory_of
+from pipeline.contract import flows
+from pipeline.domain.lexical import lexical_terms
 from pipeline.domain.ranking import score
+from pipeline.domain.reordering import alike
 from pipeline.domain.weights import Weights
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.lag import group_states
+from pipeline.kafka.records import group_of
+from pipeline.settings import Settings
 from producers.client import MemoryClient, NewMemory
 from schemas.search import Hit
 
 KS = (1, 5, 10, 20)
 DEEP = 100
 TIMED = 100
+WARMING = 10
 AT_ONCE = 8
+ALIKE = 0.6
+"""Memories that share so much of their words say the same."""
+LOOK_EVERY_S = 1.0
 BATCH = 1_000
 UNANSWERABLE = "adversarial"
 """Questions that ask about another than their evidence tells of: papers give their figures without."""
@@ -54,6 +70,14 @@ class Question:
     text: str
     gold: frozenset[str]
     category: str
+
+
+@dataclass(frozen=True)
+class How:
+    """What is asked for beside the defaults."""
+
+    rerank: bool = False
+    diversity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,55 +112,107 @@ def questions(data: Path, most: int | None) -> list[Question]:
     return found if most is None else random.Random(0).sample(found, min(most, len(found)))
 
 
-async def run(data: Path, most: int | None, folder: Path) -> dict[str, Any]:
+async def run(
+    data: Path, most: int | None, *, only_asked: bool, how: How, folder: Path
+) -> dict[str, Any]:
     said, asked = memories(data), questions(data, most)
-    users = {question.user for question in asked}
-    said = [memory for memory in said if memory.user_id in users]
+    there = {memory.user_id for memory in said}
+    if only_asked:
+        users = {question.user for question in asked}
+        said = [memory for memory in said if memory.user_id in users]
     async with own_stack(folder) as stack, MemoryClient(stack.kafka_bootstrap_servers) as memory:
-        await publish(memory, said)
+        published_s = await publish(memory, said)
+        await caught_up(KafkaConnection(stack.kafka_bootstrap_servers))
         tell(f"asking {len(asked)} questions")
-        answers = await ask(memory, asked)
-        took_ms = await timed(memory, asked[:TIMED])
+        # The latency first: what was asked before may be remembered.
+        took_ms = await timed(memory, asked, how)
+        answers = await ask(memory, asked, how)
     tables = {"as served": _as_served(answers)} | ablations(answers)
     return {
         "memories": len(said),
+        "users": len({memory.user_id for memory in said}),
+        "users_left_out": len(there) - len({memory.user_id for memory in said}),
         "questions": len(asked),
+        "how": asdict(how),
         "recall": {name: metrics(ranks) for name, ranks in tables.items()},
+        "alike_in_10": statistics.fmean(map(repeated, answers)),
+        "published_per_s": len(said) / published_s,
         "index_bytes_a_memory": round(_bytes(folder / "qdrant") / len(said)),
         "search_p50_ms": statistics.median(took_ms),
         "search_p95_ms": statistics.quantiles(took_ms, n=20)[-1],
     }
 
 
-async def publish(memory: MemoryClient, said: Sequence[NewMemory]) -> None:
+async def publish(memory: MemoryClient, said: Sequence[NewMemory]) -> float:
+    """Seconds until all of it was stored."""
+    began = time.perf_counter()
     for start in range(0, len(said), BATCH):
         receipts = await memory.remember_many(said[start : start + BATCH])
         await memory.stored(receipts, timeout_s=3_600)
         tell(f"{start + len(receipts):,} of {len(said):,} memories stored")
+    return time.perf_counter() - began
 
 
-async def ask(memory: MemoryClient, asked: Sequence[Question]) -> list[Asked]:
+async def caught_up(kafka: KafkaConnection) -> None:
+    """Returns once no stage has anything left to read: what enriches memories late has done so."""
+    prefix = Settings().topic_prefix
+    groups = {group_of(prefix, flow.stage): flow.reads.under(prefix) for flow in flows()}
+    quiet = 0
+    # Twice: what one stage has just let go, another one looked at before may have to read.
+    while quiet < 2:
+        states = await group_states(kafka, groups)
+        behind = {group: state.lag for group, state in states.items() if state and state.lag}
+        quiet = 0 if behind else quiet + 1
+        if behind:
+            tell(f"still behind: {behind}")
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def ask(memory: MemoryClient, asked: Sequence[Question], how: How) -> list[Asked]:
     """Each question as an application asks it, but for more hits and their explanation."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(question: Question) -> Asked:
         async with room:
             answered = await memory.search(
-                question.text, user_id=question.user, limit=DEEP, explain=True, timeout_s=120
+                question.text,
+                user_id=question.user,
+                limit=DEEP,
+                explain=True,
+                rerank=how.rerank,
+                diversity=how.diversity,
+                timeout_s=120,
             )
+        if answered.degraded:
+            raise SystemExit(f"This would measure another thing: {answered.degraded}.")
         return Asked(question, answered.hits)
 
     return await asyncio.gather(*map(one, asked))
 
 
-async def timed(memory: MemoryClient, asked: Sequence[Question]) -> list[float]:
-    """Milliseconds of each question, one at a time, over Kafka and back."""
+async def timed(memory: MemoryClient, asked: Sequence[Question], how: How) -> list[float]:
+    """Milliseconds of each question, one at a time, over Kafka and back; the first ones left out."""
     took: list[float] = []
-    for question in asked:
+    for question in asked[: WARMING + TIMED]:
         began = time.perf_counter()
-        await memory.search(question.text, user_id=question.user, timeout_s=120)
+        await memory.search(
+            question.text,
+            user_id=question.user,
+            rerank=how.rerank,
+            diversity=how.diversity,
+            timeout_s=120,
+        )
         took.append((time.perf_counter() - began) * 1_000)
-    return took
+    return took[min(WARMING, len(took) // 2) :]
+
+
+def repeated(asked: Asked) -> int:
+    """How many of the first ten hits say what a better one says."""
+    terms = [lexical_terms(hit.text) for hit in asked.hits[:10]]
+    return sum(
+        any(alike(one, better) > ALIKE for better in terms[:place])
+        for place, one in enumerate(terms)
+    )
 
 
 Ranks = Sequence[tuple[Question, Sequence[str]]]
@@ -225,8 +301,10 @@ def show(results: Mapping[str, Any]) -> None:
                 break
     print()
     for name, value in results.items():
-        if name not in ("recall", "weights"):
+        if isinstance(value, int | float):
             print(f"{name:>22}  {value:,.1f}")
+    if left_out := results["users_left_out"]:
+        print(f"The memories of {left_out} other users were left out: about them nothing is asked.")
 
 
 def main() -> None:
@@ -234,11 +312,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="memories.jsonl and queries.jsonl")
+    parser.add_argument(
+        "--users",
+        choices=("all", "asked"),
+        default="all",
+        help="whose memories are loaded: everybody's, or of those about whom something is asked",
+    )
+    parser.add_argument("--rerank", action="store_true", help="as RERANKER_MODEL says")
+    parser.add_argument("--diversity", type=float, default=0.0, help="0 to 1")
     parser.add_argument("--questions", type=int, help="only so many of them, drawn at random")
     parser.add_argument("--json", action="store_true", help="one object instead of tables")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hybrid-memory-") as folder:
-        results = asyncio.run(run(given.data, given.questions, Path(folder)))
+        results = asyncio.run(
+            run(
+                given.data,
+                given.questions,
+                only_asked=given.users == "asked",
+                how=How(given.rerank, given.diversity),
+                folder=Path(folder),
+            )
+        )
     results["weights"] = asdict(Weights())
     if given.json:
         print(json.dumps(results))
