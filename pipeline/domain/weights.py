@@ -11,9 +11,9 @@ class Weights:
     dense: float = 0.4
     lexical: float = 0.4
     tokens: float = 0.4
-    speaker: float = 0.08
+    speaker: float = 0.1
     """That the question names who said it."""
-    time: float = 0.1
+    time: float = 0.125
     """That it happened when the question says."""
     importance: float = 0.0
     recency: float = 0.0
