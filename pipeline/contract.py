@@ -86,6 +86,8 @@ class Flow:
     about: str
     stores: tuple[str, ...] = ()
     """Where else it writes."""
+    follows_on: tuple[Topic, ...] = ()
+    """Where it publishes what else follows."""
 
 
 def json_schemas() -> dict[str, Json]:
@@ -153,18 +155,21 @@ def flows() -> Sequence[Flow]:
 
 
 def flow_of(stage: str, first_line: str) -> Flow:
-    """`memory.events -> memory.classified: say what ...` as a Flow; ValueError where it is not so."""
+    """`memory.events -> memory.classified: say what ...` as a Flow; ValueError where it is not so.
+
+    The first topic behind the arrow gets an event for each that was read, the others what else follows.
+    """
     named = {topic.under(DEFAULT_PREFIX): topic for topic in TOPICS} | {REPLY: ANSWERED}
     path, colon, about = first_line.partition(": ")
     reads, arrow, writes = path.partition(" -> ")
     targets = writes.split(", ")
     written = [named[name] for name in targets if name in named]
-    if not (colon and arrow and reads in named and len(written) == 1):
+    if not (colon and arrow and reads in named and written):
         raise ValueError(
             f"consumers/{stage}.py must begin with `topic -> topic: what for`, not with {first_line!r}"
         )
     stores = tuple(name for name in targets if name not in named)
-    return Flow(stage, named[reads], written[0], about, stores)
+    return Flow(stage, named[reads], written[0], about, stores, tuple(written[1:]))
 
 
 def breaking_changes(old: Json, new: Json) -> list[str]:
@@ -435,6 +440,12 @@ def _operations(flow: Flow, prefix: str) -> Json:
     return {
         f"{flow.stage}_reads": reading,
         f"{flow.stage}_writes": _sending(flow.writes, "One event for each that was read."),
+        **{
+            f"{flow.stage}_follows_on_{_id(topic)}": _sending(
+                topic, "What else follows from a batch."
+            )
+            for topic in flow.follows_on
+        },
         f"{flow.stage}_sets_aside": _sending(DEAD, "What this stage could not use."),
         f"{flow.stage}_says_so": {
             **_sending(STORED, "Tells whoever waits for an event that it was set aside."),

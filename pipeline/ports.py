@@ -15,7 +15,14 @@ from pydantic import JsonValue
 
 from pipeline.domain.ranking import Candidate
 from pipeline.domain.versions import Known, Outcome
-from schemas.events import Domain, Enriched, Published, SparseVector
+from schemas.events import (
+    Domain,
+    Enriched,
+    MemoryForgotten,
+    Published,
+    SparseVector,
+    UserForgotten,
+)
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
 Floats = NDArray[np.float32]
@@ -183,9 +190,19 @@ class MemoryRecords(Fingerprints, Protocol):
     async def publishable(self, keys: Sequence[UUID]) -> Sequence[Published]:
         """The newest states under `keys`, as the events that brought them, to be published again.
 
-        A memory that went with its user is a MemoryForgotten; a user's key gives a UserForgotten, as the
-        copy of partition 0. `preceding` is what its publisher told, without what was forgotten since; where
-        that is nothing, the two memories of the same run before it.
+        A memory that went with its user is a MemoryForgotten with an id of its own, the same each time; a
+        user's key gives a UserForgotten, as the copy of partition 0. `preceding` is what its publisher
+        told, without what was forgotten since; where that is nothing, the two memories of the same run
+        before it.
+        """
+        ...
+
+    async def gone_with(
+        self, forgetting: UserForgotten, after: str, limit: int
+    ) -> Sequence[MemoryForgotten]:
+        """What tells of each memory that went with its user, up to this version and no other.
+
+        Up to `limit`, in the order of their memory ids beyond `after`; as `publishable` tells of them.
         """
         ...
 

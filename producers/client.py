@@ -453,7 +453,8 @@ class MemoryClient:
         revised or forgotten since; its newer state, or its forgetting, comes by later. An event that
         comes by again, because it was published or delivered twice, is left out where it is one of the
         last 10,000. With a `group_id` the place is kept, and readers of the same group share the work.
-        With `forgotten`, what was forgotten comes by too, as MemoryForgotten and UserForgotten.
+        With `forgotten`, what was forgotten comes by too, as MemoryForgotten and UserForgotten; after a
+        user's, a MemoryForgotten of each memory he had.
         """
         if not all_users and not (user_id or "").strip():
             raise Refused("Whose memories? Give user_id=..., or all_users=True.")

@@ -38,6 +38,14 @@ def event_id_of(user_id: str, idempotency_key: str, memory_id: str | None = None
     return uuid5(_EVENTS_OF_A_MEMORY, named)
 
 
+def tombstone_id(forgetting: UUID, key: UUID) -> UUID:
+    """The id of the event that tells of one memory, by its key, that went with its user.
+
+    The same each time; and not that of the user's forgetting, whose receipt hears of nothing else.
+    """
+    return uuid5(forgetting, str(key))
+
+
 def content_hash(state: MemoryState) -> str:
     """What the two stores compare: 32 hexadecimal digits over all that the publisher said."""
     said = state.model_dump_json(include=_SAID)

@@ -1,6 +1,6 @@
 """Feeds stages from Kafka: at least once, in order, one bad message costing nobody else anything.
 
-    fetch a batch -> decode each -> react -> publish, wait for every ack -> commit
+    fetch a batch -> decode each -> react -> publish, wait for every ack -> what follows, too -> commit
 
 Commit comes last: a crash repeats work, never loses it. While a neighbour is down the batch is tried
 again with growing pauses, and nothing is set aside. What can never work is set aside with its bytes. A
@@ -10,7 +10,7 @@ ends the process with nothing committed.
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,7 +42,7 @@ from pipeline.kafka.dead_letters import (
 )
 from pipeline.kafka.records import Headers, Record, as_pairs, group_of, headers_of, key_of, value_of
 from pipeline.liveness import Liveness
-from pipeline.stage import Stage
+from pipeline.stage import Made, Stage
 from schemas.events import Event, Message
 from schemas.topics import DEAD, STORED, Topic
 
@@ -76,6 +76,7 @@ ENVELOPE_BYTES = 4_096
 class Outgoing:
     """A record on its way out."""
 
+    topic: Topic
     partition: int | None
     key: bytes | None
     value: bytes | None
@@ -209,19 +210,20 @@ class StageDelivery(ConsumerRebalanceListener):
             except Unusable as error:
                 dead.append((record, error))
         made: list[Outgoing] = []
-        used = 0
+        done: list[tuple[Any, Any]] = []
         results = await self._react([event for _, event in usable]) if usable else []
-        for (record, _), result in zip(usable, results, strict=True):
+        for (record, event), result in zip(usable, results, strict=True):
             outgoing = self._outgoing(record, result)
             if isinstance(outgoing, Unusable):
                 dead.append((record, outgoing))
             else:
-                used += 1
+                done.append((event, result))
                 made += outgoing
-        self._stop_if_most_fail(dead, used=used)
+        self._stop_if_most_fail(dead, used=len(done))
         await self._publish(made, dead)
-        self._limit.count(failed=len(dead), used=used)
-        metrics.USED.labels(self.name).inc(used)
+        await self._follow(done)
+        self._limit.count(failed=len(dead), used=len(done))
+        metrics.USED.labels(self.name).inc(len(done))
         metrics.SET_ASIDE.labels(self.name).inc(len(dead))
 
     def _read(self, record: Record) -> Any:
@@ -233,7 +235,7 @@ class StageDelivery(ConsumerRebalanceListener):
             check_not_ahead(event.version, record.timestamp)
         return event
 
-    async def _react(self, events: Sequence[Any]) -> list[Message | tuple[Message, ...] | Unusable]:
+    async def _react(self, events: Sequence[Any]) -> list[Made | Unusable]:
         """One result for each event; halves the batch until what is unusable stands alone."""
         try:
             made = await self._patiently(events)
@@ -246,7 +248,7 @@ class StageDelivery(ConsumerRebalanceListener):
             raise AssertionError(f"{self.stage.name} made {len(made)} of {len(events)} events")
         return list(made)
 
-    async def _patiently(self, events: Sequence[Any]) -> Sequence[Message | tuple[Message, ...]]:
+    async def _patiently(self, events: Sequence[Any]) -> Sequence[Made]:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             wait=wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE_S),
@@ -295,27 +297,32 @@ class StageDelivery(ConsumerRebalanceListener):
                 "sets them aside."
             )
 
-    def _outgoing(
-        self, record: Record, result: Message | tuple[Message, ...] | Unusable
-    ) -> Sequence[Outgoing] | Unusable:
+    async def _follow(self, done: Sequence[tuple[Any, Any]]) -> None:
+        async with aclosing(self.stage.follow(done)) as pages:
+            async for page in pages:
+                onward = [self._packed(each.topic, each.message, None) for each in page]
+                await self._publish(onward, ())
+
+    def _outgoing(self, record: Record, result: Made | Unusable) -> Sequence[Outgoing] | Unusable:
         if isinstance(result, Unusable):
             return result
         # The same partition from topic to topic keeps the order of one memory's events. What is of other
         # memories goes where their keys belong.
         partition = None if isinstance(result, tuple) else record.partition
         try:
-            return [self._packed(each, partition) for each in _several(result)]
+            return [self._packed(self.stage.writes, each, partition) for each in _several(result)]
         except Unusable as error:
             return error
 
-    def _packed(self, message: Message, partition: int | None) -> Outgoing:
+    def _packed(self, topic: Topic, message: Message, partition: int | None) -> Outgoing:
         if isinstance(message, Event):
             hops = {**message.hops, self.stage.name: utc_now()}
             message = message.model_copy(update={"hops": hops})
         value = value_of(message)
-        if len(value) > self.stage.writes.max_message_bytes - ENVELOPE_BYTES:
+        if len(value) > topic.max_message_bytes - ENVELOPE_BYTES:
             raise Unusable(f"{self.stage.name} made {len(value)} bytes of it, too large for Kafka")
-        return Outgoing(partition, key_of(message), value, as_pairs(headers_of(message)))
+        headers = as_pairs(headers_of(message))
+        return Outgoing(topic, partition, key_of(message), value, headers)
 
     async def _publish(
         self, made: Sequence[Outgoing], dead: Sequence[tuple[Record, Unusable]]
@@ -324,7 +331,7 @@ class StageDelivery(ConsumerRebalanceListener):
         now = utc_now()
         try:
             async with asyncio.timeout(PUBLISH_PATIENCE_S):
-                sent = [await self._send(self.stage.writes, outgoing) for outgoing in made]
+                sent = [await self._send(outgoing) for outgoing in made]
                 for record, error in dead:
                     sent += await self._set_aside(record, str(error), now)
                 await asyncio.gather(*sent)
@@ -335,10 +342,10 @@ class StageDelivery(ConsumerRebalanceListener):
                 raise
             raise Unavailable(f"Kafka did not take what {self.stage.name} made: {error}") from error
 
-    async def _send(self, topic: Topic, outgoing: Outgoing) -> asyncio.Future[Any]:
+    async def _send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
         producer: Any = self._producer
         return await producer.send(
-            topic.under(self._prefix),
+            outgoing.topic.under(self._prefix),
             outgoing.value,
             key=outgoing.key,
             partition=outgoing.partition,
@@ -362,12 +369,12 @@ class StageDelivery(ConsumerRebalanceListener):
         # A record may have neither key nor value, which no producer would publish.
         value = b"" if record.key is None and record.value is None else record.value
         kept = value[:MOST_DEAD_BYTES] if value is not None else None
-        sent = [await self._send(DEAD, Outgoing(None, record.key, kept, headers))]
+        sent = [await self._send(Outgoing(DEAD, None, record.key, kept, headers))]
         news = notice(record, stage=name, reason=reason, now=now)
         if news is not None:
             news_headers = as_pairs(headers_of(news))
             sent.append(
-                await self._send(STORED, Outgoing(None, record.key, value_of(news), news_headers))
+                await self._send(Outgoing(STORED, None, record.key, value_of(news), news_headers))
             )
         return sent
 
@@ -422,7 +429,7 @@ class StageDelivery(ConsumerRebalanceListener):
                 consumer.seek(tp, offset)
 
 
-def _several(result: Message | tuple[Message, ...]) -> Sequence[Message]:
+def _several(result: Made) -> Sequence[Message]:
     return result if isinstance(result, tuple) else (result,)
 
 

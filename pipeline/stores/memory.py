@@ -283,10 +283,21 @@ class RecordsInMemory:
             *(self._published(self._states[key]) for key in keys if key in self._states),
         ]
 
+    async def gone_with(
+        self, forgetting: UserForgotten, after: str, limit: int
+    ) -> Sequence[MemoryForgotten]:
+        gone = [
+            state.told
+            for state in self._states.values()
+            if isinstance(state, Erased)
+            and (state.user_id, state.by.version) == (forgetting.user_id, forgetting.version)
+            and state.memory_id > after
+        ]
+        return sorted(gone, key=lambda each: each.memory_id)[:limit]
+
     def _published(self, state: State) -> MemoryCaptured | MemoryForgotten:
         if isinstance(state, Erased):
-            mark = asdict(state.by)
-            return MemoryForgotten(user_id=state.user_id, memory_id=state.memory_id, **mark)
+            return state.told
         if isinstance(state, MemoryForgotten):
             return state.model_copy(update={"hops": {}})
         names = set(MemoryCaptured.model_fields) - {"type", "preceding", "hops"}

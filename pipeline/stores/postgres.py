@@ -222,6 +222,15 @@ class PostgresRecords:
                 rows = await session.fetch(sql.PUBLISHABLE, list(keys))
         return [*map(_user_forgotten, marks), *map(_published, rows)]
 
+    async def gone_with(
+        self, forgetting: UserForgotten, after: str, limit: int
+    ) -> Sequence[MemoryForgotten]:
+        place = erased(forgetting.version).stamp
+        of_whom = (forgetting.user_id, after, place.precedence, place.tie)
+        with _remedies(self._address):
+            rows = await self._pool.fetch(sql.GONE_WITH, *of_whom, limit)
+        return [_gone(row) for row in rows]
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -335,7 +344,15 @@ def _user_forgotten(row: asyncpg.Record) -> UserForgotten:
     return UserForgotten(**row, partition=0, partitions=1)
 
 
+def _gone(row: asyncpg.Record) -> MemoryForgotten:
+    """A row that `erased` has stamped: its event is the user's forgetting."""
+    by = Watermark(row["version"], row["event_id"], row["published_at"])
+    return Erased(row["user_id"], row["memory_id"], by).told
+
+
 def _published(row: asyncpg.Record) -> MemoryCaptured | MemoryForgotten:
+    if _known_of_row(row) == erased(row["version"]):
+        return _gone(row)
     own = {
         name: row[name] for name in ("event_id", "user_id", "version", "published_at", "memory_id")
     }

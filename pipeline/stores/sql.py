@@ -278,6 +278,12 @@ left join lateral (
 where memories.key = any($1::uuid[])
 """  # noqa: S608
 
+GONE_WITH = """
+select user_id, memory_id, version, event_id, published_at from memories
+where user_id = $1 and memory_id > $2 and precedence = $3 and tie = $4
+order by memory_id limit $5
+"""
+
 MARKS_OF = """
 select user_id, version, event_id, published_at from forgotten_users where key = any($1::uuid[])
 """

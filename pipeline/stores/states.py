@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from pipeline.domain.identity import memory_key
+from pipeline.domain.identity import memory_key, tombstone_id
 from pipeline.domain.versions import Known, Outcome, erased, placed, settle, stamp
 from pipeline.errors import Refused
 from pipeline.ports import AuditEntry
@@ -41,6 +41,18 @@ class Erased:
     @property
     def known(self) -> Known:
         return erased(self.by.version)
+
+    @property
+    def told(self) -> MemoryForgotten:
+        """The event that tells of it. It settles nothing where the watermark is known."""
+        key = memory_key(self.user_id, self.memory_id)
+        return MemoryForgotten(
+            event_id=tombstone_id(self.by.event_id, key),
+            user_id=self.user_id,
+            memory_id=self.memory_id,
+            version=self.by.version,
+            published_at=self.by.published_at,
+        )
 
 
 MemoryChange = MemoryEnriched | MemoryForgotten
@@ -129,9 +141,11 @@ def known_of(state: State) -> Known:
 
 
 def with_user(change: MemoryForgotten, forgotten: Mapping[str, Watermark]) -> bool:
-    """Whether the memory went with its user: its tombstone, published again, is no event of its own."""
+    """Whether the memory went with its user: what tells of it is no event of its own."""
     mark = forgotten.get(change.user_id)
-    return mark is not None and change.event_id == mark.event_id
+    if mark is None:
+        return False
+    return change.event_id == Erased(change.user_id, change.memory_id, mark).told.event_id
 
 
 def outcome_of(

@@ -426,6 +426,33 @@ async def test_what_is_publishable_brings_the_same_states_to_another_store(
     assert await records.publishable([memory_key("alice", "never there")]) == []
 
 
+async def test_what_went_with_a_user_is_told_of_page_by_page(records: MemoryRecords) -> None:
+    ids = [f"m{n}" for n in range(5)]
+    before, forgetting = user_forgotten(version=3), user_forgotten(version=9)
+    await records.write([enriched(memory_id="long ago", version=2), before])
+    await records.write([enriched(memory_id=name, version=n + 4) for n, name in enumerate(ids)])
+    others = [enriched(memory_id="m0", user_id="bob", version=1), forgotten("later", version=10)]
+    await records.write([*others, forgetting, enriched(memory_id="m2", version=11)])
+    first = await records.gone_with(forgetting, "", 3)
+    rest = await records.gone_with(forgetting, first[-1].memory_id, 3)
+    assert [each.memory_id for each in (*first, *rest)] == ["long ago", "m0", "m1", "m3", "m4"]
+    assert {(each.user_id, each.version) for each in first} == {("alice", 9)}
+    assert await records.gone_with(forgetting, rest[-1].memory_id, 3) == []
+    assert await records.gone_with(before, "", 3) == []
+    keys = [memory_key("alice", each.memory_id) for each in first]
+    published = await records.publishable(keys)
+    assert {each.event_id for each in published} == {each.event_id for each in first}
+
+
+async def test_telling_of_what_went_with_a_user_changes_nothing(records: MemoryRecords) -> None:
+    forgetting = user_forgotten(version=9)
+    await records.write([enriched(memory_id="m", version=1), forgetting])
+    states, told = await records.page(None, 9), await records.gone_with(forgetting, "", 9)
+    trail = await life(records)
+    assert await records.write(told) == ["forgotten"]
+    assert (await records.page(None, 9), await life(records)) == (states, trail)
+
+
 def _enriched_again(event: Published) -> Enriched:
     if isinstance(event, MemoryForgotten | UserForgotten):
         return event

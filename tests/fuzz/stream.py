@@ -59,6 +59,10 @@ class Line:
     def _only_group(self, _: str, __: str) -> Group:
         return self.group
 
+    def taken(self) -> list[Any]:
+        """What the stage has read: what it was fed with, and what it said behind that itself."""
+        return self.log.records(self._stage.reads.under(PREFIX))
+
     def made(self) -> list[Any]:
         """What came out."""
         return self.log.records(self._stage.writes.under(PREFIX))

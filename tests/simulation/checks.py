@@ -10,10 +10,11 @@ from pipeline.domain.weights import Weights
 from pipeline.kafka.records import event_id_in
 from pipeline.ports import Fingerprint
 from pipeline.stores.points import watermark
+from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import STORED as NOTICES
-from schemas.events import MemoryStored, UserErased, UserForgotten
+from schemas.events import MemoryEnriched, MemoryStored, UserErased, UserForgotten
 from schemas.search import EventRef, ReplyTo, SearchAsked
-from schemas.topics import DEAD, STORED
+from schemas.topics import DEAD, ENRICHED, STORED
 from tests.simulation.history import (
     UNEMBEDDABLE,
     Expected,
@@ -22,6 +23,7 @@ from tests.simulation.history import (
     expected_outcome,
     expected_watermarks,
 )
+from tests.simulation.kafka import home
 from tests.simulation.network import finished
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def check(world: "World") -> None:
     for user_id in {event.user_id for event in events}:
         _check_user(world, user_id, states)
     _check_watermarks(world, events)
+    _check_log(world, states)
     _check_receipts(world, events)
     _check_dead_letters(world)
 
@@ -109,6 +112,34 @@ def _check_watermarks(world: "World", events: Sequence[Any]) -> None:
     assert {user: watermark(points[user_key(user)]).version for user in marks} == marks
     kept = world.records._marks  # pyright: ignore[reportPrivateUsage]
     assert {user_id: mark.version for user_id, mark in kept.items()} == marks
+
+
+def _check_log(world: "World", states: dict[MemoryId, Expected]) -> None:
+    """What compaction would leave of memory.enriched: of a forgotten memory not a word."""
+    for (user_id, memory_id), state in states.items():
+        logged = _logged(world, str(memory_key(user_id, memory_id)).encode())
+        if not logged:
+            continue
+        last = logged[-1]
+        if state.text is None:
+            assert not isinstance(last, MemoryEnriched), (
+                f"the log ends with a forgotten text: {last}"
+            )
+        elif not world.direct:
+            # With the whole stream there is who gives a state its vectors again.
+            assert isinstance(last, MemoryEnriched), f"the log ends with a forgetting: {last}"
+
+
+def _logged(world: "World", key: bytes) -> Sequence[Any]:
+    """The events under a key; none where some stand in other partitions, which Kafka compacts alone."""
+    records = [
+        record
+        for record in world.log.records(ENRICHED.under("memory"))
+        if record.key == key and record.value not in world.history.unusable
+    ]
+    if any(record.partition != home(key, world.log.partitions) for record in records):
+        return []
+    return [ENRICHED_EVENTS.validate_json(record.value) for record in records]
 
 
 def _check_receipts(world: "World", events: Sequence[Any]) -> None:

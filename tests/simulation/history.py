@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from pipeline.domain.clock import moment_of
-from pipeline.domain.identity import content_hash, event_id_of, memory_key
+from pipeline.domain.identity import content_hash, event_id_of
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from schemas.events import (
     MemoryCaptured,
@@ -25,6 +25,7 @@ from schemas.events import (
     UserForgotten,
 )
 from tests.builders import enriched
+from tests.simulation.kafka import home
 
 EPOCH_MS = 1_800_000_000_000
 """When every history begins."""
@@ -144,7 +145,7 @@ class History:
         self._add(ahead, usable=False)
 
     def _add(self, event: Any, *, usable: bool = True) -> None:
-        place = memory_key(event.user_id, getattr(event, "memory_id", "")).int % self._partitions
+        place = home(key_of(event), self._partitions)
         if isinstance(event, UserForgotten):
             place = event.partition
         elif self._random.random() < 0.05:

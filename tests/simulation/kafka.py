@@ -25,6 +25,11 @@ STALL_S = 90.0
 Sent = tuple[asyncio.Future[Any], bytes | None, bytes | None, Sequence[tuple[str, bytes]]]
 
 
+def home(key: bytes | None, partitions: int) -> int:
+    """The partition of a record that names none."""
+    return crc32(key or b"") % partitions
+
+
 class Log:
     """All topics, each with the same number of partitions."""
 
@@ -45,7 +50,7 @@ class Log:
         headers: Any,
     ) -> None:
         """A record in its place; without a partition its key decides."""
-        place = crc32(key or b"") % self.partitions if partition is None else partition
+        place = home(key, self.partitions) if partition is None else partition
         log = self._topics[topic][place]
         now_ms = self._epoch_ms + int(self._network.loop.time() * 1_000)
         log.append(
@@ -84,7 +89,7 @@ class Producer:
         partition: int | None = None,
         headers: Any = (),
     ) -> asyncio.Future[Any]:
-        place = crc32(key or b"") % self._log.partitions if partition is None else partition
+        place = home(key, self._log.partitions) if partition is None else partition
         tp = TopicPartition(topic, place)
         acknowledged = self._network.loop.create_future()
         self._queues[tp].append((acknowledged, key, value, headers))

@@ -1,11 +1,13 @@
 """Bugs that somebody could make: each takes one rule out of the product, and the simulation must notice."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from consumers import record_writer
 from pipeline.domain import versions
 from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, records
@@ -14,7 +16,8 @@ from pipeline.stores import index, memory, points, states
 from pipeline.stores.conditions import Every, HasId, Is, Some
 from pipeline.stores.memory import PointsInMemory
 from pipeline.stores.points import FORGOTTEN, MEMORY, Point
-from tests.simulation.stores import RemotePoints
+from schemas.events import MemoryForgotten
+from tests.simulation.stores import RemotePoints, RemoteRecords
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -138,7 +141,7 @@ def offsets_are_committed_before_the_work(patch: pytest.MonkeyPatch) -> None:
 def acknowledgements_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
     async def sent(self: Any, made: Sequence[Any], dead: Sequence[Any]) -> None:
         for outgoing in made:
-            await self._send(self.stage.writes, outgoing)
+            await self._send(outgoing)
         for record, error in dead:
             await self._set_aside(record, str(error), delivery.utc_now())
 
@@ -188,6 +191,51 @@ def what_cannot_be_used_is_dropped(patch: pytest.MonkeyPatch) -> None:
         return []
 
     patch.setattr(StageDelivery, "_set_aside", dropped)
+
+
+@mutation
+def what_came_after_its_forgetting_stays_in_the_log(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(record_writer, "outlived", _nothing)
+
+
+@mutation
+def the_memories_of_a_forgotten_user_stay_in_the_log(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(record_writer, "leading", _nothing)
+
+
+@mutation
+def only_the_first_memories_of_a_forgotten_user_leave_the_log(patch: pytest.MonkeyPatch) -> None:
+    gone_with = RemoteRecords.gone_with
+
+    async def first(self: Any, forgetting: Any, after: str, limit: int) -> Sequence[Any]:
+        return [] if after else await gone_with(self, forgetting, after, limit)
+
+    patch.setattr(RemoteRecords, "gone_with", first)
+
+
+@mutation
+def offsets_are_committed_before_what_follows(patch: pytest.MonkeyPatch) -> None:
+    follow = StageDelivery._follow  # pyright: ignore[reportPrivateUsage]
+
+    async def later(self: Any, done: Sequence[Any]) -> None:
+        with suppress(Unavailable):
+            await follow(self, done)
+
+    patch.setattr(StageDelivery, "_follow", later)
+
+
+@mutation
+def a_forgetting_outlives_what_came_after_it(patch: pytest.MonkeyPatch) -> None:
+    behind = record_writer.behind
+
+    def only_forgettings(last: Any, state: Any) -> Any:
+        return behind(last, state) if isinstance(state, MemoryForgotten) else None
+
+    patch.setattr(record_writer, "behind", only_forgettings)
+
+
+def _nothing(*_: Any) -> Sequence[Any]:
+    return []
 
 
 def _no(*_: Any) -> bool:

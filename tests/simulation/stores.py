@@ -8,7 +8,7 @@ from pipeline.domain.versions import Outcome, runs
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.memory import PointsInMemory, RecordsInMemory
 from pipeline.stores.points import Found, Nearest, Payload, Point
-from schemas.events import Enriched
+from schemas.events import Enriched, MemoryForgotten, Published, UserForgotten
 from tests.simulation.network import Network, finished
 
 
@@ -26,6 +26,18 @@ class RemoteRecords:
 
         return await self._network.request(
             lambda: finished(self._twin.write(changes)), partly=partly
+        )
+
+    async def publishable(self, keys: Sequence[UUID]) -> Sequence[Published]:
+        return await self._network.request(lambda: finished(self._twin.publishable(keys)))
+
+    async def gone_with(
+        self, forgetting: UserForgotten, after: str, limit: int
+    ) -> Sequence[MemoryForgotten]:
+        # Pages of two, so that there is something between them.
+        limit = min(limit, 2)
+        return await self._network.request(
+            lambda: finished(self._twin.gone_with(forgetting, after, limit))
         )
 
 

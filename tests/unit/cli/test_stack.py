@@ -68,7 +68,7 @@ def test_stages_tell_what_flows_from_where_to_where(command: Command):
     assert {
         "stage": "record_writer",
         "reads": "memory.enriched",
-        "writes": ["Postgres", "memory.stored"],
+        "writes": ["Postgres", "memory.stored", "memory.enriched", "memory.events"],
         "about": "keep the record.",
     } in told
     assert "classifier" in command("stages").stdout

@@ -8,12 +8,21 @@ import pytest
 
 from consumers import classifier, embedder, query, record_writer
 from consumers.embedder import joined, mixed, packed, unpacked
+from pipeline.domain.identity import content_hash
 from pipeline.domain.wording import worded
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Embedding
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory
-from schemas.events import MemoryClassified, MemoryEnriched, MemoryStored, Said, UserErased
+from schemas.events import (
+    MemoryCaptured,
+    MemoryClassified,
+    MemoryEnriched,
+    MemoryStored,
+    Said,
+    UserErased,
+)
+from schemas.topics import ENRICHED, EVENTS, Topic
 from tests.builders import captured, enriched, forgotten, user_forgotten
 
 
@@ -111,6 +120,84 @@ async def test_a_writer_tells_what_became_of_each_event() -> None:
     assert [type(each) for each in told] == [MemoryStored, MemoryStored, UserErased]
     assert [each.outcome for each in told[:2]] == ["stored", "superseded"]  # pyright: ignore
     assert {each.store for each in told} == {"record"}  # pyright: ignore
+
+
+# What the record writer says behind what forgetting has outlived
+
+
+async def said_behind(records: RecordsInMemory, *batch: Any) -> list[tuple[Topic, Any]]:
+    """What follows in which topic, once the batch is written."""
+    writer = record_writer.stage(records)
+    done = list(zip(batch, await writer.react(batch), strict=True))
+    return [(each.topic, each.message) async for page in writer.follow(done) for each in page]
+
+
+async def test_each_memory_that_went_with_its_user_is_forgotten_in_the_log() -> None:
+    records = RecordsInMemory()
+    kept = enriched(memory_id="kept", user_id="bob")
+    gone = [enriched(memory_id=f"m{n:04}", version=n + 1) for n in range(2_500)]
+    assert await said_behind(records, *gone, kept) == []
+    forgetting = user_forgotten(version=2_500)
+    told = await said_behind(records, forgetting)
+    assert {topic for topic, _ in told} == {ENRICHED}
+    events = [event for _, event in told]
+    assert [event.memory_id for event in events] == [each.memory_id for each in gone]
+    assert {event.version for event in events} == {2_500}
+    assert len({event.event_id for event in events} | {forgetting.event_id}) == 2_501
+    assert await said_behind(records, forgetting) == told
+    assert await said_behind(records, *events) == []
+    trail = await records.history("alice", "m0000")
+    assert [entry.change for entry in trail] == ["captured", "forgotten"]
+
+
+async def test_one_copy_of_a_users_forgetting_tells_of_the_memories() -> None:
+    records = RecordsInMemory()
+    await records.write([enriched(memory_id="m", version=1)])
+    copies = [user_forgotten(version=5, partition=n, partitions=3) for n in range(3)]
+    assert await said_behind(records, copies[2], copies[1]) == []
+    ((_, told),) = await said_behind(records, copies[0])
+    assert told.memory_id == "m"
+
+
+async def test_what_comes_after_its_forgetting_is_forgotten_once_more_in_the_log() -> None:
+    records = RecordsInMemory()
+    late = enriched(memory_id="m", version=1)
+    forgetting = forgotten("m", version=2)
+    assert await said_behind(records, forgetting, late) == [(ENRICHED, forgetting)]
+    assert await said_behind(records, forgetting) == []
+    assert await said_behind(records, late, forgetting) == []
+
+
+async def test_what_comes_after_its_user_was_forgotten_is_too() -> None:
+    records = RecordsInMemory()
+    await said_behind(records, user_forgotten(version=5))
+    ((topic, told),) = await said_behind(records, enriched(memory_id="m", version=4))
+    assert (topic, told.memory_id, told.version) == (ENRICHED, "m", 5)
+    assert await said_behind(records, enriched(memory_id="m", version=6)) == []
+
+
+@pytest.mark.parametrize("late", [forgotten("m", version=2), enriched(memory_id="m", version=2)])
+async def test_what_outlives_a_forgetting_that_came_last_goes_through_the_stream_again(
+    late: Any,
+) -> None:
+    records = RecordsInMemory()
+    newest = enriched("newest", memory_id="m", version=9, speaker="bob")
+    await records.write([user_forgotten(version=5)])
+    assert await said_behind(records, newest) == []
+    ((topic, again),) = await said_behind(records, late)
+    assert topic is EVENTS
+    assert isinstance(again, MemoryCaptured)
+    assert (again.event_id, again.version) == (newest.event_id, 9)
+    assert content_hash(again) == content_hash(newest)
+    assert await said_behind(records, newest) == []
+
+
+async def test_a_state_that_is_only_older_makes_nothing() -> None:
+    records = RecordsInMemory()
+    await records.write([enriched(memory_id="m", version=9)])
+    assert await said_behind(records, enriched(memory_id="m", version=8)) == []
+    first, again = (enriched("once", memory_id="i", version=n, if_absent=True) for n in (1, 2))
+    assert await said_behind(records, first, again) == []
 
 
 def test_every_port_that_a_stage_names_is_one_that_there_is() -> None:
