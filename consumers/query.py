@@ -118,6 +118,8 @@ async def search(
             limit=limit,
             min_score=asked.min_score,
         )
+        if asked.explain:
+            hits = [_explained(asked, hit) for hit in hits]
     else:
         hits = await weighed(asked, embedding, vectors, weights, limit)
     searched = time.perf_counter()
@@ -203,6 +205,11 @@ async def weighed(
         min_score=asked.min_score,
         explain=asked.explain,
     )
+
+
+def _explained(asked: SearchAsked, hit: Hit) -> Hit:
+    """Meaning alone has found it, and its score is all that it gave."""
+    return matching(asked, hit.model_copy(update={"signals": {"dense": hit.score}}))
 
 
 def matching(asked: SearchAsked, hit: Hit) -> Hit:

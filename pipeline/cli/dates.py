@@ -58,9 +58,25 @@ def _offset(name: str | None, seconds: int | None) -> tzinfo | None:
     return None
 
 
-def optional(written: str | None) -> datetime | None:
-    """The moment, if one was given."""
-    return None if written is None else when(written)
+def optional(written: str | None, option: str) -> datetime | None:
+    """The moment, if one was given. Raises Refused with the name of the option."""
+    try:
+        return None if written is None else when(written)
+    except Refused as error:
+        raise Refused(f"{option}: {error}") from error
+
+
+def span(
+    since: str | None, until: str | None, options: tuple[str, str]
+) -> tuple[datetime | None, datetime | None]:
+    """Two moments, the later one exclusive. Raises Refused where nothing lies between them."""
+    begin, end = optional(since, options[0]), optional(until, options[1])
+    if begin is not None and end is not None and begin >= end:
+        raise Refused(
+            f"Nothing can lie between {options[0]} {since} and {options[1]} {until}: the first must be "
+            "the earlier one."
+        )
+    return begin, end
 
 
 def text_of(date: Any) -> str:

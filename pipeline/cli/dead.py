@@ -1,5 +1,6 @@
 """The dead letters: what could not be used, why, and what becomes of it."""
 
+import json as jsonlib
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -13,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.dates import optional
+from pipeline.cli.dates import span
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import errors, moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import located, quiet, running
@@ -40,6 +41,8 @@ Since = Annotated[
 Until = Annotated[
     str | None, typer.Option(metavar="TIME", help="Set aside earlier.", show_default=False)
 ]
+MOST_SHOWN = 2_000
+"""Characters of one field; `--raw` has all."""
 All = Annotated[bool, typer.Option("--all", help="Every one of them.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell which ones they are.")]
@@ -86,23 +89,31 @@ def list_dead(
 def show_dead(
     place: Annotated[str, typer.Argument(help="As `dead list` prints it: 2/17 say.")],
     raw: Annotated[bool, typer.Option("--raw", help="Its bytes and nothing else.")] = False,
+    json: AsJson = False,
     data: Data = None,
 ) -> None:
     """Show one dead letter: where it was, why it failed, and what it holds.
 
     \b
     [dim]$[/dim] hybrid-memory dead show 2/17
+    [dim]$[/dim] hybrid-memory dead show 2/17 --json | jq .reason
     [dim]$[/dim] hybrid-memory dead show 2/17 --raw | jq .text
     """
+    if raw and json:
+        raise Refused("--raw or --json: the bytes alone, or what is known of them.")
     letter = running(_one(data, place))
     value = letter.record.value or b""
     if raw:
         typer.get_binary_stream("stdout").write(value)
         return
-    for name, about in (*told(letter).items(), ("key", letter.record.key)):
-        show(Text.assemble((f"{name:>10}  ", "dim"), on_one_line(str(about))))
+    if json:
+        show_json({**told(letter), "key": _legible(letter.record.key), "value": _legible(value)})
+        return
+    for name, about in described(letter).items():
+        show(Text.assemble((f"{name:>12}  ", "dim"), on_one_line(about)))
     show()
-    show(on_one_line(value.decode("utf-8", "backslashreplace")))
+    for line in content(value).splitlines():
+        show(on_one_line(line) if line.strip() else "")
 
 
 def redrive(
@@ -249,12 +260,13 @@ def _selection(
     from pipeline.kafka.dead_letters import Selection
     from pipeline.kafka.redriving import place_of
 
+    first, last = span(since, until, ("--since", "--until"))
     return Selection(
         places=frozenset(map(place_of, places)) if places else None,
         stage=stage,
         reason=reason,
-        since=optional(since),
-        until=optional(until),
+        since=first,
+        until=last,
     )
 
 
@@ -272,6 +284,43 @@ def told(letter: "Letter") -> dict[str, Any]:
         "redriven": letter.redriven,
         "bytes": len(letter.record.value or b""),
     }
+
+
+def described(letter: "Letter") -> dict[str, str]:
+    """A letter for people: what its headers do not tell is left out."""
+    size = len(letter.record.value or b"")
+    about = {
+        "place": str(letter.place),
+        "set aside": moment(letter.at),
+        "stage": letter.stage,
+        "was at": letter.origin,
+        "why": letter.reason,
+        "event": None if letter.event_id is None else str(letter.event_id),
+        "redriven": f"{letter.redriven} times" if letter.redriven else None,
+        "key": _legible(letter.record.key),
+        "holds": f"{size:,} bytes",
+    }
+    return {name: value for name, value in about.items() if value not in (None, "?")}
+
+
+def content(value: bytes) -> str:
+    """What it holds: JSON with a field on each line, long values cut; anything else as it is."""
+    try:
+        fields: Any = jsonlib.loads(value)
+    except (ValueError, RecursionError):
+        return _legible(value) or ""
+    if not isinstance(fields, dict):
+        return _legible(value) or ""
+    named: dict[str, Any] = fields
+    shown = {name: jsonlib.dumps(field, ensure_ascii=False) for name, field in named.items()}
+    return "\n".join(
+        f"{on_one_line(name):>12}  {on_one_line(field, MOST_SHOWN)}"
+        for name, field in shown.items()
+    )
+
+
+def _legible(bytes_: bytes | None) -> str | None:
+    return None if bytes_ is None else bytes_.decode("utf-8", "backslashreplace")
 
 
 def _known(text: str) -> str | None:

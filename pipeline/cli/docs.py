@@ -14,7 +14,9 @@ Form = Annotated[Literal["yaml", "json"], typer.Option("--format", "-f", help="H
 
 def register(app: typer.Typer) -> None:
     """Adds `docs ...`."""
-    docs = typer.Typer(help="Print the contract: messages, schemas, topics.", no_args_is_help=True)
+    docs = typer.Typer(
+        help="Print the contract: messages, schemas, subjects.", no_args_is_help=True
+    )
     docs.command()(asyncapi)
     docs.command()(schemas)
     docs.command()(topics)
@@ -45,7 +47,7 @@ def schemas(form: Form = "json") -> None:
 
 
 def topics(json: AsJson = False) -> None:
-    """List what a memory may be about: the topics that the classifier knows, by domain.
+    """List what a memory may be about: subjects, not topics of Kafka (those: `docs asyncapi`, `stages`).
 
     \b
     [dim]$[/dim] hybrid-memory docs topics
@@ -57,7 +59,7 @@ def topics(json: AsJson = False) -> None:
             show_json(topic)
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("domain", "topic", "about"):
+    for heading in ("domain", "subject (--topic)", "about"):
         table.add_column(heading)
     for topic in known:
         table.add_row(topic["domain"], topic["topic"], topic["about"])

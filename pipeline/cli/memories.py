@@ -94,7 +94,7 @@ def add(
         "run_id": run,
         "agent_id": agent,
         "app_id": app,
-        "occurred_at": optional(occurred_at),
+        "occurred_at": optional(occurred_at, "--occurred-at"),
         "metadata": pairs(metadata),
         "idempotency_key": idempotency_key,
     }
@@ -137,7 +137,7 @@ def revise(
                     words,
                     user_id=user,
                     metadata=pairs(metadata) if metadata else None,
-                    occurred_at=optional(occurred_at),
+                    occurred_at=optional(occurred_at, "--occurred-at"),
                     timeout_s=timeout,
                 )
             await _settle(receipt, _REVISED, began, wait=wait, timeout_s=timeout, json=json)

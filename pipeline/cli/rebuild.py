@@ -1,6 +1,9 @@
 """The index anew, from the log or from the record, while the old one answers."""
 
+import asyncio
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,6 +19,12 @@ if TYPE_CHECKING:
 
 Source = Literal["log", "record"]
 PATIENCE_S = 60.0
+_FILLING = "Nothing has changed: the old index is in use, and the fresh one is removed."
+_SWITCHING = (
+    "It was about to switch over: the old index is in use, or the fresh one; `hybrid-memory verify` tells "
+    "whether anything is missing."
+)
+_COMPARING = "The fresh index is in use; `hybrid-memory verify` compares it with the record."
 
 
 def register(app: typer.Typer) -> None:
@@ -63,22 +72,46 @@ def rebuild(
 
 async def _rebuild(here: Located, source: Source) -> "tuple[Filling, Report]":
     from pipeline import app
+
+    with _told_if_stopped(_FILLING) as reached:
+        opened = app.open_for_rebuilding(here.settings, here.addresses, tell)
+        async with opened as (fresh, filling, records):
+            if source == "record":
+                await _from_record(here, filling, records)
+            else:
+                with Passing("log to index") as passing:
+                    await filling.from_log(passing)
+            with Passing("record and fresh index") as passing:
+                await filling.agree(records, passing)
+            tell("Filled. Catching up with what came meanwhile, then switching.")
+            reached(_SWITCHING)
+            await fresh.replace(filling)
+        reached(_COMPARING)
+        return filling, await _compared(here)
+
+
+@contextmanager
+def _told_if_stopped(begun: str) -> Generator[Callable[[str], None]]:
+    """Tells on Ctrl-C in what state things are; what is yielded takes the next state."""
+    state = begun
+
+    def reached(now: str) -> None:
+        nonlocal state
+        state = now
+
+    try:
+        yield reached
+    except asyncio.CancelledError:
+        tell(f"Stopped. {state}")
+        raise
+
+
+async def _compared(here: Located) -> "Report":
+    from pipeline import app
     from pipeline.cli.verify import compared
 
-    opened = app.open_for_rebuilding(here.settings, here.addresses, tell)
-    async with opened as (fresh, filling, records):
-        if source == "record":
-            await _from_record(here, filling, records)
-        else:
-            with Passing("log to index") as passing:
-                await filling.from_log(passing)
-        with Passing("record and fresh index") as passing:
-            await filling.agree(records, passing)
-        tell("Filled. Catching up with what came meanwhile, then switching.")
-        await fresh.replace(filling)
     async with app.open_for_comparing(here.settings, here.addresses) as (record, index):
-        report = await compared(here, record, index, log=False, keep=0, patience_s=PATIENCE_S)
-    return filling, report
+        return await compared(here, record, index, log=False, keep=0, patience_s=PATIENCE_S)
 
 
 async def _from_record(here: Located, filling: "Filling", records: Any) -> None:

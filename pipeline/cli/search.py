@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.dates import optional
+from pipeline.cli.dates import span
 from pipeline.cli.options import AsJson, Data, MetadataPairs, Timeout, User, pairs
 from pipeline.cli.printing import moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import connected, running
@@ -99,11 +99,12 @@ def search(
     [dim]$[/dim] hybrid-memory search "what did Ana plan in May?" --user alice --explain
     [dim]$[/dim] hybrid-memory search "dinner" --user alice --filter '{"not": {"topics": ["work", "travel"]}}'
     """
+    since, until = span(after, before, ("--after", "--before"))
     filter_: dict[str, Any] = {
         "domain": domain,
         "topics": tuple(topic or ()),
-        "occurred_from": optional(after),
-        "occurred_until": optional(before),
+        "occurred_from": since,
+        "occurred_until": until,
         "speaker": speaker,
         "run_id": run,
         "agent_id": agent,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from pipeline.cli.away import telling_when_away
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import on_one_line, show, show_json, tell
-from pipeline.cli.reaching import connected, running
+from pipeline.cli.reaching import client_of, located, quiet, running
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def tail(
     [dim]$[/dim] hybrid-memory tail --user alice
     [dim]$[/dim] hybrid-memory tail --all --from-beginning --json | jq .text
     """
-    if (user is None) == (not everyone):
+    if user is not None and everyone:
+        raise Refused("--user and --all contradict each other: give one of them.")
+    if user is None and not everyone:
         raise Refused("Whose memories? Give --user USER, or --all for those of all users.")
     running(_tail(data, user, from_beginning, forgotten, json=json, vectors=vectors))
 
@@ -58,7 +61,9 @@ async def _tail(
     json: bool,
     vectors: bool,
 ) -> None:
-    async with connected(data) as client:
+    here = located(data)
+    quiet()
+    async with client_of(here.kafka, here.prefix) as client, telling_when_away(here.kafka):
         tell("Watching memory.enriched; Ctrl-C ends it.", style="dim")
         async for event in client.subscribe(
             user_id=user,

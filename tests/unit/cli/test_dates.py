@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli.dates import when
+from pipeline.cli.dates import span, when
 from pipeline.errors import Refused
 
 
@@ -53,3 +53,14 @@ def test_what_is_not_certain_is_refused(written: str):
 def test_nothing_else_is_ever_raised(written: str):
     with suppress(Refused):
         assert when(written).utcoffset() is not None
+
+
+def test_an_option_that_is_no_date_is_named():
+    with pytest.raises(Refused, match=r"^--after: 'tomorrow' is no date"):
+        span("tomorrow", None, ("--after", "--before"))
+
+
+@pytest.mark.parametrize("until", ["2025-01-01", "2024-12-31"])
+def test_a_span_that_holds_nothing_is_refused(until: str):
+    with pytest.raises(Refused, match="Nothing can lie between --after 2025-01-01 and --before"):
+        span("2025-01-01", until, ("--after", "--before"))

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.cli.dead import told
+from pipeline.cli.dead import content, described, told
 from pipeline.kafka.dead_letters import (
     Letter,
     Selection,
@@ -144,3 +144,22 @@ def test_which_ones_must_be_said(
 def test_a_dry_run_only_tells(command: Command, letters: list[Any]):
     letters.append(dead())
     assert "2/17" in command("dead", "drop", "--all", "--dry-run").stdout
+
+
+def test_people_are_told_what_is_known_and_nothing_else():
+    about = described(letter_of(dead()))
+    assert list(about) == ["place", "set aside", "stage", "was at", "why", "key", "holds"]
+    assert (about["was at"], about["why"], about["holds"]) == (
+        "memory.classified/2/17",
+        "no vector",
+        "5 bytes",
+    )
+
+
+def test_json_is_shown_a_field_on_each_line():
+    assert content(b'{"text": "a\\nb", "n": {"x": 1}}').splitlines() == [
+        '        text  "a\\nb"',
+        '           n  {"x": 1}',
+    ]
+    assert content(b"\xffabc") == "\\xffabc"
+    assert len(content(b'{"vector": "%s"}' % (b"x" * 100_000))) < 3_000

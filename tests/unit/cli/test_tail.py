@@ -7,11 +7,16 @@ import pytest
 from tests.unit.cli.conftest import Command, FakeClient, enriched, forgotten, user_forgotten
 
 
-@pytest.mark.parametrize("arguments", [(), ("--user", "alice", "--all")])
-def test_whose_must_be_said_once(command: Command, client: FakeClient, arguments: tuple[str, ...]):
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [((), "--user USER, or --all"), (("--user", "alice", "--all"), "contradict each other")],
+)
+def test_whose_must_be_said_once(
+    command: Command, client: FakeClient, arguments: tuple[str, ...], why: str
+):
     result = command("tail", *arguments)
     assert result.exit_code == 2
-    assert "--user USER, or --all" in result.stderr
+    assert why in result.stderr
 
 
 def test_each_memory_is_a_line(command: Command, client: FakeClient):
