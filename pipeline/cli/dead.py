@@ -112,8 +112,8 @@ def show_dead(
     for name, about in described(letter).items():
         show(Text.assemble((f"{name:>12}  ", "dim"), on_one_line(about)))
     show()
-    for line in content(value).splitlines():
-        show(on_one_line(line) if line.strip() else "")
+    for name, field in content(value).items():
+        show(Text.assemble((f"{name:>12}  ", "dim"), field))
 
 
 def redrive(
@@ -303,20 +303,19 @@ def described(letter: "Letter") -> dict[str, str]:
     return {name: value for name, value in about.items() if value not in (None, "?")}
 
 
-def content(value: bytes) -> str:
-    """What it holds: JSON with a field on each line, long values cut; anything else as it is."""
+def content(value: bytes) -> dict[str, str]:
+    """What it holds, field by field, long ones cut; what is no JSON object has no names."""
     try:
         fields: Any = jsonlib.loads(value)
     except (ValueError, RecursionError):
-        return _legible(value) or ""
+        fields = None
     if not isinstance(fields, dict):
-        return _legible(value) or ""
+        return {"": on_one_line(_legible(value) or "", MOST_SHOWN)}
     named: dict[str, Any] = fields
-    shown = {name: jsonlib.dumps(field, ensure_ascii=False) for name, field in named.items()}
-    return "\n".join(
-        f"{on_one_line(name):>12}  {on_one_line(field, MOST_SHOWN)}"
-        for name, field in shown.items()
-    )
+    return {
+        on_one_line(name): on_one_line(jsonlib.dumps(field, ensure_ascii=False), MOST_SHOWN)
+        for name, field in named.items()
+    }
 
 
 def _legible(bytes_: bytes | None) -> str | None:
