@@ -143,8 +143,7 @@ def test_a_float_is_kept_to_the_last_bit(number: float):
     ],
 )
 def test_a_number_is_written_in_one_way(number: float, written: str):
-    (kept_number,) = METADATA.validate_python({"n": [number]})["n"]
-    assert json.dumps(kept_number) == written
+    assert json.dumps(METADATA.validate_python({"n": [number]})) == f'{{"n": [{written}]}}'
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
