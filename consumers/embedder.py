@@ -7,13 +7,13 @@ Safe to repeat: the same text and model give the same vector.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 
 import numpy as np
 
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.wording import worded
-from pipeline.ports import TOKEN_DIMENSIONS, Cache, Embedder, Embedding, Floats, Halves
+from pipeline.models.seen import recalled, remember
+from pipeline.ports import Cache, Embedder, Embedding, Floats, Halves
 from pipeline.stage import Stage
 from schemas.events import CLASSIFIED as CLASSIFIED_EVENTS
 from schemas.events import Classified, Enriched, MemoryClassified, MemoryEnriched, Vectors
@@ -27,7 +27,6 @@ MOST_PRECEDING_TOKENS = 128
 """Of one text: an answer does not need all of a long question to be found by it."""
 MOST_TOPICS = 32
 """Of one memory: more than a classifier gives, and few enough that nobody can keep the model busy with them."""
-CACHE_TTL_S = 24 * 3_600
 MAX_BATCH_BYTES = 256 * 1024
 """Some 700 usual memories, or five of the longest: seconds of the model's time, not minutes."""
 
@@ -40,11 +39,11 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
         own = {worded(state) for state in states}
         before = {worded(said) for state in states for said in state.preceding} - own
         labels = {topic for state in states for topic in state.topics[:MOST_TOPICS]}
-        known = await _recall(cache, embedder, sorted(before | labels))
+        known = await recalled(cache, embedder, sorted(before | labels))
         texts = sorted(own | ((before | labels) - known.keys()))
         seen = known | dict(zip(texts, await embedder.embed(texts), strict=True))
         fresh = (_reusable(states) | labels | before) - known.keys()
-        await _remember(cache, embedder.model, {text: seen[text] for text in fresh})
+        await remember(cache, embedder.model, {text: seen[text] for text in fresh})
         return await asyncio.to_thread(_all_enriched, events, embedder.model, seen)
 
     return Stage(
@@ -112,36 +111,3 @@ def packed(matrix: Floats | Halves) -> Vectors:
     dtype = "float16" if matrix.dtype == np.float16 else "float32"
     little = matrix.astype("<f2" if dtype == "float16" else "<f4", copy=False)
     return Vectors(dtype=dtype, shape=(rows, columns), data=little.tobytes())
-
-
-async def _recall(cache: Cache, embedder: Embedder, texts: Sequence[str]) -> dict[str, Embedding]:
-    found = await cache.get_many([_key(embedder.model, text) for text in texts])
-    known = {
-        text: unpacked(value, embedder.dimensions)
-        for text, value in zip(texts, found, strict=True)
-        if value is not None
-    }
-    return {text: embedding for text, embedding in known.items() if embedding is not None}
-
-
-async def _remember(cache: Cache, model: str, fresh: Mapping[str, Embedding]) -> None:
-    entries = {
-        _key(model, text): embedding.text.tobytes() + embedding.tokens.tobytes()
-        for text, embedding in fresh.items()
-    }
-    if entries:
-        await cache.put_many(entries, ttl_s=CACHE_TTL_S)
-
-
-def unpacked(value: bytes, dimensions: int) -> Embedding | None:
-    """An embedding as the cache keeps it, the text's vector first; None where it is not ours."""
-    text, tokens = value[: 4 * dimensions], value[4 * dimensions :]
-    if len(text) < 4 * dimensions or len(tokens) % (2 * TOKEN_DIMENSIONS):
-        return None
-    halves = np.frombuffer(tokens, np.float16).reshape(-1, TOKEN_DIMENSIONS)
-    return Embedding(np.frombuffer(text, np.float32), halves)
-
-
-def _key(model: str, text: str) -> str:
-    """Names a text's vectors without telling the text."""
-    return f"seen:{model}:{sha256(text.encode()).hexdigest()}"

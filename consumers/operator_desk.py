@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pipeline.errors import Refused
 from pipeline.ports import Fingerprint, MemoryRecords, MemoryVectors, Replaceable
 from pipeline.stage import Desk
+from pipeline.stores.tiers import Caches
 from schemas.search import (
     Answered,
     Asked,
@@ -24,7 +25,7 @@ from schemas.search import (
 from schemas.topics import ASKED, OPERATOR_ASKED
 
 
-def stage(records: MemoryRecords, vectors: MemoryVectors) -> Desk:
+def stage(records: MemoryRecords, vectors: MemoryVectors, caches: Caches) -> Desk:
     """The operators' desk."""
 
     async def answer(asked: Asked) -> Answered:
@@ -34,6 +35,8 @@ def stage(records: MemoryRecords, vectors: MemoryVectors) -> Desk:
                     question_id=asked.question_id,
                     record=await records.count(),
                     index=await vectors.count(),
+                    caches=tuple(caches.states),
+                    cache_bytes=caches.held_bytes,
                 )
             case FingerprintsAsked():
                 return held(asked, await vectors.page(asked.after, asked.limit))

@@ -8,6 +8,7 @@ are imported by the process that uses them.
 import asyncio
 import importlib
 import inspect
+import json
 import pkgutil
 import sys
 from collections.abc import (
@@ -21,6 +22,7 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         MemoryVectors,
         Reranker,
     )
+    from pipeline.stores.tiers import Caches
     from pipeline.verifying.filling import Embed, Filling, Understand
     from pipeline.verifying.replacing import Fresh
     from producers.mem0_poller import Opening
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE_S = 10.0
+DESK_CACHE_PATIENCE_S = 0.1
 SOURCES = ("mem0",)
 """What runs beside the stages, by name: reads elsewhere and publishes here."""
 
@@ -316,6 +320,21 @@ def _openers(
 
         return RedisCache(_given(where.redis_url, "Redis or Valkey", "REDIS_URL"))
 
+    async def caches(_: Mapping[str, Any]) -> "Caches":
+        from pipeline.stores.redis import RedisCache
+        from pipeline.stores.tiers import Caches, HotCache
+
+        size, url = settings.cache_memory_bytes, where.redis_url
+        return Caches(
+            HotCache(size) if size else None,
+            # An asker waits: sooner without a cache than later with it.
+            RedisCache(url, timeout_s=DESK_CACHE_PATIENCE_S) if url else None,
+            vectors=settings.cache_question_vectors,
+            answers=settings.cache_answers,
+            shares_answers=where.qdrant_url is not None,
+            under=_searched_under(settings),
+        )
+
     async def vectors(ports: Mapping[str, Any]) -> "MemoryVectors":
         model: Embedder = ports.get("embedder") or await embedder(ports)
         shape = (model.model, model.dimensions)
@@ -339,6 +358,7 @@ def _openers(
         "records": records,
         "vectors": vectors,
         "cache": cache,
+        "caches": caches,
     }
 
 
@@ -367,6 +387,16 @@ async def _open_index(
     from pipeline.stores.edge_folders import open_owned
 
     return await open_owned(where.qdrant_path, model=model, dimensions=dimensions)
+
+
+def _searched_under(settings: Settings) -> str:
+    """All settings that an answer may depend on, and our version."""
+    told = {
+        name: value
+        for name, value in settings.model_dump(mode="json").items()
+        if name.startswith(("search_", "embedding_"))
+    }
+    return json.dumps([version("hybrid-memory"), told], sort_keys=True)
 
 
 def _given(address: str | None, what: str, variable: str) -> str:

@@ -23,6 +23,18 @@ ANSWER_S = Histogram(
     "From a question's arrival to its answer.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+CACHE_HITS = Counter(
+    "hybrid_memory_cache_hits",
+    "Lookups that a tier had: 0 is this process, 2 is Redis.",
+    ["kind", "tier"],
+)
+CACHE_MISSES = Counter(
+    "hybrid_memory_cache_misses", "Lookups that a tier did not have.", ["kind", "tier"]
+)
+CACHE_EVICTIONS = Counter(
+    "hybrid_memory_cache_evictions", "Entries that had to go from this process for want of room."
+)
+CACHE_BYTES = Gauge("hybrid_memory_cache_bytes", "What this process keeps in its tier 0.")
 MEM0_CYCLES = Counter(
     "hybrid_memory_mem0_cycles", "Cycles of the Mem0 poller, by how they ended.", ["outcome"]
 )

@@ -256,6 +256,20 @@ class MemoryVectors(Fingerprints, Protocol):
         """What became of each event, as of now; None where the index has not read it yet."""
         ...
 
+    async def generation(self, user_id: str) -> UUID | None:
+        """Another one after every write for this user: what was found under it before is still right.
+
+        Every write whose writer was told that it is done, or that `seen` has told of, is contained in a
+        search that begins after the generation was read. None: nothing may be kept just now.
+        Raises Refused without a user.
+        """
+        ...
+
+    async def states(self, user_id: str, keys: Sequence[UUID]) -> Sequence[KnownMemory | None]:
+        """The newest states of this user's memories under `keys`, as the index holds them; None where
+        there is none, it was forgotten, or it is another user's. Raises Refused without a user."""
+        ...
+
     async def count(self, user_id: str | None = None) -> int:
         """Memories that are not forgotten, of one user or of all."""
         ...

@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     search_weights: Weights = Weights()
     """How much each signal counts in a search; 0 switches it off."""
 
+    cache_memory_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """What a query desk keeps in its own memory of questions' vectors and answers; 0: nothing."""
+    cache_question_vectors: bool = True
+    """Whether the vectors of questions are kept, there and in Redis, for a day."""
+    cache_answers: bool = True
+    """Whether answers are kept until something of their user's memories changes."""
+
     mem0_api_key: SecretStr | None = None
     """Of the project to watch; `hybrid-memory up` then starts the poller, too."""
     mem0_host: str = "https://api.mem0.ai"

@@ -213,6 +213,8 @@ class SearchAnswered(Answer):
     rerank_ms: FiniteFloat = 0.0
     degraded: str | None = None
     """What could not be done, and why; the hits are the best without it."""
+    kept: bool = False
+    """Whether the ranking was kept from an equal question, since which nothing of the user has changed."""
 
 
 class ReceiptState(BaseModel):
@@ -249,12 +251,29 @@ class NewestAnswered(Answer):
     version: int
 
 
+class CacheState(BaseModel):
+    """What one tier of a desk's caches had, and had not, since its process started."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    """`vectors` of questions, or `answers`."""
+    tier: int
+    """0: the process itself. 2: Redis."""
+    hits: int
+    misses: int
+
+
 class CountsAnswered(Answer):
     """Memories that are not forgotten, of all users, as each store counts them."""
 
     type: Literal["CountsAnswered"] = "CountsAnswered"
     record: int
     index: int
+    caches: tuple[CacheState, ...] = ()
+    """Of the process that answers: those of the query desk beside it, nearest first."""
+    cache_bytes: int = 0
+    """What its tier 0 holds."""
 
 
 class HeldState(BaseModel):

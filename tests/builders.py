@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.ports import Embedding
+from pipeline.stores.memory import CacheInMemory
+from pipeline.stores.tiers import Caches, HotCache
 from schemas.events import (
     MemoryCaptured,
     MemoryEnriched,
@@ -85,6 +87,11 @@ def named(event: MemoryEnriched | MemoryForgotten | UserForgotten) -> EventRef:
         version=event.version,
         if_absent=isinstance(event, MemoryEnriched) and event.if_absent,
     )
+
+
+def caches() -> Caches:
+    """What a desk keeps, in memory alone."""
+    return Caches(HotCache(1_000_000), CacheInMemory(), shares_answers=True)
 
 
 def vectors(rows: ArrayLike, dtype: Any = "float32") -> Vectors:

@@ -12,6 +12,7 @@ from schemas.events import MemoryState
 
 _MEMORIES = UUID("8f0ddc6c-2b0f-5f2b-9a55-6a0f5f3e7c11")
 _USERS = UUID("3f7e9a52-0d5c-5a7b-8a4e-d1c7a9be2f07")
+_GENERATIONS = UUID("b7d0a6a5-53c9-5b0e-8c39-0d8e3a2c9f14")
 _EVENTS = UUID("c2b6c6de-97b7-5d0a-b1d4-40f1b7a2d9e3")
 _EVENTS_OF_A_MEMORY = UUID("5a1f0c3e-7d42-5b86-9e0b-2f6c84d1a7e9")
 _SAID = {"text", "occurred_at", "speaker", "agent_id", "app_id", "run_id", "metadata"}
@@ -25,6 +26,11 @@ def memory_key(user_id: str, memory_id: str) -> UUID:
 def user_key(user_id: str) -> UUID:
     """The Kafka key of a user's forgetting, and the point that tells Qdrant of it."""
     return uuid5(_USERS, user_id)
+
+
+def generation_key(user_id: str) -> UUID:
+    """The point in which Qdrant keeps a user's generation."""
+    return uuid5(_GENERATIONS, user_id)
 
 
 def event_id_of(user_id: str, idempotency_key: str, memory_id: str | None = None) -> UUID:

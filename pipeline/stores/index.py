@@ -5,7 +5,7 @@ write. Nothing is written before every vector in the batch was found to fit.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Outcome, erased, runs
 from pipeline.ports import Embedding, Fingerprint, Floats, Question
 from pipeline.stores.conditions import Condition, Every
+from pipeline.stores.generations import Generations, OwnGenerations, SharedGenerations
 from pipeline.stores.points import (
     ANY_POINT,
     ANY_STATE,
@@ -32,6 +33,7 @@ from pipeline.stores.points import (
     fitting_vectors,
     held,
     hit,
+    known_memory,
     point,
     rounded,
     searched,
@@ -40,7 +42,7 @@ from pipeline.stores.points import (
 )
 from pipeline.stores.states import Erased, Watermark, decide, named_user, outcome_of
 from schemas.events import Enriched, MemoryEnriched, UserForgotten
-from schemas.search import EventRef, Hit, Mode, SearchFilter
+from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
 _SPARE = 8
 """Points read beyond the limit, to see whether a tie goes on there."""
@@ -53,6 +55,10 @@ class Points(Protocol):
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         """The STATE_FIELDS of those of `ids` that there are."""
+        ...
+
+    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        """All that is kept beside the vectors of those of `ids` that there are."""
         ...
 
     async def put(self, points: Sequence[Point]) -> None:
@@ -82,11 +88,24 @@ class VectorIndex:
 
     points: Points
     shape: IndexShape
+    sole_writer: bool = False
+    """Whether nobody but this object writes to the points."""
+    generations: Generations = field(init=False)
+
+    def __post_init__(self) -> None:
+        made = OwnGenerations() if self.sole_writer else SharedGenerations(self.points)
+        object.__setattr__(self, "generations", made)
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         for change in changes:
             if isinstance(change, MemoryEnriched):
                 fitting_vectors(change, self.shape)
+        async with self.generations.changing({change.user_id for change in changes}):
+            outcomes = await self._write(changes)
+        await self.points.settle()
+        return outcomes
+
+    async def _write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
         for run in runs(changes):
             match run[0]:
@@ -94,7 +113,6 @@ class VectorIndex:
                     outcomes.append(await self._forget_user(forgetting))
                 case _:
                     outcomes.extend(await self._write_memories(run))
-        await self.points.settle()
         return outcomes
 
     async def _write_memories(self, run: Sequence[Enriched]) -> Sequence[Outcome]:
@@ -200,9 +218,20 @@ class VectorIndex:
         ]
         there = await self.points.fetch(list({*keys, mark_key}))
         mark = watermark(there[mark_key]) if mark_key in there else None
-        return [
+        done = [
             _outcome(event, there.get(key), mark) for event, key in zip(events, keys, strict=True)
         ]
+        if any(done):
+            await self.generations.before_telling(user_id)
+        return done
+
+    async def generation(self, user_id: str) -> UUID | None:
+        return await self.generations.of(named_user(user_id))
+
+    async def states(self, user_id: str, keys: Sequence[UUID]) -> Sequence[KnownMemory | None]:
+        user = named_user(user_id)
+        there = await self.points.read(keys) if keys else {}
+        return [known_memory(user, there.get(key, {})) for key in keys]
 
     async def count(self, user_id: str | None = None) -> int:
         return await self.points.count(counted(user_id))

@@ -70,6 +70,9 @@ class PointsInMemory:
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         return {key: self._points[key].payload for key in ids if key in self._points}
 
+    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        return await self.fetch(ids)
+
     async def put(self, points: Sequence[Point]) -> None:
         for point in points:
             there = self._points.get(point.id)

@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.identity import content_hash, generation_key, memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Known, Stamp
 from pipeline.errors import Unusable
@@ -43,7 +43,8 @@ PAGE = 512
 Payload = dict[str, Any]
 
 MEMORY, FORGOTTEN, USER_FORGOTTEN = "memory", "forgotten", "user_forgotten"
-"""What a point is: a memory, its tombstone, or the watermark of a user. Words, because Qdrant Edge reads a
+GENERATION = "generation"
+"""What a point is: a memory, its tombstone, the watermark of a user, or a user's generation. Words, because Qdrant Edge reads a
 match with a boolean as a match with an integer."""
 
 _OLDEST = -(2**53)
@@ -243,6 +244,25 @@ def watermark_point(forgetting: UserForgotten) -> Point:
         },
         None,
     )
+
+
+def generation_point(user_id: str, fresh: UUID) -> Point:
+    """The point that keeps a user's generation. It does not say whose it is, nothing finds it by that."""
+    # The same place in the order for all of them: the guard of a write lets each replace each.
+    payload = {"kind": GENERATION, "event_id": str(fresh), "precedence": 0, "tie": 0}
+    return Point(generation_key(user_id), payload, None)
+
+
+def generation(payload: Payload) -> UUID:
+    """What such a point keeps."""
+    return UUID(payload["event_id"])
+
+
+def known_memory(user_id: str, payload: Payload) -> KnownMemory | None:
+    """The memory that a point holds; None where it was forgotten, or is another user's."""
+    if payload.get("kind") != MEMORY or payload["user_id"] != user_id:
+        return None
+    return KnownMemory(**_known_fields(payload))
 
 
 def held(payload: Payload) -> Known:

@@ -284,6 +284,11 @@ class QdrantPoints:
         )
         return {UUID(str(record.id)): record.payload or {} for record in records}
 
+    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        told = self._client.retrieve(self._collection, [str(key) for key in ids])
+        records = await self._call(told)
+        return {UUID(str(record.id)): record.payload or {} for record in records}
+
     async def put(self, points: Sequence[Point]) -> None:
         for piece in pieces(points):
             await self._call(

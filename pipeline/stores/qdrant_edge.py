@@ -92,7 +92,8 @@ async def open_folder(
     except BaseException:
         thread.shutdown(wait=False)
         raise
-    return VectorIndex(EdgePoints(shard, folder / "shard" / "wal", lock, thread), shape)
+    points = EdgePoints(shard, folder / "shard" / "wal", lock, thread)
+    return VectorIndex(points, shape, sole_writer=True)
 
 
 class EdgePoints:
@@ -111,6 +112,10 @@ class EdgePoints:
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         records = await self._call(self._shard.retrieve, list(ids), STATE_FIELDS, False)
+        return {_uuid(record.id): record.payload or {} for record in records}
+
+    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        records = await self._call(self._shard.retrieve, list(ids), True, False)
         return {_uuid(record.id): record.payload or {} for record in records}
 
     async def put(self, points: Sequence[Point]) -> None:

@@ -21,7 +21,7 @@ from pipeline.errors import Refused
 from pipeline.ports import Embedding, Fingerprint, Question
 from pipeline.stores.index import VectorIndex
 from schemas.events import Enriched
-from schemas.search import EventRef, Hit, Mode, SearchFilter
+from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
 ADOPTED_FOR_S = 900.0
 """How long both are written to: whoever adopted the fresh one may have died."""
@@ -168,6 +168,14 @@ class ReplaceableIndex:
     async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         async with self._current.used() as index:
             return await index.outcomes(user_id, events)
+
+    async def generation(self, user_id: str) -> UUID | None:
+        async with self._current.used() as index:
+            return await index.generation(user_id)
+
+    async def states(self, user_id: str, keys: Sequence[UUID]) -> Sequence[KnownMemory | None]:
+        async with self._current.used() as index:
+            return await index.states(user_id, keys)
 
     async def count(self, user_id: str | None = None) -> int:
         async with self._current.used() as index:

@@ -22,7 +22,7 @@ from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from producers.client import MemoryClient
 from schemas.search import Answered, Asked, MemoryAnswered, SearchAnswered, SearchAsked
 from schemas.topics import ANSWERED, ASKED, EVENTS, OPERATOR_ASKED, Topic
-from tests.builders import DIMENSIONS, MODEL, enriched
+from tests.builders import DIMENSIONS, MODEL, caches, enriched
 
 pytestmark = pytest.mark.connected
 
@@ -202,8 +202,8 @@ async def test_who_may_only_search_learns_nothing_of_everybody_and_switches_noth
     for store in (records, vectors):
         await store.write([enriched()])
     desks = (
-        query.stage(HashingEmbedder(), records, vectors, Weights()),
-        operator_desk.stage(records, vectors),
+        query.stage(HashingEmbedder(), records, vectors, Weights(), caches()),
+        operator_desk.stage(records, vectors, caches()),
     )
     operators = [
         question(prefix, type="CountsAsked"),

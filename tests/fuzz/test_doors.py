@@ -31,7 +31,7 @@ from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from pipeline.stores.replaceable import ReplaceableIndex
 from producers.receipts import Receipt, Receipts, _Watch  # pyright: ignore[reportPrivateUsage]
 from schemas.search import ANSWERED, Answered, Failed
-from tests.builders import DIMENSIONS, MODEL, enriched
+from tests.builders import DIMENSIONS, MODEL, caches, enriched
 from tests.fuzz.mutating import Mutator
 from tests.fuzz.stream import quiet_loop
 from tests.fuzz.test_stages import INPUTS, SEED, ToyEmbedder
@@ -132,7 +132,7 @@ def test_a_question_gets_one_answer_or_none_and_nobody_elses_memories() -> None:
     home = Home()
     records, vectors = stores(home)
     producer: Any = Answers()
-    desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors, Weights())
+    desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors, Weights(), caches())
     delivery = DeskDelivery(desk, producer, "memory")
     everything = [*QUESTIONS, *OPERATORS_QUESTIONS]
     kinds = {answered.type for answered in answers(delivery, producer, everything)}
@@ -145,7 +145,7 @@ def test_an_operators_question_gets_one_answer_or_none_and_not_a_word_of_a_memor
     home = Home()
     records, vectors = stores(home)
     producer: Any = Answers()
-    delivery = DeskDelivery(operator_desk.stage(records, vectors), producer, "memory")
+    delivery = DeskDelivery(operator_desk.stage(records, vectors, caches()), producer, "memory")
     kinds: set[str] = set()
     for answered in answers(delivery, producer, [*OPERATORS_QUESTIONS, *QUESTIONS]):
         kinds.add(answered.type)

@@ -82,6 +82,9 @@ class RemotePoints:
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         return await self._ask(lambda: finished(self._disk.points.fetch(ids)))
 
+    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        return await self.fetch(ids)
+
     async def put(self, points: Sequence[Point]) -> None:
         def put(some: Sequence[Point]) -> None:
             for point in some:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from consumers import classifier, embedder, query, record_writer
-from consumers.embedder import joined, mixed, packed, unpacked
+from consumers.embedder import joined, mixed, packed
 from pipeline.domain.identity import content_hash
 from pipeline.domain.wording import worded
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
+from pipeline.models.seen import unpacked
 from pipeline.ports import Embedding
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory
 from schemas.events import (
