@@ -21,6 +21,7 @@ from pipeline.stores.postgres import open_records
 from pipeline.stores.qdrant import IN_PROCESS, open_qdrant
 from pipeline.stores.qdrant_edge import open_edge
 from pipeline.stores.redis import RedisCache
+from pipeline.stores.tiers import HotCache, Tiers
 from tests.builders import DIMENSIONS, MODEL
 
 SERVER = os.environ.get("QDRANT_URL")
@@ -103,16 +104,24 @@ async def _open_vectors(engine: str, folder: Path) -> MemoryVectors:
             return vectors_in_memory(MODEL, DIMENSIONS)
 
 
-@pytest.fixture(params=["twin", "valkey"])
+@pytest.fixture(params=["twin", "hot", "valkey", "tiers"])
 async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
     """The cache, empty."""
-    opened = (
-        CacheInMemory()
-        if request.param == "twin"
-        else RedisCache(request.getfixturevalue("valkey"))
-    )
+    opened = _open_cache(request)
     yield opened
     await opened.close()
+
+
+def _open_cache(request: pytest.FixtureRequest) -> Cache:
+    match request.param:
+        case "twin":
+            return CacheInMemory()
+        case "hot":
+            return HotCache(1_000_000)
+        case "valkey":
+            return RedisCache(request.getfixturevalue("valkey"))
+        case _:
+            return Tiers("vectors", {0: HotCache(1_000_000), 2: CacheInMemory()})
 
 
 @pytest.fixture
