@@ -259,7 +259,7 @@ class MemoryVectors(Fingerprints, Protocol):
     async def generation(self, user_id: str) -> UUID | None:
         """Another one after every write for this user: what was found under it before is still right.
 
-        Every write whose writer was told that it is done, or that `seen` has told of, is contained in a
+        Every write whose writer was told that it is done, or that `outcomes` has told of, is contained in a
         search that begins after the generation was read. None: nothing may be kept just now.
         Raises Refused without a user.
         """

@@ -218,12 +218,12 @@ class VectorIndex:
         ]
         there = await self.points.fetch(list({*keys, mark_key}))
         mark = watermark(there[mark_key]) if mark_key in there else None
-        done = [
+        told: list[Outcome | None] = [
             _outcome(event, there.get(key), mark) for event, key in zip(events, keys, strict=True)
         ]
-        if any(done):
+        if any(told):
             await self.generations.before_telling(user_id)
-        return done
+        return told
 
     async def generation(self, user_id: str) -> UUID | None:
         return await self.generations.of(named_user(user_id))

@@ -228,7 +228,7 @@ class Interleaving:
 
     async def _ask_whether_stored(self, number: int) -> None:
         event = self.random.choice(self._events[-3:])
-        if all(await self._indexes[number].seen(event.user_id, [named(event)])):
+        if all(await self._indexes[number].outcomes(event.user_id, [named(event)])):
             self._tell(event.user_id)
 
     async def _ask(self, number: int) -> None:
