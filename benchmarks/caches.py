@@ -32,8 +32,10 @@ from pipeline.app import open_ports
 from pipeline.domain.identity import memory_key
 from pipeline.domain.lexical import question_terms
 from pipeline.domain.weights import Weights
+from pipeline.models.seen import Remembering
 from pipeline.ports import Embedder
 from pipeline.settings import Settings
+from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import Nearest, Point, PointVectors, searched
 from pipeline.stores.qdrant_edge import open_edge
@@ -144,7 +146,13 @@ async def _desk(
 
     async def ask(text: str, caches: Caches, name: str | None = None) -> None:
         began = time.perf_counter()
-        answered = await query.search(_asked(text), embedder, index, Weights(), caches)
+        known = Remembering(embedder, caches.vectors)
+        answered = await query.as_before(
+            _asked(text),
+            KeptAnswers.of(caches, index),
+            Weights(),
+            lambda asked: query.search(asked, known, index, Weights()),
+        )
         if name is not None:
             took.setdefault(name, []).append((time.perf_counter() - began) * 1_000)
             assert answered.kept == name.startswith("answer")

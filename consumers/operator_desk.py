@@ -25,7 +25,7 @@ from schemas.search import (
 from schemas.topics import ASKED, OPERATOR_ASKED
 
 
-def stage(records: MemoryRecords, vectors: MemoryVectors, caches: Caches) -> Desk:
+def stage(records: MemoryRecords, vectors: MemoryVectors, caches: Caches | None = None) -> Desk:
     """The operators' desk."""
 
     async def answer(asked: Asked) -> Answered:
@@ -35,8 +35,8 @@ def stage(records: MemoryRecords, vectors: MemoryVectors, caches: Caches) -> Des
                     question_id=asked.question_id,
                     record=await records.count(),
                     index=await vectors.count(),
-                    caches=tuple(caches.states),
-                    cache_bytes=caches.held_bytes,
+                    caches=tuple(caches.states) if caches else (),
+                    cache_bytes=caches.held_bytes if caches else 0,
                 )
             case FingerprintsAsked():
                 return held(asked, await vectors.page(asked.after, asked.limit))

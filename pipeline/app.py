@@ -320,21 +320,6 @@ def _openers(
 
         return RedisCache(_given(where.redis_url, "Redis or Valkey", "REDIS_URL"))
 
-    async def caches(_: Mapping[str, Any]) -> "Caches":
-        from pipeline.stores.redis import RedisCache
-        from pipeline.stores.tiers import Caches, HotCache
-
-        size, url = settings.cache_memory_bytes, where.redis_url
-        return Caches(
-            HotCache(size) if size else None,
-            # An asker waits: sooner without a cache than later with it.
-            RedisCache(url, timeout_s=DESK_CACHE_PATIENCE_S) if url else None,
-            vectors=settings.cache_question_vectors,
-            answers=settings.cache_answers,
-            shares_answers=where.qdrant_url is not None,
-            under=_searched_under(settings),
-        )
-
     async def vectors(ports: Mapping[str, Any]) -> "MemoryVectors":
         model: Embedder = ports.get("embedder") or await embedder(ports)
         shape = (model.model, model.dimensions)
@@ -358,7 +343,7 @@ def _openers(
         "records": records,
         "vectors": vectors,
         "cache": cache,
-        "caches": caches,
+        "caches": lambda _: _opened_caches(settings, where),
     }
 
 
@@ -389,12 +374,28 @@ async def _open_index(
     return await open_owned(where.qdrant_path, model=model, dimensions=dimensions)
 
 
+async def _opened_caches(settings: Settings, where: Addresses) -> "Caches":
+    from pipeline.stores.redis import RedisCache
+    from pipeline.stores.tiers import Caches, HotCache
+
+    size, url = settings.cache_memory_bytes, where.redis_url
+    return Caches(
+        HotCache(size) if size else None,
+        # An asker waits: sooner without a cache than later with it.
+        RedisCache(url, timeout_s=DESK_CACHE_PATIENCE_S) if url else None,
+        vectors=settings.cache_question_vectors,
+        answers=settings.cache_answers,
+        shares_answers=where.qdrant_url is not None,
+        under=_searched_under(settings),
+    )
+
+
 def _searched_under(settings: Settings) -> str:
     """All settings that an answer may depend on, and our version."""
     told = {
         name: value
         for name, value in settings.model_dump(mode="json").items()
-        if name.startswith(("search_", "embedding_"))
+        if name.startswith(("search_", "embedding_", "rerank"))
     }
     return json.dumps([version("hybrid-memory"), told], sort_keys=True)
 

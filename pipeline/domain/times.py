@@ -8,6 +8,7 @@ dates, and a tenth of a second for a question.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import regex
@@ -66,6 +67,7 @@ class Period:
         return self.since <= at < self.until
 
 
+@lru_cache(maxsize=256)
 def periods(question: str, now: datetime) -> Sequence[Period]:
     """The periods that the question names, seen from `now`; none where it names more than MOST."""
     found = list(dict.fromkeys(_periods(question, now)))

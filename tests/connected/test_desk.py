@@ -202,7 +202,7 @@ async def test_who_may_only_search_learns_nothing_of_everybody_and_switches_noth
     for store in (records, vectors):
         await store.write([enriched()])
     desks = (
-        query.stage(HashingEmbedder(), records, vectors, Weights(), caches()),
+        query.stage(HashingEmbedder(), records, vectors, Weights(), caches=caches()),
         operator_desk.stage(records, vectors, caches()),
     )
     operators = [

@@ -132,7 +132,7 @@ def test_a_question_gets_one_answer_or_none_and_nobody_elses_memories() -> None:
     home = Home()
     records, vectors = stores(home)
     producer: Any = Answers()
-    desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors, Weights(), caches())
+    desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors, Weights(), caches=caches())
     delivery = DeskDelivery(desk, producer, "memory")
     everything = [*QUESTIONS, *OPERATORS_QUESTIONS]
     kinds = {answered.type for answered in answers(delivery, producer, everything)}

@@ -21,7 +21,9 @@ from consumers import query
 from pipeline.domain.clock import moment_of
 from pipeline.domain.weights import Weights
 from pipeline.errors import Unavailable
-from pipeline.ports import Embedding
+from pipeline.models.seen import Remembering
+from pipeline.ports import Embedding, MemoryVectors
+from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import CacheInMemory, PointsInMemory
 from pipeline.stores.points import (
@@ -36,7 +38,7 @@ from pipeline.stores.points import (
 )
 from pipeline.stores.tiers import Caches, HotCache
 from schemas.events import Enriched
-from schemas.search import Hit, ReplyTo, SearchAsked, SearchFilter
+from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked, SearchFilter
 from tests.builders import (
     DIMENSIONS,
     MODEL,
@@ -142,9 +144,16 @@ class WatchedPoints(PointsInMemory):
 
 
 def uncached(index: VectorIndex, user_id: str, fields: Mapping[str, Any]) -> Sequence[Hit]:
-    asked = question(user_id, fields)
-    desk = query.search(asked, Toy(), index, Weights(), Caches(None, None))
-    return finished(desk).hits
+    return finished(query.search(question(user_id, fields), Toy(), index, Weights())).hits
+
+
+async def ask(asked: SearchAsked, index: MemoryVectors, caches: Caches) -> SearchAnswered:
+    """As a desk does that keeps its answers."""
+
+    async def anew(asked: SearchAsked) -> SearchAnswered:
+        return await query.search(asked, Remembering(Toy(), caches.vectors), index, Weights())
+
+    return await query.as_before(asked, KeptAnswers.of(caches, index), Weights(), anew)
 
 
 class Interleaving:
@@ -236,7 +245,7 @@ class Interleaving:
         index, caches = self._desks[number]
         began, told = self.points.now, self._told[user_id]
         asked = question(user_id, QUESTIONS[what])
-        answered = await query.search(asked, Toy(), index, Weights(), caches)
+        answered = await ask(asked, index, caches)
         self.asked += 1
         self.kept += answered.kept
         moments = [moment[user_id, what] for moment in self.points.moments]

@@ -7,9 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from consumers.query import search, told_apart
-from pipeline.domain.ranking import Heard, words_of
-from pipeline.domain.times import periods
+from consumers.query import told_apart
 from pipeline.domain.weights import Weights
 from pipeline.ports import MemoryVectors
 from pipeline.stores.answers import KeptAnswers
@@ -19,7 +17,8 @@ from pipeline.stores.points import IndexShape
 from pipeline.stores.tiers import Caches
 from schemas.search import SearchAnswered, SearchAsked, SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten
-from tests.unit.stores.interleaving import Toy, question
+from tests.unit.stores.interleaving import ask as asking
+from tests.unit.stores.interleaving import question
 
 
 class Told(CacheInMemory):
@@ -46,20 +45,14 @@ def vectors() -> MemoryVectors:
 
 def key_of(*, recency: float = 0.0, **fields: Any) -> str | None:
     asked = question("alice", {"text": "tea or coffee"} | fields)
-    return told_apart(asked, heard(asked), Weights(recency=recency))
-
-
-def heard(asked: SearchAsked) -> Heard:
-    now = asked.asked_at
-    return Heard(words_of(asked.text), periods(asked.text, now), now)
+    return told_apart(asked, Weights(recency=recency))
 
 
 async def ask(
     vectors: MemoryVectors, redis: Told, user_id: str = "alice", **fields: Any
 ) -> SearchAnswered:
     asked = question(user_id, {"text": "tea or coffee"} | fields)
-    caches = Caches(None, redis, shares_answers=True)
-    return await search(asked, Toy(), vectors, Weights(), caches)
+    return await asking(asked, vectors, Caches(None, redis, shares_answers=True))
 
 
 async def test_the_same_question_is_answered_from_what_was_kept(
@@ -168,7 +161,7 @@ def test_questions_that_differ_are_told_apart() -> None:
 
 def test_every_field_of_a_question_tells_it_apart_unless_it_says_who_asks_when() -> None:
     asked = question("alice", {"text": "tea"})
-    key = told_apart(asked, heard(asked), Weights())
+    key = told_apart(asked, Weights())
     assert key is not None
     envelope = {"question_id", "asked_at", "deadline", "reply_to"}
     assert set(SearchAsked.model_fields) - envelope == {
