@@ -1,4 +1,7 @@
-"""Which processes of the stack were started again, read off their ages: a stack starts all of them at once."""
+"""Which processes of the stack were started again, read off their ages: a stack starts all of them at once.
+
+And which were not, because it would not help: they halted, and wait for a person.
+"""
 
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ FIRST_START_S = 10.0
 """Processes that began so soon after the stack belong to its first start."""
 NEWS_FOR_S = 120.0
 RESTARTING = "restarting"
+HALTED = "halted"
 
 
 def restarted(stack: "Stack | None", name: str) -> str:
@@ -21,7 +25,15 @@ def restarted(stack: "Stack | None", name: str) -> str:
     part = _part(stack, name) if stack else None
     if stack is None or part is None:
         return ""
+    if part.halted:
+        return HALTED
     return manner(_began_at(part.pid), stack.started_at, time.time())
+
+
+def why_halted(stack: "Stack | None", name: str) -> str:
+    """What the process of a stage said last, where it halted; "" where it did not."""
+    part = _part(stack, name) if stack else None
+    return " ".join(part.halted.split()) if part else ""
 
 
 def manner(began_at: float | None, stack_began_at: float, now: float) -> str:

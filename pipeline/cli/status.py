@@ -18,7 +18,7 @@ from pipeline.cli.checks import Part, check_parts
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import duration, output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
-from pipeline.cli.restarts import RESTARTING, restarted
+from pipeline.cli.restarts import HALTED, RESTARTING, restarted, why_halted
 from pipeline.errors import PipelineError
 from schemas.topics import OPERATOR_ASKED
 
@@ -44,7 +44,9 @@ class StageState:
     lag: int | None
     members: int | None
     process: str = ""
-    """Whether the stack is starting it again, or just did; "" where there is nothing to say."""
+    """Whether the stack is starting it again, or just did, or it halted; "" where there is nothing to say."""
+    halted: str = ""
+    """Why it waits for a person."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Status:
         """Whether every part is up, every stage and the poller run, and the operator desk answers."""
         return (
             all(part.up is not False for part in self.parts)
-            and all(stage.members and stage.process != RESTARTING for stage in self.stages)
+            and all(
+                stage.members and stage.process not in {RESTARTING, HALTED} for stage in self.stages
+            )
             and self.record is not None
             and self.poller != "down"
         )
@@ -134,7 +138,10 @@ async def look(data: Path | None) -> Status:
 def with_restarts(seen: Status, stack: "Stack | None") -> Status:
     """The same with what is known of processes that were started again."""
     parts = [_told(part, restarted(stack, part.name.lower())) for part in seen.parts]
-    stages = [replace(stage, process=restarted(stack, stage.stage)) for stage in seen.stages]
+    stages = [
+        replace(stage, process=restarted(stack, stage.stage), halted=why_halted(stack, stage.stage))
+        for stage in seen.stages
+    ]
     return replace(seen, parts=parts, stages=stages)
 
 
@@ -261,7 +268,8 @@ def _stages(stages: Sequence[StageState]) -> Table:
         members = Text("?") if stage.members is None else Text(str(stage.members))
         if stage.members == 0:
             members.stylize("red")
-        table.add_row(stage.stage, stage.reads, lag, members, Text(stage.process, "yellow"))
+        colour = "red" if stage.halted else "yellow"
+        table.add_row(stage.stage, stage.reads, lag, members, Text(stage.process, colour))
     return table
 
 
@@ -271,13 +279,25 @@ def _sums(seen: Status) -> list[Text]:
     else:
         agree = "" if seen.record == seen.index else " (they differ while a stage is behind)"
         stored = Text(f"Memories: {seen.record:,} in Postgres, {seen.index:,} in the index{agree}.")
-    sums = [stored]
+    sums = [*_halted(seen.stages), stored]
     if seen.dead_letters is not None:
         letters = f"Dead letters: {seen.dead_letters:,}."
         if seen.dead_letters:
             letters += " `hybrid-memory dead list` shows them."
         sums.append(Text(letters, "yellow" if seen.dead_letters else ""))
     return [*sums, *_mem0_lines(seen)]
+
+
+def _halted(stages: Sequence[StageState]) -> list[Text]:
+    """Why, once for all stages of a process."""
+    reasons: dict[str, list[str]] = {}
+    for stage in stages:
+        if stage.halted:
+            reasons.setdefault(stage.halted, []).append(stage.stage)
+    return [
+        Text.assemble((f"{', '.join(names)} halted: ", "bold red"), reason)
+        for reason, names in reasons.items()
+    ]
 
 
 def _mem0_lines(seen: Status) -> list[Text]:

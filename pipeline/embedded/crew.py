@@ -147,10 +147,13 @@ class Crew:
         assert self._stack
         addresses = {name: part.address for name, part in self._parts.by_name().items()}
         parts = {
-            name: PartState(keeper.pid, addresses[name])
+            name: PartState(keeper.pid, addresses[name], keeper.halted)
             for name, keeper in self._parts_kept.items()
         }
-        stages = {name: PartState(keeper.pid) for name, keeper in self._stages_kept.items()}
+        stages = {
+            name: PartState(keeper.pid, halted=keeper.halted)
+            for name, keeper in self._stages_kept.items()
+        }
         return replace(self._stack, parts=parts | stages)
 
 

@@ -42,7 +42,7 @@ class Keeper:
     """Keeps one process alive until told to stop.
 
     `ready` probes whether it answers; None means that to run is to be ready. `tell` takes a phase and
-    its detail, `changed` is called with every new pid. A process that dies `attempts` times before
+    its detail, `changed` is called with every new pid, and where it halts. A process that dies `attempts` times before
     its first readiness, or is not ready after `patience_s`, fails `first_ready`; afterwards it is
     started again for ever, on the same command line, after growing pauses.
     """
@@ -61,6 +61,8 @@ class Keeper:
     ) -> None:
         self.name = name
         self.pid: int | None = None
+        self.halted = ""
+        """What it said last, where it cannot run as configured: it is not started again."""
         self._command = command
         self._tell = tell
         self._changed = changed
@@ -123,6 +125,8 @@ class Keeper:
             if self._stop_asked.is_set():
                 break
             if code == EX_CONFIG:
+                self.halted = tail(self._command.log, lines=1)
+                self._changed()
                 self._give_up(f"it cannot run as configured\n{self._end_of_log()}")
                 break
             deaths_before_ready += not self._first_ready.done()

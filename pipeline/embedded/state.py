@@ -31,6 +31,8 @@ class PartState:
 
     pid: int | None
     address: str = ""
+    halted: str = ""
+    """What it said last, where it ended such that it is not started again."""
 
 
 @dataclass(frozen=True)

@@ -139,20 +139,20 @@ def utc_now() -> datetime:
 class DeadLetterLimit:
     """Tells a few bad messages from a fault of ours.
 
-    When most of the latest messages fail, the topic is not what is broken.
+    When most of the latest messages fail, the topic is not what is broken. Most of a whole window: what a
+    stage has not seen yet, because it has just started, counts as used. Judged by its first messages
+    alone, a stage that starts where somebody has just published a hundred bad ones would halt until a
+    person looks, though all that follows is fine; setting some hundreds aside costs nobody anything.
     """
 
-    def __init__(
-        self, *, window: int = 1_000, least: int = 100, share: float = HALTING_SHARE
-    ) -> None:
+    def __init__(self, *, window: int = 1_000, share: float = HALTING_SHARE) -> None:
         self._failed: deque[bool] = deque(maxlen=window)
-        self._least = least
+        self._window = window
         self._share = share
 
     def exceeded_by(self, *, failed: int, used: int) -> bool:
         """Whether with one more batch more than the allowed share of the window has failed."""
-        with_it = self._with(failed, used)
-        return len(with_it) >= self._least and _share(with_it) > self._share
+        return sum(self._with(failed, used)) > self._share * self._window
 
     def count(self, *, failed: int, used: int) -> None:
         """Counts a batch, once it is dealt with: one that comes back has not failed again."""
@@ -161,16 +161,12 @@ class DeadLetterLimit:
     @property
     def failing(self) -> float:
         """The share of the latest messages that has failed, 0 to 1."""
-        return _share(self._failed)
+        return sum(self._failed) / max(len(self._failed), 1)
 
     def _with(self, failed: int, used: int) -> deque[bool]:
         with_it = self._failed.copy()
         with_it.extend([True] * failed + [False] * used)
         return with_it
-
-
-def _share(failed: Collection[bool]) -> float:
-    return sum(failed) / max(len(failed), 1)
 
 
 def redriven_headers(letter: Letter) -> Headers:

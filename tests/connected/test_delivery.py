@@ -227,14 +227,14 @@ async def test_an_unknown_error_ends_the_process_and_loses_nothing(world: World)
 
 
 async def test_a_stage_that_mostly_fails_stops_instead_of_emptying_its_topic(world: World) -> None:
-    for number in range(300):
+    for number in range(800):
         await world.producer.send(EVENTS.under(world.prefix), b"junk", key=b"%d" % number)
     await world.producer.flush()
     with pytest.raises(Halted, match="most of the latest messages"):
         await asyncio.wait_for(
             serve(world.kafka, world.prefix, [stage(max_records=50)], until=asyncio.Event()), 30
         )
-    assert len(await world.arrived(DEAD, 300, within_s=2)) < 150
+    assert 450 < len(await world.arrived(DEAD, 800, within_s=2)) <= 500
 
 
 async def test_who_says_so_has_all_of_them_set_aside(world: World) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.restarts import manner, restarted
+from pipeline.cli.restarts import manner, restarted, why_halted
 from pipeline.embedded.state import PartState, Stack
 
 STACK_BEGAN_AT = 1_000.0
@@ -41,6 +41,15 @@ def test_a_stage_that_shares_its_process_is_found():
     down = stack(vector_writer__query=PartState(None), classifier=PartState(os.getpid()))
     assert restarted(down, "query") == "restarting"
     assert restarted(down, "classifier") != "restarting"
+
+
+def test_one_that_halted_is_not_said_to_be_restarting():
+    halted = stack(
+        classifier=PartState(None, halted="[critical]  cannot run   reason=most failed\n")
+    )
+    assert restarted(halted, "classifier") == "halted"
+    assert why_halted(halted, "classifier") == "[critical] cannot run reason=most failed"
+    assert why_halted(halted, "embedder") == why_halted(None, "classifier") == ""
 
 
 def test_nothing_is_said_of_what_the_stack_does_not_run():

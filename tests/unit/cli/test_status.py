@@ -42,11 +42,17 @@ def test_all_is_well_when_all_is_up():
         {"stages": [StageState("classifier", "memory.events", 5, 0)]},
         {"stages": [StageState("classifier", "memory.events", None, None)]},
         {"stages": [StageState("classifier", "memory.events", 0, 1, "restarting")]},
+        {"stages": [StageState("classifier", "memory.events", 0, 1, "halted", "most failed")]},
         {"record": None, "index": None},
     ],
 )
 def test_anything_down_is_not_well(fields: dict[str, Sequence[Any]]):
     assert not status(**fields).ok
+
+
+def test_a_stage_that_halted_is_shown_with_why_once_a_process():
+    both = [StageState(name, "memory.enriched", 5, 0, "halted", "most failed") for name in "ab"]
+    assert "a, b halted: most failed" in shown(status(stages=both))
 
 
 def test_a_poller_is_shown_with_the_stack_that_has_one():

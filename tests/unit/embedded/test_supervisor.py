@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.embedded import Plan, Process, Progress, Stack, crew, detach, discover, serve, stop
 from pipeline.embedded.guard import leftovers
+from pipeline.embedded.state import PartState
 from pipeline.errors import Refused, Unavailable
 
 KAFKA, POSTGRES, REDIS = "kafka.example:9092", "postgresql://there/db", "redis://there"
@@ -130,6 +131,9 @@ async def test_a_stage_that_is_misconfigured_says_why_and_is_left_alone(data: Pa
 
         [refused] = [one for one in running.told if one.phase == "refused"]
         assert "QDRANT_URL: no such host" in refused.detail
+        now = discover(data)
+        assert now
+        assert now.parts["writer"] == PartState(None, halted="QDRANT_URL: no such host")
 
 
 async def test_stages_stop_side_by_side(data: Path) -> None:
