@@ -485,9 +485,8 @@ async def preceding(records: MemoryRecords, memory_id: str) -> list[str]:
 def answer(*before: str, **fields: Any) -> Enriched:
     """A memory of a conversation, and what its publisher says was said before it."""
     told = tuple(Said(text=text) for text in before)
-    return enriched(
-        **({"memory_id": "m", "run_id": "r", "version": 50, "preceding": told} | fields)
-    )
+    own: dict[str, Any] = {"memory_id": "m", "run_id": "r", "version": 50, "preceding": told}
+    return enriched(**(own | fields))
 
 
 async def test_what_the_publisher_told_of_what_was_said_before_is_kept(
