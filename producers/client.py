@@ -44,7 +44,6 @@ from schemas.events import (
     Event,
     MemoryCaptured,
     MemoryEnriched,
-    MemoryEvent,
     MemoryForgotten,
     MemoryRevised,
     Outcome,
@@ -450,9 +449,8 @@ class MemoryClient:
         """Memories as they are learnt: of one user, or of all where that is said.
 
         From now on, or `from_beginning`: then everything that Kafka still has, which may hold what was
-        revised or forgotten since; its newer state, or its forgetting, comes by later. An event that
-        comes by again, because it was published or delivered twice, is left out where it is one of the
-        last 10,000. With a `group_id` the place is kept, and readers of the same group share the work.
+        revised or forgotten since; its newer state, or its forgetting, comes by later. A memory only gets
+        newer: what comes by again, or late, is left out as far as the last 10,000 memories tell. With a `group_id` the place is kept, and readers of the same group share the work.
         With `forgotten`, what was forgotten comes by too, as MemoryForgotten and UserForgotten; after a
         user's, a MemoryForgotten of each memory he had.
         """
@@ -466,8 +464,7 @@ class MemoryClient:
                 event = _enriched(record.value)
                 if event is None or (user_id is not None and event.user_id != user_id):
                     continue
-                # Each copy of a user's forgetting counts: it stands behind what it must outlive.
-                if isinstance(event, MemoryEvent) and passed.again(event.event_id):
+                if not passed.is_news(event):
                     continue
                 if isinstance(event, MemoryEnriched):
                     self._seen.add(event.user_id, event.memory_id, event.version)

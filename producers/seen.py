@@ -6,10 +6,16 @@ just found must succeed, even if its clock is behind that of whoever remembered 
 """
 
 from collections import OrderedDict
-from uuid import UUID
+from typing import TypeVar
+
+from pipeline.domain.versions import Stamp, stamp
+from schemas.events import Enriched, UserForgotten
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 MOST = 10_000
-"""Memories of which the version is kept, and events that are known again."""
+"""Memories of which the version is kept, and users."""
 
 
 class Seen:
@@ -23,15 +29,13 @@ class Seen:
     def add(self, user_id: str, memory_id: str, version: int) -> None:
         """This version of this memory went by."""
         key = (user_id, memory_id)
-        self._versions[key] = max(version, self._versions.pop(key, 0))
-        if len(self._versions) > self._most:
-            self._versions.popitem(last=False)
+        newest = max(version, self._versions.pop(key, 0))
+        _put(self._versions, key, newest, self._most)
 
     def forgot_user(self, user_id: str, version: int) -> None:
         """The user was forgotten up to this version: what is remembered from now on must be newer."""
-        self._forgotten[user_id] = max(version, self._forgotten.pop(user_id, 0))
-        if len(self._forgotten) > self._most:
-            self._forgotten.popitem(last=False)
+        until = max(version, self._forgotten.pop(user_id, 0))
+        _put(self._forgotten, user_id, until, self._most)
 
     def newest(self, user_id: str, memory_id: str | None) -> int:
         """The newest version seen of a memory, or of its user's forgetting; 0 if none was."""
@@ -45,17 +49,36 @@ class Seen:
 
 
 class Passed:
-    """The events that went by last, to know one again."""
+    """The newest state that went by of each of the memories seen last, to leave out what is older.
+
+    The log repeats itself: what was published or delivered twice, what arrives late, what is said once
+    more for compaction. Who follows it wants each memory to get newer only.
+    """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._ids: OrderedDict[UUID, None] = OrderedDict()
+        self._stamps: OrderedDict[tuple[str, str], Stamp] = OrderedDict()
+        self._forgotten: OrderedDict[str, int] = OrderedDict()
 
-    def again(self, event_id: UUID) -> bool:
-        """Whether this one went by before; from now on it has."""
-        known = event_id in self._ids
-        self._ids[event_id] = None
-        self._ids.move_to_end(event_id)
-        if len(self._ids) > self._most:
-            self._ids.popitem(last=False)
-        return known
+    def is_news(self, event: Enriched) -> bool:
+        """Whether nothing newer, and not this one itself, went by before. From now on it has.
+
+        Each copy of a user's forgetting is: it stands behind what it must outlive.
+        """
+        if isinstance(event, UserForgotten):
+            until = max(event.version, self._forgotten.pop(event.user_id, 0))
+            _put(self._forgotten, event.user_id, until, self._most)
+            return True
+        if event.version <= self._forgotten.get(event.user_id, 0):
+            return False
+        key, mine = (event.user_id, event.memory_id), stamp(event)
+        before = self._stamps.pop(key, None)
+        is_news = before is None or mine > before
+        _put(self._stamps, key, mine if is_news or before is None else before, self._most)
+        return is_news
+
+
+def _put(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
+    kept[key] = value
+    if len(kept) > most:
+        kept.popitem(last=False)

@@ -1,8 +1,7 @@
 """What was seen is known to be there."""
 
-from uuid import uuid4
-
 from producers.seen import Passed, Seen
+from tests.builders import enriched, forgotten, user_forgotten
 
 
 def test_the_newest_version_of_a_memory_counts() -> None:
@@ -46,6 +45,35 @@ def test_what_follows_the_forgetting_of_a_user_is_newer_than_that():
     assert seen.newest("bob", "m") == 0
 
 
-def test_an_event_that_went_by_is_known_again():
-    passed, one, other = Passed(most=1), uuid4(), uuid4()
-    assert [passed.again(each) for each in (one, one, other, one)] == [False, True, False, False]
+def test_who_follows_sees_each_memory_get_newer_only():
+    passed, first = Passed(), enriched(memory_id="m", version=3, if_absent=True)
+    again = first.model_copy(update={"version": 8})
+    revised, late = enriched(memory_id="m", version=5), forgotten("m", version=4)
+    assert [passed.is_news(each) for each in (first, first, again)] == [True, False, False]
+    assert [passed.is_news(each) for each in (revised, again, late, revised)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert passed.is_news(forgotten("m", version=6))
+    assert passed.is_news(enriched(memory_id="m", version=7))
+
+
+def test_what_went_with_its_user_is_no_news():
+    passed = Passed()
+    copies = [user_forgotten(version=5, partition=i, partitions=2) for i in range(2)]
+    assert [passed.is_news(copy) for copy in copies] == [True, True]
+    assert not passed.is_news(enriched(version=5))
+    assert passed.is_news(enriched(version=6))
+    assert passed.is_news(enriched(version=1, user_id="bob"))
+
+
+def test_of_many_memories_those_seen_last_are_known():
+    passed, events = Passed(most=1), [enriched(), enriched()]
+    assert [passed.is_news(each) for each in (*events, events[1], events[0])] == [
+        True,
+        True,
+        False,
+        True,
+    ]
