@@ -490,7 +490,7 @@ async def _poll_mem0(
     from producers.mem0_poller import poll
 
     await poll(
-        _mem0(settings),
+        mem0_opening(settings),
         where.kafka,
         settings.topic_prefix,
         interval_s=settings.sync_interval_seconds,
@@ -508,7 +508,7 @@ async def _poll_mem0(
     )
 
 
-def _mem0(settings: Settings) -> "Opening":
+def mem0_opening(settings: Settings) -> "Opening":
     """How to get to Mem0. Raises Refused."""
     local = settings.mem0_local
     if local and settings.mem0_api_key:

@@ -47,6 +47,12 @@ class Opening(Protocol):
     def __call__(self) -> AbstractAsyncContextManager[Mem0Reads]: ...
 
 
+class Telling(Protocol):
+    """Who is told of each cycle that has ended, with how many memories each user has; `tell` unless given."""
+
+    def __call__(self, ended: Mem0CycleEnded, tally: Tally, users: Counter[str], /) -> None: ...
+
+
 async def poll(
     opening: Opening,
     connection: KafkaConnection,
@@ -59,6 +65,7 @@ async def poll(
     project_id: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
     hinted: asyncio.Event | None = None,
+    telling: "Telling | None" = None,
 ) -> None:
     """Polls until `until` is set, and sooner than after `interval_s` where `hinted` is. The topics must be there.
 
@@ -70,7 +77,17 @@ async def poll(
     liveness.allow(NAME, interval_s + STUCK_S)
     resting = Resting(interval_s, hinted or asyncio.Event())
     polling = asyncio.create_task(
-        _sessions(opening, connection, prefix, resting, rules, liveness, project_id, on_ready)
+        _sessions(
+            opening,
+            connection,
+            prefix,
+            resting,
+            rules,
+            liveness,
+            project_id,
+            on_ready,
+            telling or tell,
+        )
     )
     stopped = asyncio.create_task(until.wait())
     await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -106,6 +123,7 @@ async def _sessions(
     liveness: Liveness,
     project_id: str | None,
     on_ready: Callable[[], None],
+    telling: "Telling",
 ) -> None:
     """One session after another: each begins from what the one before it has kept."""
     failed = 0
@@ -121,7 +139,7 @@ async def _sessions(
                 log.info("polling Mem0", project=bound, memories=len(book.seen))
                 while True:
                     resting.hinted.clear()
-                    took_s = await _cycle(reads, book, watching, bound, liveness)
+                    took_s = await _cycle(reads, book, watching, bound, liveness, telling)
                     failed = 0
                     await resting.rest(took_s)
         except Unavailable as error:
@@ -151,7 +169,12 @@ def check_project(bound: str, book: Book, wanted: str | None) -> None:
 
 
 async def _cycle(
-    reads: Mem0Reads, book: Book, watching: Watching, bound: str, liveness: Liveness
+    reads: Mem0Reads,
+    book: Book,
+    watching: Watching,
+    bound: str,
+    liveness: Liveness,
+    telling: "Telling",
 ) -> float:
     """How many seconds it took."""
     with liveness.polling(NAME):
@@ -167,7 +190,7 @@ async def _cycle(
             raise
     liveness.troubles.pop(NAME, None)
     _measure(ended, tally)
-    tell(ended, tally, users_of(book.seen))
+    telling(ended, tally, users_of(book.seen))
     return ended.took_s
 
 

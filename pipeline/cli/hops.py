@@ -29,6 +29,11 @@ class Heard:
         default_factory=dict[UUID, dict[str | None, datetime]]
     )
 
+    def stored(self) -> Sequence[UUID]:
+        """The events that both stores have done with."""
+        writers = {"record_writer", "vector_writer"}
+        return [event_id for event_id, passed in self.moments.items() if writers <= passed.keys()]
+
     def medians_ms(self, event_ids: Sequence[UUID]) -> dict[str, float]:
         """The median time of each stage over these events; `searchable` is from first to last."""
         passed = [self.moments[event_id] for event_id in event_ids if event_id in self.moments]

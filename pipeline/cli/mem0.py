@@ -12,6 +12,7 @@ from pipeline.errors import Refused
 
 if TYPE_CHECKING:
     from pipeline.sources.mem0_sim.server import Mem0Sim
+    from producers.client import NewMemory
 
 
 def register(app: typer.Typer) -> None:
@@ -78,10 +79,17 @@ def _load(sim: "Mem0Sim", file: Path) -> None:
             row = memory_of(line)
         except Refused as error:
             raise Refused(f"{file}, line {number}: {error}") from error
-        scope = row.model_dump(include={"user_id", "agent_id", "app_id", "run_id"})
-        said = row.occurred_at.timestamp() if row.occurred_at else None
-        sim.memories.add([row.text], scope, {"metadata": row.metadata, "timestamp": said})
+        hold(sim, row)
     tell(f"Holds {len(sim.memories.rows):,} memories.", style="dim")
+
+
+def hold(sim: "Mem0Sim", memory: "NewMemory") -> str:
+    """Has the stand-in hold a memory; its id there."""
+    scope = memory.model_dump(include={"user_id", "agent_id", "app_id", "run_id"})
+    said = memory.occurred_at.timestamp() if memory.occurred_at else None
+    who = {"speaker": memory.speaker} if memory.speaker else {}
+    given = {"metadata": {**memory.metadata, **who}, "timestamp": said}
+    return sim.memories.hold(memory.text, scope, given)["id"]
 
 
 async def _serve(sim: "Mem0Sim", port: int) -> None:

@@ -22,18 +22,20 @@ from hashlib import sha256
 from typing import Any, Literal, Protocol
 from uuid import UUID, uuid5
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.domain.clock import moment_of
 from pipeline.domain.telling import told
 from schemas.events import MemoryCaptured, MemoryForgotten, MemoryRevised
 from schemas.mem0 import Mem0CycleEnded, Mem0Seen
+from schemas.text import Id
 
 Row = Mapping[str, Any]
 Kind = Literal["added", "updated", "deleted", "error", "touched"]
 Event = MemoryCaptured | MemoryRevised | MemoryForgotten
 
 _EVENTS = UUID("6a1f6f0e-3f0b-5a4e-9a57-0f6f0f4e2b11")
+_SPEAKER: TypeAdapter[str] = TypeAdapter(Id)
 _AHEAD = timedelta(hours=1)
 """How far beyond our clock an `updated_at` may lie and still move the place to go on from."""
 RETURN_LAGS = 10
@@ -139,6 +141,7 @@ def observed(row: Row) -> Observed:
             "agent_id": row.get("agent_id"),
             "app_id": row.get("app_id"),
             "run_id": row.get("run_id") or row.get("session_id"),
+            "speaker": _speaker(row),
             "metadata": _metadata(row),
         },
     )
@@ -151,6 +154,18 @@ def fingerprint(row: Row) -> str:
     said = {name: row.get(name) or None for name in (*names, *ids)}
     canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
     return sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _speaker(row: Row) -> str | None:
+    """Who said it, where metadata tell: Mem0 has no field for it."""
+    own = row.get("metadata")
+    told = [own.get(name) for name in ("speaker", "actor_id")] if isinstance(own, dict) else []
+    for name in told:
+        try:
+            return _SPEAKER.validate_python(name)
+        except ValidationError:
+            continue
+    return None
 
 
 def _metadata(row: Row) -> Any:

@@ -52,3 +52,15 @@ async def test_a_file_is_imported_and_counted(stream: Stack, tmp_path: Path):
     assert after["ok"]
     assert (await command("forget-user", "rider", "--yes")).exit_code == 0
     assert (await told("status"))["index"] == before["index"]
+
+
+async def test_the_demo_follows_mem0_and_finds_what_it_should(stream: Stack):
+    result = await command("demo", "--no-mem0")
+    assert result.exit_code == 0, result.output
+    assert "linh: 67 added, 0 updated, 0 deleted, 0 errors" in result.stdout
+    assert "all that were expected were among the first three 15 times" in result.stdout
+    changed, deleted = result.stdout.split("Delete in Mem0")
+    assert "linh: 0 added, 1 updated, 0 deleted, 0 errors" in changed
+    assert "16 June" in changed.rpartition("the same question")[2]
+    assert "amara: 0 added, 0 updated, 1 deleted, 0 errors" in deleted
+    assert "4471" not in deleted.rpartition("the same question")[2]

@@ -186,6 +186,25 @@ def test_only_mem0s_own_words_mean_gone():
     assert not says_gone("<html>")
 
 
+@pytest.mark.parametrize(
+    ("metadata", "speaker"),
+    [
+        ({"speaker": "Ana"}, "Ana"),
+        ({"actor_id": "bot"}, "bot"),
+        ({"speaker": {"name": "Ana"}}, None),
+        ({"speaker": ""}, None),
+        ({"speaker": "x" * 10_000}, None),
+        (None, None),
+    ],
+)
+def test_who_said_it_stands_in_metadata(metadata: Any, speaker: str | None):
+    change = after(None, metadata=metadata)
+    assert change is not None
+    (event,) = change.events
+    assert isinstance(event, MemoryCaptured)
+    assert event.speaker == speaker
+
+
 def test_empty_and_missing_are_the_same_content():
     assert fingerprint(row(metadata=None)) == fingerprint(row(metadata={}, categories=[]))
     assert fingerprint(row()) != fingerprint(row(metadata={"a": 1}))

@@ -101,9 +101,9 @@ class Memories:
             if not any(self._same(row, text, scope) for row in self.rows.values())
         ]
 
-    def hold(self, text: str, scope: Row) -> Row:
+    def hold(self, text: str, scope: Row, given: Row | None = None) -> Row:
         """Keeps a text whether or not it is there already: quick, for very many."""
-        return self._new(text, dict.fromkeys(ENTITIES) | scope, {})
+        return self._new(text, dict.fromkeys(ENTITIES) | scope, given or {})
 
     @staticmethod
     def _same(row: Row, text: str, scope: Row) -> bool:

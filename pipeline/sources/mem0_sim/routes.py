@@ -18,6 +18,7 @@ from pipeline.sources.mem0_sim.filters import ENTITIES, BadRequest, Row, Test, a
 from pipeline.sources.mem0_sim.memories import Memories, iso
 
 MAX_PAGE_SIZE = 200
+PROJECT_ID = "project-stand-in"
 TYPES = {"user": "user_id", "agent": "agent_id", "app": "app_id", "run": "run_id"}
 
 
@@ -72,7 +73,7 @@ class Project:
 
     memories: Memories
     org_id: str = "org-stand-in"
-    project_id: str = "project-stand-in"
+    project_id: str = PROJECT_ID
     user_email: str = "operator@example.org"
     keys: set[str] | None = None
     """The API keys that are valid; None: any."""
