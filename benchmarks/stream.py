@@ -3,7 +3,8 @@
 Publishes N memories to a stack of its own, waits for the last receipt, and encodes the same texts with
 the same model in one process, before and after. Then asks questions over Kafka, and asks the same ones
 of the model and the index directly. Everything runs on the same cores, one after the other; only the
-ratios mean something.
+ratios mean something. The same questions are then asked again with another limit, which finds their
+vectors known, and once more as they were, which finds their answers.
 
 Questions come one at a time with a pause between them, as people ask: without it the direct calls find
 the model's weights still in the processor's cache, which no question does that comes by itself.
@@ -70,6 +71,17 @@ async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[
                 # By meaning alone, as the direct call searches.
                 lambda text: memory.search(text, user_id=USER, mode="dense", timeout_s=30),
             )
+            tell("asking the same again")
+            known = await timed(
+                questions_,
+                lambda text: memory.search(text, user_id=USER, mode="dense", limit=9, timeout_s=30),
+            )
+            kept = await timed(
+                questions_,
+                lambda text: memory.search(text, user_id=USER, mode="dense", timeout_s=30),
+            )
+            results["vectors_known_p50_ms"] = statistics.median(known)
+            results["answer_kept_p50_ms"] = statistics.median(kept)
     tell("encoding without the stream, again")
     where = replace(NOWHERE, qdrant_path=folder / "qdrant")
     async with open_ports(Settings(), where, ["embedder", "vectors"]) as ports:

@@ -61,6 +61,9 @@ class Status:
     dead_letters: int | None
     mem0: dict[str, Any] | None = None
     """The last cycle of the Mem0 poller; None where there was none."""
+    caches: Sequence[dict[str, Any]] = ()
+    """What each tier of the desk's caches had and had not; of the process that answered."""
+    cache_bytes: int = 0
     poller: Literal["up", "down"] | None = None
     """The Mem0 poller of the stack that runs here; None where it has none."""
 
@@ -164,6 +167,8 @@ async def _look(stack: "Stack | None") -> Status:
         index=counts.index if counts else None,
         dead_letters=dead,
         mem0=mem0,
+        caches=[each.model_dump() for each in counts.caches] if counts else (),
+        cache_bytes=counts.cache_bytes if counts else 0,
         poller=_poller(stack),
     )
 
@@ -285,7 +290,7 @@ def _sums(seen: Status) -> list[Text]:
         if seen.dead_letters:
             letters += " `hybrid-memory dead list` shows them."
         sums.append(Text(letters, "yellow" if seen.dead_letters else ""))
-    return [*sums, *_mem0_lines(seen)]
+    return [*sums, *_hit_rates(seen), *_mem0_lines(seen)]
 
 
 def _halted(stages: Sequence[StageState]) -> list[Text]:
@@ -307,6 +312,24 @@ def _mem0_lines(seen: Status) -> list[Text]:
     elif seen.poller == "up" and not seen.mem0:
         lines.append(Text("Mem0: the poller runs, and no look at Mem0 has ended yet.", "yellow"))
     return lines
+
+
+_TIERS = {0: "this desk's memory", 2: "Redis"}
+
+
+def _hit_rates(seen: Status) -> list[Text]:
+    """How often what was asked before was of use; nothing where nobody has asked yet."""
+    told = [
+        f"{each['kind']} {_rate(each)} in {_TIERS.get(each['tier'], each['tier'])}"
+        for each in seen.caches
+        if each["hits"] + each["misses"]
+    ]
+    held = f"{seen.cache_bytes / 1024**2:.1f} MiB held"
+    return [Text(f"Found again: {', '.join(told)}; {held}.")] if told else []
+
+
+def _rate(each: Mapping[str, Any]) -> str:
+    return f"{each['hits'] / (each['hits'] + each['misses']):.0%}"
 
 
 def _cycle(ended: Mapping[str, Any]) -> Text:

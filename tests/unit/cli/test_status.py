@@ -55,6 +55,14 @@ def test_a_stage_that_halted_is_shown_with_why_once_a_process():
     assert "a, b halted: most failed" in shown(status(stages=both))
 
 
+def test_how_often_a_cache_was_of_use_is_shown_once_somebody_has_asked():
+    used = {"kind": "answers", "tier": 0, "hits": 3, "misses": 1}
+    unused = {"kind": "vectors", "tier": 2, "hits": 0, "misses": 0}
+    told = shown(status(caches=[used, unused], cache_bytes=2_621_440))
+    assert "answers 75% in this desk's memory; 2.5 MiB held." in told
+    assert "Found again" not in shown(status(caches=[unused]))
+
+
 def test_a_poller_is_shown_with_the_stack_that_has_one():
     assert "Mem0" not in shown(status())
     assert status(poller="up").ok
