@@ -15,7 +15,7 @@ help: ## what there is
 setup: ## install everything into .venv; TORCH=cpu takes PyTorch's CPU build
 	@sh deploy/setup.sh $(TORCH)
 
-demo: setup ## start the whole stack, load a sample, ask it questions, stop
+demo: setup ## start the whole stack and a Mem0, follow it, ask questions, stop
 	@$(BIN)/hybrid-memory demo
 
 test: setup ## the tests, real servers included
