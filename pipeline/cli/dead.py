@@ -87,7 +87,7 @@ def list_dead(
 
 
 def show_dead(
-    place: Annotated[str, typer.Argument(help="As `dead list` prints it: 2/17 say.")],
+    place: Annotated[str, typer.Argument(help="As `dead list` prints it, for example 2/17.")],
     raw: Annotated[bool, typer.Option("--raw", help="Its bytes and nothing else.")] = False,
     json: AsJson = False,
     data: Data = None,

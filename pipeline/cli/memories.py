@@ -63,7 +63,12 @@ def add(
     user: User,
     memory_id: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="Made up unless given.", show_default=False),
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="Made up unless given; the same id is the same memory.",
+            show_default=False,
+        ),
     ] = None,
     speaker: Annotated[str | None, _named("Who said it.")] = None,
     run: Annotated[str | None, _named("The conversation it is from.")] = None,
@@ -74,7 +79,9 @@ def add(
     idempotency_key: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY", help="Adding again with it changes nothing.", show_default=False
+            metavar="KEY",
+            help="Adding again with it changes nothing, not even what was revised or forgotten since.",
+            show_default=False,
         ),
     ] = None,
     wait: Wait = True,

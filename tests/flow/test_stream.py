@@ -135,6 +135,25 @@ async def test_an_idempotency_key_makes_repeating_harmless(memory: MemoryClient,
     assert ids(await memory.search("where do I live?", user_id=user)) == []
 
 
+async def test_a_receipt_tells_what_became_of_its_event_also_later_and_elsewhere(
+    stream: Stack, memory: MemoryClient, user: str
+) -> None:
+    said = await memory.remember("I live in Porto", user_id=user)
+    assert await said.stored(timeout_s=60) == "stored"
+    revised = await memory.revise(said.memory_id, "I live in Braga", user_id=user)
+    assert await revised.stored(timeout_s=60) == "stored"
+    async with MemoryClient(stream.kafka_bootstrap_servers) as other:
+        assert await other.receipt(said.token).stored(timeout_s=30) == "superseded"
+        unknown = await other.forget("never was", user_id=user)
+        known = await other.forget(said.memory_id, user_id=user)
+        assert (unknown.found, known.found) == (False, True)
+        # Neither is waited for in its order: what came after it counts.
+        late = await other.remember("I live in Faro", user_id=user)
+        assert await (await other.forget_user(user)).stored(timeout_s=60) == "stored"
+        assert await late.stored(timeout_s=30) == "forgotten"
+        assert (await other.receipt(revised.token).status()).outcome == "forgotten"
+
+
 async def test_whoever_subscribes_sees_it_go_by(memory: MemoryClient, user: str) -> None:
     seen: list[MemoryEnriched | MemoryForgotten] = []
 
