@@ -8,13 +8,13 @@ receipt from another day or another process has its answer too.
 import asyncio
 import random
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Self
 from uuid import UUID
 
 import structlog
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
@@ -318,11 +318,28 @@ class Receipts:
             await self._ask_about(heard[start : start + MAX_RECEIPTS])
 
     async def _believe(self, watches: Sequence[_Watch]) -> None:
-        """Gives up what was set aside, unless it was redriven and stored since: then the stores know."""
+        """Gives up what was set aside, unless it was redriven since.
+
+        Notices are heard in their order, and those of long ago, too: one that takes this one back may
+        just not have been read yet. Where it was stored since, the stores know.
+        """
+        await self._hear_so_far()
         for start in range(0, len(watches), MAX_RECEIPTS):
             await self._ask_about(watches[start : start + MAX_RECEIPTS])
         for watch in watches:
             watch.give_up()
+
+    async def _hear_so_far(self) -> None:
+        """Returns when every notice that Kafka has now has been heard."""
+        ends: Mapping[TopicPartition, int] | None = None
+        while True:
+            self._check_open()
+            assert self._consumer is not None
+            with suppress(KafkaError):
+                ends = ends or await self._consumer.end_offsets(self._consumer.assignment())
+                if not await _is_behind(self._consumer, ends):
+                    return
+            await asyncio.sleep(PAUSE_S)
 
     async def _ask_about(self, watches: Sequence[_Watch]) -> bool:
         """Asks the stores about some of these; tells whether they have answered."""
@@ -397,6 +414,11 @@ class Receipts:
         self._watched[event_id].remove(watch)
         if not self._watched[event_id]:
             del self._watched[event_id]
+
+
+async def _is_behind(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> bool:
+    positions = [(await consumer.position(tp), end) for tp, end in ends.items()]
+    return any(position < end for position, end in positions)
 
 
 def _tells_of_dead_letters(record: Record) -> bool:

@@ -6,7 +6,7 @@ Letters are settled after Kafka has acknowledged them where they went: a crash r
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence, Set
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -34,7 +34,7 @@ from pipeline.kafka.dead_letters import (
 )
 from pipeline.kafka.lag import topic_partitions, topic_ranges
 from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
-from pipeline.kafka.replaying import replayed
+from pipeline.kafka.replaying import Batch, replayed
 from schemas.events import DeadLetterDropped, DeadLetterRedriven, MemoryRedriven
 from schemas.topics import CLASSIFIED, DEAD, ENRICHED, EVENTS, STORED
 
@@ -108,26 +108,75 @@ async def settle(
         topic: len(await topic_partitions(connection, topic))
         for topic in (stage_topic.under(prefix) for stage_topic in (EVENTS, CLASSIFIED, ENRICHED))
     }
+    standing = _Standing(connection, DEAD.under(prefix))
+    await standing.read_on()
     producer = await started_producer(connection)
     settling = _Settling(producer, prefix, outcome, partitions)
     try:
-        async with aclosing(open_letters(connection, prefix, selection)) as letters:
+        async with aclosing(standing.letters(selection)) as letters:
             async for batch in _batches(letters):
                 await settling.settle(batch)
                 on_progress(settling.settled)
-        if settling.sent:
-            # Another stage that could not use the same record has it back now, too.
-            async with aclosing(open_letters(connection, prefix, Selection())) as letters:
-                same = [each async for each in letters if _record_of(each) in settling.sent]
-            await settling.mark(same)
+        # Another stage that could not use the same record has it back now, too.
+        await settling.mark(standing.of_records(settling.sent) - settling.marked)
     except (KafkaError, TimeoutError) as error:
         raise connection.named(error) from error
     finally:
         await stopped_producer(producer)
+    # The marks, and what has died meanwhile.
+    await standing.read_on()
     # Whoever may not delete leaves it to the topic's retention.
     with suppress(Refused):
-        await _delete_settled(connection, prefix)
+        await _delete(connection, standing.first_open())
     return Settled(settling.settled, settling.kept)
+
+
+@dataclass
+class _Standing:
+    """Which letters are open, by what their records are, and how far the topic was read: no bytes of them."""
+
+    connection: KafkaConnection
+    topic: str
+    open: dict[Place, bytes] = field(default_factory=dict[Place, bytes])
+    at: Mapping[TopicPartition, int] = field(default_factory=dict[TopicPartition, int])
+
+    async def read_on(self) -> None:
+        """Reads on from where it was read to. Raises Unavailable."""
+        async with aclosing(_batches_since(self.connection, self.topic, self.at)) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    self._take(record)
+                self.at = batch.offsets
+
+    def _take(self, record: Record) -> None:
+        # A mark stands behind what it settles, in the same partition.
+        settled = settled_by(record)
+        if settled is not None:
+            self.open.pop(settled, None)
+        else:
+            letter = letter_of(record)
+            self.open[letter.place] = _record_of(letter)
+
+    async def letters(self, selection: Selection) -> AsyncGenerator[Letter]:
+        """The letters that were open, read once more."""
+        async with aclosing(_until_now(self.connection, self.topic)) as records:
+            async for record in records:
+                if Place(record.partition, record.offset) in self.open:
+                    letter = letter_of(record)
+                    if selection.takes(letter):
+                        yield letter
+
+    def of_records(self, digests: Set[bytes]) -> set[Place]:
+        """The open letters of these records."""
+        return {place for place, digest in self.open.items() if digest in digests}
+
+    def first_open(self) -> dict[TopicPartition, int]:
+        """By partition: up to where nothing is open."""
+        first = dict(self.at)
+        for place in self.open:
+            tp = TopicPartition(self.topic, place.partition)
+            first[tp] = min(first[tp], place.offset)
+        return first
 
 
 async def _batches(letters: AsyncGenerator[Letter]) -> AsyncGenerator[Sequence[Letter]]:
@@ -151,17 +200,20 @@ class _Settling:
     kept: list[Letter] = field(default_factory=list[Letter])
     sent: set[bytes] = field(default_factory=set[bytes])
     """Digests of the records that are back where they came from."""
+    marked: set[Place] = field(default_factory=set[Place])
 
     async def settle(self, letters: Sequence[Letter]) -> None:
         async with asyncio.timeout(PUBLISH_PATIENCE_S):
             if self.outcome == "redriven":
                 letters = [letter for letter in letters if await self._is_back(letter)]
             # Only now: a letter that is settled is nobody's any more.
-            await self.mark(letters)
+            await self.mark([letter.place for letter in letters])
         self.settled += len(letters)
 
-    async def mark(self, letters: Sequence[Letter]) -> None:
-        await asyncio.gather(*[await self._mark(letter) for letter in letters])
+    async def mark(self, places: Collection[Place]) -> None:
+        """Says in the topic what became of these letters."""
+        await asyncio.gather(*[await self._mark(place) for place in places])
+        self.marked.update(places)
 
     async def _is_back(self, letter: Letter) -> bool:
         """Sends the letter's record back, once for all stages that could not use it."""
@@ -191,11 +243,11 @@ class _Settling:
         headers = redriven_headers(letter)
         return [*sent, await self._send(letter.topic, record.value, record.key, partition, headers)]
 
-    async def _mark(self, letter: Letter) -> asyncio.Future[Any]:
+    async def _mark(self, place: Place) -> asyncio.Future[Any]:
         kind = DeadLetterRedriven if self.outcome == "redriven" else DeadLetterDropped
-        mark = kind(offset=letter.place.offset, at=utc_now())
+        mark = kind(offset=place.offset, at=utc_now())
         topic, headers = DEAD.under(self.prefix), as_pairs(headers_of(mark))
-        return await self._send(topic, value_of(mark), None, letter.place.partition, headers)
+        return await self._send(topic, value_of(mark), None, place.partition, headers)
 
     async def _send(
         self,
@@ -217,19 +269,15 @@ def _record_of(letter: Letter) -> bytes:
     ).digest()
 
 
-async def _delete_settled(connection: KafkaConnection, prefix: str) -> None:
-    """Lets Kafka delete what stands before the first open letter of each partition, marks included."""
-    topic = DEAD.under(prefix)
-    first_open = dict((await topic_ranges(connection, [topic]))[topic].end)
-    async with aclosing(open_letters(connection, prefix, Selection())) as letters:
-        async for letter in letters:
-            tp = TopicPartition(topic, letter.place.partition)
-            first_open[tp] = min(first_open[tp], letter.place.offset)
+async def _delete(connection: KafkaConnection, before: Mapping[TopicPartition, int]) -> None:
+    """Lets Kafka delete what stands before these offsets, marks included."""
+    if not before:
+        return
     admin = AIOKafkaAdminClient(**connection.options())
     try:
         await admin.start()
         await admin.delete_records(
-            {tp: RecordsToDelete(before_offset=offset) for tp, offset in first_open.items()}
+            {tp: RecordsToDelete(before_offset=offset) for tp, offset in before.items()}
         )
     except (KafkaError, OSError) as error:
         raise connection.named(error) from error
@@ -239,12 +287,20 @@ async def _delete_settled(connection: KafkaConnection, prefix: str) -> None:
 
 async def _until_now(connection: KafkaConnection, topic: str) -> AsyncGenerator[Record]:
     """The topic from its beginning to where it ends now; nothing where there is no topic."""
-    if not await topic_partitions(connection, topic):
-        return
-    async with aclosing(replayed(connection, topic)) as batches:
+    async with aclosing(_batches_since(connection, topic, {})) as batches:
         async for batch in batches:
             for record in batch.records:
                 yield record
+
+
+async def _batches_since(
+    connection: KafkaConnection, topic: str, since: Mapping[TopicPartition, int]
+) -> AsyncGenerator[Batch]:
+    if not await topic_partitions(connection, topic):
+        return
+    async with aclosing(replayed(connection, topic, since=since)) as batches:
+        async for batch in batches:
+            yield batch
 
 
 def place_of(written: str) -> Place:

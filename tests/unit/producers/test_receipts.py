@@ -1,13 +1,17 @@
 """When a receipt is done: each store has said so, for each partition; or a dead letter has."""
 
+import asyncio
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka import TopicPartition
 
 from pipeline.domain.receipts import STORES, done
-from pipeline.errors import Refused, Unusable
-from producers.receipts import TOKEN, Receipt, UserReceipt, _Watch  # pyright: ignore
+from pipeline.errors import Refused, Unavailable, Unusable
+from pipeline.kafka.connection import KafkaConnection
+from producers.receipts import TOKEN, Receipt, Receipts, UserReceipt, _Watch  # pyright: ignore
 from schemas.events import MemoryRedriven, MemorySetAside
 from schemas.search import ReceiptState
 from tests.builders import enriched, user_forgotten
@@ -59,6 +63,47 @@ async def test_what_was_redriven_is_not_given_up() -> None:
     watch.hear(MemoryRedriven(event_id=EVENT_ID, at=NOON))
     watch.give_up()
     assert not watch.done.done()
+
+
+class Notices:
+    """The notices as a consumer sees them, of which it has read some."""
+
+    def __init__(self) -> None:
+        self.read, self.looks = 0, 0
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition("memory.stored", 0)}
+
+    async def end_offsets(self, partitions: set[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 2)
+
+    async def position(self, _: TopicPartition) -> int:
+        self.looks += 1
+        return self.read
+
+
+class Nobody:
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        raise Unavailable("nobody answers")
+
+
+@pytest.mark.parametrize("redriven", [True, False])
+async def test_a_dead_letter_is_believed_when_all_notices_are_read(redriven: bool) -> None:
+    notices: Any = Notices()
+    nobody: Any = Nobody()
+    receipts = Receipts(KafkaConnection("nowhere:1"), "memory", nobody)
+    receipts._consumer = notices  # pyright: ignore[reportPrivateUsage]
+    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch.hear(SET_ASIDE)
+    believing = asyncio.create_task(receipts._believe([watch]))  # pyright: ignore[reportPrivateUsage]
+    while not notices.looks:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert not watch.done.done()
+    if redriven:
+        watch.hear(MemoryRedriven(event_id=EVENT_ID, at=NOON))
+    notices.read = 2
+    await believing
+    assert watch.done.done() == (not redriven)
 
 
 async def test_what_the_stores_have_is_done_whatever_was_set_aside_before() -> None:
