@@ -193,7 +193,7 @@ async def _dense(
     index: VectorIndex, matrix: Any, embedder: Embedder, rounds: int
 ) -> dict[str, float]:
     """The same hundred nearest by meaning: by the engine, and by one product for all who wait."""
-    where = searched("benchmark", SearchFilter())
+    where = searched("benchmark", SearchFilter(), datetime.now(UTC))
     asked = _unit(np.random.default_rng(7), AT_ONCE, embedder.dimensions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     placed = torch.from_numpy(matrix).to(device)

@@ -179,6 +179,7 @@ async def ask(memory: MemoryClient, asked: Sequence[Question], how: How) -> list
                 user_id=question.user,
                 limit=DEEP,
                 explain=True,
+                recall=False,
                 rerank=how.rerank,
                 diversity=how.diversity,
                 timeout_s=120,
@@ -198,6 +199,7 @@ async def timed(memory: MemoryClient, asked: Sequence[Question], how: How) -> li
         await memory.search(
             question.text,
             user_id=question.user,
+            recall=False,
             rerank=how.rerank,
             diversity=how.diversity,
             timeout_s=120,

@@ -1,9 +1,10 @@
-"""memory.search.asked -> the asker's reply topic: answer what is asked about one user's memories.
+"""memory.search.asked -> the asker's reply topic, memory.recalled: answer what is asked about one user's memories.
 
 Thin: the index finds, the ranking weighs, a cross-encoder reads the best again where one is set up, the
 record knows. An unknown user has no memories, which is an answer.
 What was asked before is answered as it was, where nothing of its user has changed since.
-Safe to repeat: asking changes nothing.
+What an answer tells first counts as recalled, so that it may rise; that is told once the answer has left.
+Safe to repeat: asking changes nothing, and one question asked twice is one recall.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import structlog
 
@@ -19,6 +20,7 @@ from pipeline.domain.lexical import question_terms, shared_words
 from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
 from pipeline.domain.receipts import summed
 from pipeline.domain.reordering import POOL, Placed, diversified, placed, reranked
+from pipeline.domain.tiers import Tiers
 from pipeline.domain.times import periods
 from pipeline.domain.weights import Weights
 from pipeline.domain.wording import worded
@@ -35,7 +37,7 @@ from pipeline.ports import (
 from pipeline.stage import Desk
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.tiers import Caches
-from schemas.events import Outcome
+from schemas.events import MemoryRecalled, Outcome
 from schemas.search import (
     Answered,
     Asked,
@@ -50,15 +52,15 @@ from schemas.search import (
     SearchAnswered,
     SearchAsked,
 )
-from schemas.topics import ASKED, OPERATOR_ASKED
+from schemas.topics import ASKED, OPERATOR_ASKED, RECALLED
 
 RERANK_DEPTH = 30
 """Hits that are read again, unless said otherwise."""
 SHARE_OF_PATIENCE = 0.7
 """Of the time that the asker still waits: so long the reranker may take, and the answer goes without it."""
 
-_OF_THE_ENVELOPE = {"question_id", "asked_at", "deadline", "reply_to"}
-"""What differs between two askings of one question."""
+_OF_THE_ENVELOPE = {"question_id", "asked_at", "deadline", "reply_to", "recall"}
+"""What differs between two askings of one question, and what changes nothing in its answer."""
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +81,7 @@ def stage(
     reranker: Reranker | None = None,
     rerank_depth: int = RERANK_DEPTH,
     caches: Caches | None = None,
+    tiers: Tiers | None = None,
 ) -> Desk:
     """The query desk."""
     reading = Reading(reranker, rerank_depth) if reranker else None
@@ -90,7 +93,7 @@ def stage(
     periods("on 8 May 2023", datetime.now(UTC))
 
     async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await search(asked, embedder, vectors, weights, reading)
+        return await search(asked, embedder, vectors, weights, reading, tiers)
 
     async def answer(asked: Asked) -> Answered:
         match asked:
@@ -109,7 +112,28 @@ def stage(
                     f"{OPERATOR_ASKED.name}, below the same prefix."
                 )
 
-    return Desk(name="query", reads=ASKED, answer=answer)
+    def following(asked: Asked, answered: Answered) -> Sequence[MemoryRecalled]:
+        return recalled(asked, answered, (tiers or Tiers()).recalled_hits)
+
+    return Desk(name="query", reads=ASKED, answer=answer, tells=RECALLED, following=following)
+
+
+def recalled(asked: Asked, answered: Answered, most: int) -> Sequence[MemoryRecalled]:
+    """What the answer tells first, unless its asker only looks."""
+    if not (isinstance(asked, SearchAsked) and isinstance(answered, SearchAnswered)):
+        return ()
+    return [
+        MemoryRecalled(
+            # The same for the same question: whoever gets no answer in time asks it again.
+            event_id=uuid5(asked.question_id, hit.memory_id),
+            user_id=asked.user_id,
+            memory_id=hit.memory_id,
+            version=hit.version,
+            published_at=asked.asked_at,
+            at=asked.asked_at,
+        )
+        for hit in answered.hits[: most if asked.recall else 0]
+    ]
 
 
 async def as_before(
@@ -143,7 +167,7 @@ def told_apart(asked: SearchAsked, weights: Weights) -> str | None:
     Everything that is asked, whatever fields it has, but when: of that only the periods which the
     question names. None where the answer is another one in a moment, or tells words of memories.
     """
-    if weights.recency or asked.explain:
+    if weights.recency or weights.use or asked.explain or asked.filter.names_tiers:
         return None
     named = periods(asked.text, asked.asked_at)
     return f"{asked.model_dump_json(exclude=_OF_THE_ENVELOPE)} {named!r}"
@@ -155,6 +179,7 @@ async def search(
     vectors: MemoryVectors,
     weights: Weights,
     reading: Reading | None = None,
+    tiers: Tiers | None = None,
 ) -> SearchAnswered:
     """The memories of the asker's user that answer the question best."""
     reading = _wanted(asked, reading)
@@ -173,7 +198,7 @@ async def search(
         if asked.explain:
             hits = [_explained(asked, hit) for hit in hits]
     else:
-        hits = await weighed(asked, embedding, vectors, weights, limit)
+        hits = await weighed(asked, embedding, vectors, weights, tiers, limit)
     searched = time.perf_counter()
     ranking, degraded = await reread(asked, placed(hits), reading)
     read = time.perf_counter()
@@ -239,6 +264,7 @@ async def weighed(
     embedding: Embedding,
     vectors: MemoryVectors,
     weights: Weights,
+    tiers: Tiers | None,
     limit: int,
 ) -> Sequence[Hit]:
     """What meaning and words have found, ranked by all that speaks for it."""
@@ -253,6 +279,7 @@ async def weighed(
         found,
         Heard(words_of(asked.text), periods(asked.text, asked.asked_at), asked.asked_at),
         weights,
+        tiers=tiers,
         limit=limit,
         min_score=asked.min_score,
         explain=asked.explain,

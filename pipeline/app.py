@@ -32,6 +32,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 import consumers
+from pipeline.domain.tiers import Tiers
 from pipeline.domain.weights import Weights
 from pipeline.embedded.plan import Process
 from pipeline.embedded.state import Stack
@@ -105,7 +106,16 @@ def stage_modules() -> Mapping[str, ModuleType]:
 
 
 def _place(name: str) -> tuple[int, str]:
-    known = ["classifier", "embedder", "record_writer", "vector_writer", "query", "operator_desk"]
+    known = [
+        "classifier",
+        "embedder",
+        "record_writer",
+        "vector_writer",
+        "query",
+        "operator_desk",
+        "lifecycle",
+        "tier_writer",
+    ]
     return (known.index(name) if name in known else len(known), name)
 
 
@@ -356,7 +366,10 @@ def _values(settings: Settings) -> Mapping[str, Callable[[Mapping[str, Any]], Aw
     async def rerank_depth(_: Mapping[str, Any]) -> int:
         return settings.rerank_depth
 
-    return {"weights": weights, "rerank_depth": rerank_depth}
+    async def tiers(_: Mapping[str, Any]) -> Tiers:
+        return settings.tiers
+
+    return {"weights": weights, "rerank_depth": rerank_depth, "tiers": tiers}
 
 
 async def _open_index(

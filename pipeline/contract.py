@@ -26,7 +26,9 @@ from schemas.events import (
     Classified,
     Enriched,
     Event,
+    Lived,
     MemoryEvent,
+    MemoryTiered,
     Message,
     Published,
     Settled,
@@ -44,7 +46,9 @@ from schemas.topics import (
     MEM0_CYCLES,
     MEM0_SEEN,
     OPERATOR_ASKED,
+    RECALLED,
     STORED,
+    TIERED,
     TOPICS,
     Topic,
 )
@@ -66,6 +70,8 @@ CARRIED: Mapping[Topic, Sequence[type[Message]]] = {
     OPERATOR_ASKED: get_args(OperatorAsked),
     ANSWERED: get_args(Answered),
     DEAD: get_args(Settled),
+    RECALLED: get_args(Lived),
+    TIERED: (MemoryTiered,),
     MEM0_SEEN: (Mem0Seen,),
     MEM0_CYCLES: (Mem0CycleEnded,),
 }
@@ -82,12 +88,18 @@ class Flow:
 
     stage: str
     reads: Topic
-    writes: Topic
+    writes: Topic | None
+    """None where the stream ends."""
     about: str
     stores: tuple[str, ...] = ()
     """Where else it writes."""
     follows_on: tuple[Topic, ...] = ()
     """Where it publishes what else follows."""
+
+    @property
+    def published(self) -> tuple[Topic, ...]:
+        """Where it publishes."""
+        return ((self.writes,) if self.writes else ()) + self.follows_on
 
 
 def json_schemas() -> dict[str, Json]:
@@ -164,12 +176,16 @@ def flow_of(stage: str, first_line: str) -> Flow:
     reads, arrow, writes = path.partition(" -> ")
     targets = writes.split(", ")
     written = [named[name] for name in targets if name in named]
-    if not (colon and arrow and reads in named and written):
+    stores = tuple(name for name in targets if name not in named)
+    # A store has a name of its own, `Postgres`; what is small is meant to be a topic.
+    known = written or stores
+    if not (colon and arrow and reads in named and known and all(s[0].isupper() for s in stores)):
         raise ValueError(
             f"consumers/{stage}.py must begin with `topic -> topic: what for`, not with {first_line!r}"
         )
-    stores = tuple(name for name in targets if name not in named)
-    return Flow(stage, named[reads], written[0], about, stores, tuple(written[1:]))
+    return Flow(
+        stage, named[reads], written[0] if written else None, about, stores, tuple(written[1:])
+    )
 
 
 def breaking_changes(old: Json, new: Json) -> list[str]:
@@ -206,7 +222,8 @@ class _Schemas(GenerateJsonSchema):
             properties[name] = {**properties[name], "description": text}
         if "type" in properties:
             # Several kinds share a topic: without its type a message cannot be read.
-            made["required"] = ["type", *made.get("required", [])]
+            others = [name for name in made.get("required", []) if name != "type"]
+            made["required"] = ["type", *others]
         return made
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
@@ -436,21 +453,30 @@ def _operations(flow: Flow, prefix: str) -> Json:
     if flow.writes is ANSWERED:
         address = {"location": "$message.payload#/reply_to/topic"}
         reading["reply"] = {"address": address, "channel": _channel_ref(ANSWERED)}
-        return {f"{flow.stage}_reads": reading}
+        return {f"{flow.stage}_reads": reading, **_following(flow)}
     return {
         f"{flow.stage}_reads": reading,
-        f"{flow.stage}_writes": _sending(flow.writes, "One event for each that was read."),
-        **{
-            f"{flow.stage}_follows_on_{_id(topic)}": _sending(
-                topic, "What else follows from a batch."
-            )
-            for topic in flow.follows_on
-        },
+        **_writing(flow),
+        **_following(flow),
         f"{flow.stage}_sets_aside": _sending(DEAD, "What this stage could not use."),
         f"{flow.stage}_says_so": {
             **_sending(STORED, "Tells whoever waits for an event that it was set aside."),
             "messages": [{"$ref": f"#/channels/{_id(STORED)}/messages/MemorySetAside"}],
         },
+    }
+
+
+def _writing(flow: Flow) -> Json:
+    if flow.writes is None:
+        return {}
+    sending = _sending(flow.writes, "At most one event for each that was read.")
+    return {f"{flow.stage}_writes": sending}
+
+
+def _following(flow: Flow) -> Json:
+    return {
+        f"{flow.stage}_follows_on_{_id(topic)}": _sending(topic, "What else follows.")
+        for topic in flow.follows_on
     }
 
 

@@ -35,6 +35,11 @@ CACHE_EVICTIONS = Counter(
     "hybrid_memory_cache_evictions", "Entries that had to go from this process for want of room."
 )
 CACHE_BYTES = Gauge("hybrid_memory_cache_bytes", "What this process keeps in its tier 0.")
+TOLD = Counter(
+    "hybrid_memory_told",
+    "What follows from answers, by topic: told, or dropped because Kafka was slow.",
+    ["topic", "outcome"],
+)
 MEM0_CYCLES = Counter(
     "hybrid_memory_mem0_cycles", "Cycles of the Mem0 poller, by how they ended.", ["outcome"]
 )

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pipeline.domain.ranking import Candidate
+from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Outcome
 from schemas.events import (
     Domain,
     Enriched,
+    Lived,
     MemoryForgotten,
+    MemoryTiered,
     Published,
     SparseVector,
     UserForgotten,
@@ -87,6 +90,25 @@ class AuditEntry:
     published_at: datetime
     text: str | None
     metadata: Mapping[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """A memory that a user has, as who tidies up looks at it."""
+
+    user_id: str
+    memory_id: str
+    text: str
+    speaker: str | None
+    agent_id: str | None
+    app_id: str | None
+    run_id: str | None
+    occurred_at: datetime
+    published_at: datetime
+    version: int
+    importance: float
+    told: MemoryTiered | None
+    """Where it stands; None where nothing was heard of its use."""
 
 
 class Classifier(Protocol):
@@ -164,6 +186,24 @@ class MemoryRecords(Fingerprints, Protocol):
         """
         ...
 
+    async def live(self, events: Sequence[Lived], tiers: Tiers) -> Sequence[MemoryTiered | None]:
+        """Keeps what is heard of memories' use, all or nothing; says where each stands then.
+
+        None for a memory that is not there, or was forgotten. Safe to repeat, in any order.
+        `pipeline.domain.tiers` says what follows from what.
+        """
+        ...
+
+    async def lives(self, after: UUID | None, limit: int) -> Sequence[tuple[UUID, MemoryTiered]]:
+        """Where memories stand whose use was heard of, by key, in the order of the keys beyond `after`."""
+        ...
+
+    async def belongings(
+        self, user_id: str | None, after: tuple[str, str] | None, limit: int
+    ) -> Sequence[Belonging]:
+        """Memories of one user, or of all, in the order of (user, memory id) beyond `after`."""
+        ...
+
     async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
         """The newest state; None where there is none, or it was forgotten."""
         ...
@@ -225,6 +265,13 @@ class MemoryVectors(Fingerprints, Protocol):
 
         Safe to repeat. `pipeline.stores.states.decide` says which state wins.
         Raises Unusable where a vector does not fit the index (dimensions, names, not finite).
+        """
+        ...
+
+    async def tier(self, told: Sequence[MemoryTiered]) -> None:
+        """Writes where memories stand, the newest word on each; durable when it returns.
+
+        What is not there, or was forgotten, stays so. Later states of a memory keep what is written here.
         """
         ...
 

@@ -17,6 +17,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from pipeline.domain.tiers import Tiers
 from pipeline.domain.weights import Weights
 from pipeline.errors import Refused
 from pipeline.kafka.addresses import bootstrap_servers
@@ -75,6 +76,8 @@ class Settings(BaseSettings):
     search_weights: Weights = Weights()
     """How much each signal counts in a search; 0 switches it off."""
 
+    tiers: Tiers = Tiers()
+    """How fast memories fade that are not recalled, by tier, and how many hits of an answer count as recalled."""
     cache_memory_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     """What a query desk keeps in its own memory of questions' vectors and answers; 0: nothing."""
     cache_question_vectors: bool = True

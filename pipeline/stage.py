@@ -37,7 +37,8 @@ class Stage:
     name: str
     """Names the consumer group too."""
     reads: Topic
-    writes: Topic
+    writes: Topic | None
+    """None where the stream ends: in a store, say."""
     decode: Callable[[bytes], Any]
     """Bytes to an event; a ValueError sets the message aside."""
     react: Callable[[Sequence[Any]], Awaitable[Sequence[Made]]]
@@ -61,6 +62,11 @@ class Stage:
     the partitions to another consumer, and the batch begins anew."""
 
 
+def nothing_to_tell(_asked: Asked, _answered: Answered) -> Sequence[Message]:
+    """What follows from most answers."""
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Desk:
     """Answers questions, many at a time."""
@@ -69,4 +75,9 @@ class Desk:
     reads: Topic
     answer: Callable[[Asked], Awaitable[Answered]]
     """PipelineError becomes an answer that says what is wrong."""
+    tells: Topic | None = None
+    """Where what follows from an answer is published."""
+    following: Callable[[Asked, Answered], Sequence[Message]] = nothing_to_tell
+    """What follows from an answer. It is told once the answer has left, as far as Kafka keeps up: an answer
+    never waits for it, nor fails with it."""
     max_workers: int = 16

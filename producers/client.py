@@ -336,6 +336,7 @@ class MemoryClient:
         rerank: bool | None = None,
         diversity: float = 0.0,
         explain: bool = False,
+        recall: bool = True,
         timeout_s: float = 10.0,
     ) -> SearchAnswered:
         """The user's memories that answer `text` best, best first.
@@ -348,9 +349,11 @@ class MemoryClient:
         better ones. The answer's `degraded` says what could not be done of that. With
         `explain` each hit tells what every signal gave, and which words matched. `filter` may name `domain`, `topics` (any
         of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
-        `app_id`, `run_id` and `metadata` (each key with its value): all must hold. It may nest, and test
-        more than equality: `{"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}`;
-        `schemas.filters` says how. A user nobody knows has no memories.
+        `app_id`, `run_id`, `tiers` (any of "short", "medium", "long", "archived") and `metadata` (each key
+        with its value): all must hold; archived memories are found by their tier alone. It may nest, and
+        test more than equality: `{"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}`;
+        `schemas.filters` says how. The best hits count as recalled and may rise for it: not so with
+        `recall=False`, for evaluations and dashboards. A user nobody knows has no memories.
         """
         if not str(text).strip():
             raise Refused("text: is empty: say what to look for")
@@ -367,6 +370,7 @@ class MemoryClient:
                 rerank=rerank,
                 diversity=diversity,
                 explain=explain,
+                recall=recall,
             ),
             timeout_s,
         )

@@ -5,6 +5,9 @@
     MemoryEnriched                           -> memory.enriched
     MemoryForgotten, UserForgotten           -> all three, unchanged
     MemoryStored, MemorySetAside             -> memory.stored
+    MemoryRecalled, MemoryArchived,
+    MemoryRestored, MemoryConsolidated       -> memory.recalled
+    MemoryTiered                             -> memory.tiered
 
 `version` orders the states of one memory, in microseconds; the greatest wins in every store, whatever
 the order of arrival, and `event_id` breaks a tie. Adding an optional field needs no new schema version:
@@ -45,6 +48,12 @@ def _in_utc(moment: datetime) -> datetime:
 
 Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Domain = Literal["coding", "business", "other"]
+LivingTier = Literal["short", "medium", "long"]
+"""Short, medium or long term: how slowly a memory that is not used fades."""
+Tier = Literal["short", "medium", "long", "archived"]
+"""`archived` is kept, and found by who asks for it."""
+MAX_MERGED = 256
+"""Memories that one stands for."""
 StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Outcome = Literal["stored", "superseded", "forgotten"]
 """What became of an event: its state is held; another state of its memory has won; it was forgotten."""
@@ -224,6 +233,64 @@ class UserErased(Event):
     partitions: Annotated[int, Field(ge=1)]
 
 
+class MemoryRecalled(MemoryEvent):
+    """An answer told of a memory. `version` is that of the state it told."""
+
+    type: Literal["MemoryRecalled"] = "MemoryRecalled"
+    at: Utc
+
+
+class MemoryArchived(MemoryEvent):
+    """A memory was put away: it is kept, and not found unless asked for. `version` orders such words."""
+
+    type: Literal["MemoryArchived"] = "MemoryArchived"
+    reason: Literal["pruned", "consolidated"]
+    batch: Id
+    """What was archived together, so that it can be restored together."""
+    into: Id | None = None
+    """The memory that stands for it from now on."""
+
+
+class MemoryRestored(MemoryEvent):
+    """An archived memory was brought back."""
+
+    type: Literal["MemoryRestored"] = "MemoryRestored"
+
+
+class MemoryConsolidated(MemoryEvent):
+    """A memory stands for others, or does no longer."""
+
+    type: Literal["MemoryConsolidated"] = "MemoryConsolidated"
+    merged: Annotated[tuple[Id, ...], Field(max_length=MAX_MERGED)] = ()
+    """Near-duplicates that were archived into it."""
+    parted: Annotated[tuple[Id, ...], Field(max_length=MAX_MERGED)] = ()
+    """Those that were brought back."""
+
+
+class MemoryTiered(MemoryEvent):
+    """Where a memory stands by its use. `version` orders these, and not the states of the memory."""
+
+    type: Literal["MemoryTiered"]
+    """Alone on its topic: no other kind would tell a message without one apart."""
+    tier: Tier
+    """At its latest use; it fades from there."""
+    strength: Annotated[float, Field(ge=0, le=1)]
+    """At its latest use."""
+    recalled_at: Utc | None = None
+    """The clock hour of its latest use."""
+    medium_until: Utc | None = None
+    """Until then at least of medium term, if it is not used."""
+    long_until: Utc | None = None
+    archived_version: Version | None = None
+    """It is archived, unless its newest state has a greater version."""
+    reason: str
+    """recalled, pruned, consolidated or restored."""
+    into: Id | None = None
+    batch: Id | None = None
+    consolidated: tuple[Id, ...] = ()
+    """Near-duplicates that it stands for."""
+
+
 class MemorySetAside(Message):
     """An event went to the dead letters; `reason` says why, without its content."""
 
@@ -264,6 +331,7 @@ Classified = MemoryClassified | Forgetting
 Enriched = MemoryEnriched | Forgetting
 Stored = MemoryStored | UserErased | MemorySetAside | MemoryRedriven
 Settled = DeadLetterRedriven | DeadLetterDropped
+Lived = MemoryRecalled | MemoryArchived | MemoryRestored | MemoryConsolidated
 
 PUBLISHED: TypeAdapter[Published] = TypeAdapter(Annotated[Published, Field(discriminator="type")])
 CLASSIFIED: TypeAdapter[Classified] = TypeAdapter(
@@ -272,3 +340,4 @@ CLASSIFIED: TypeAdapter[Classified] = TypeAdapter(
 ENRICHED: TypeAdapter[Enriched] = TypeAdapter(Annotated[Enriched, Field(discriminator="type")])
 STORED: TypeAdapter[Stored] = TypeAdapter(Annotated[Stored, Field(discriminator="type")])
 SETTLED: TypeAdapter[Settled] = TypeAdapter(Annotated[Settled, Field(discriminator="type")])
+LIVED: TypeAdapter[Lived] = TypeAdapter(Annotated[Lived, Field(discriminator="type")])

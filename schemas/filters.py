@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.events import Domain, Utc
+from schemas.events import Domain, Tier, Utc
 from schemas.text import Id, Storable, metadata_within_limits
 
 MAX_DEPTH: Final = 8
@@ -241,6 +241,8 @@ class Where(_Closed):
     agent_id: _Words | None = None
     app_id: _Words | None = None
     run_id: _Words | None = None
+    tier: Annotated[_Words, _one_of(*get_args(Tier))] | None = None
+    """Where it stands by its use. Archived memories are found where a filter names tiers."""
     importance: _Numbers | None = None
     """0 to 1, by the classifier."""
     occurred_at: Moments | None = None
@@ -257,6 +259,11 @@ class Where(_Closed):
         if _conditions(self) > MAX_CONDITIONS:
             raise ValueError(f"has more than {MAX_CONDITIONS} conditions")
         return self
+
+    @property
+    def names_tiers(self) -> bool:
+        """Whether any of its conditions is about the tier."""
+        return self.tier is not None or any(each.names_tiers for each in _below(self))
 
 
 def _below(where: Where) -> Iterator[Where]:

@@ -17,7 +17,7 @@ from pydantic import (
     TypeAdapter,
 )
 
-from schemas.events import Domain, Message, Outcome, Utc, Version
+from schemas.events import Domain, Message, Outcome, Tier, Utc, Version
 from schemas.filters import Where
 from schemas.text import Id, Metadata, Text, metadata_within_limits
 
@@ -55,6 +55,8 @@ class SearchFilter(BaseModel):
     agent_id: Id | None = None
     app_id: Id | None = None
     run_id: Id | None = None
+    tiers: Annotated[tuple[Tier, ...], Field(max_length=4)] = ()
+    """Any of these; all but the archived ones unless given."""
     metadata: Annotated[
         dict[str, str | int | bool],
         Field(max_length=16),
@@ -63,6 +65,11 @@ class SearchFilter(BaseModel):
     """Each key must hold exactly this value, or a list with it."""
     where: Where | None = None
     """Conditions that nest; they must hold as well."""
+
+    @property
+    def names_tiers(self) -> bool:
+        """Whether it says from which tiers; archived memories are found only then."""
+        return bool(self.tiers) or (self.where is not None and self.where.names_tiers)
 
 
 class Question(Message):
@@ -97,6 +104,8 @@ class SearchAsked(UserQuestion):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
     min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
     filter: SearchFilter = SearchFilter()
+    recall: bool = True
+    """Whether the best hits count as recalled, so that they rise: False for who only looks."""
 
 
 class EventRef(BaseModel):
@@ -187,6 +196,10 @@ class KnownMemory(BaseModel):
     domain: Domain
     topics: tuple[str, ...] = ()
     metadata: Metadata = {}
+    tier: Tier = "short"
+    """As it stands when it is told."""
+    consolidated: tuple[str, ...] = ()
+    """Near-duplicates that this memory stands for; they are archived."""
 
 
 class Hit(KnownMemory):

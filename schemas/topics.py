@@ -59,6 +59,10 @@ DEAD = Topic(
     # Beyond the largest message there can be: its origin and the reason come on top.
     max_message_bytes=3 * 1024 * 1024,
 )
+RECALLED = Topic(
+    "recalled", "what answers told of, and what was archived, restored or consolidated"
+)
+TIERED = Topic("tiered", "where each of these memories stands by its use")
 MEM0_SEEN = Topic(
     "mem0.seen",
     "each memory of Mem0 as the poller last saw it: its checkpoint, compacted",
@@ -77,6 +81,8 @@ TOPICS = (
     OPERATOR_ASKED,
     ANSWERED,
     DEAD,
+    RECALLED,
+    TIERED,
     MEM0_SEEN,
     MEM0_CYCLES,
 )

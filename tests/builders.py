@@ -1,5 +1,6 @@
 """Events with sensible defaults, so that a test shows only what it is about."""
 
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -11,9 +12,14 @@ from pipeline.ports import Embedding
 from pipeline.stores.memory import CacheInMemory
 from pipeline.stores.tiers import Caches, HotCache
 from schemas.events import (
+    MemoryArchived,
     MemoryCaptured,
+    MemoryConsolidated,
     MemoryEnriched,
     MemoryForgotten,
+    MemoryRecalled,
+    MemoryRestored,
+    MemoryTiered,
     SparseVector,
     UserForgotten,
     Vectors,
@@ -70,6 +76,35 @@ def user_forgotten(user_id: str = "alice", **fields: Any) -> UserForgotten:
     """Everything of a user was forgotten; the copy of the only partition."""
     defaults: dict[str, Any] = {"user_id": user_id, "partition": 0, "partitions": 1}
     return UserForgotten(**_event(defaults | fields))
+
+
+def recalled(memory_id: str, *, at: datetime, **fields: Any) -> MemoryRecalled:
+    """An answer told of one of alice's memories."""
+    return MemoryRecalled(
+        **_memory({"memory_id": memory_id, "published_at": at, "at": at} | fields)
+    )
+
+
+def archived(memory_id: str, **fields: Any) -> MemoryArchived:
+    """One of alice's memories was put away."""
+    defaults = {"memory_id": memory_id, "reason": "pruned", "batch": "b"}
+    return MemoryArchived(**_memory(defaults | fields))
+
+
+def restored(memory_id: str, **fields: Any) -> MemoryRestored:
+    """One of alice's memories was brought back."""
+    return MemoryRestored(**_memory({"memory_id": memory_id} | fields))
+
+
+def consolidated(memory_id: str, *merged: str, **fields: Any) -> MemoryConsolidated:
+    """One of alice's memories stands for others."""
+    return MemoryConsolidated(**_memory({"memory_id": memory_id, "merged": merged} | fields))
+
+
+def tiered(memory_id: str, **fields: Any) -> MemoryTiered:
+    """Where one of alice's memories stands."""
+    defaults = {"memory_id": memory_id, "tier": "short", "strength": 0.5, "reason": "recalled"}
+    return MemoryTiered(type="MemoryTiered", **_memory(defaults | fields))
 
 
 def question(text: str = "I love spicy Thai food", *, vector: ArrayLike | None = None) -> Embedding:

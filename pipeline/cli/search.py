@@ -77,6 +77,12 @@ def search(
     run: Annotated[str | None, _only("from this conversation")] = None,
     agent: Annotated[str | None, _only("through this agent")] = None,
     app: Annotated[str | None, _only("through this application")] = None,
+    tier: Annotated[
+        Literal["short", "medium", "long", "archived"] | None,
+        typer.Option(
+            help="Only of this tier; of all but archived unless given.", show_default=False
+        ),
+    ] = None,
     metadata: MetadataPairs = None,
     where: Annotated[
         str | None,
@@ -87,6 +93,12 @@ def search(
             show_default=False,
         ),
     ] = None,
+    recall: Annotated[
+        bool,
+        typer.Option(
+            "--recall/--no-recall", help="Count the best hits as recalled: they may rise."
+        ),
+    ] = True,
     timeout: Timeout = 10.0,
     json: AsJson = False,
     data: Data = None,
@@ -109,6 +121,7 @@ def search(
         "run_id": run,
         "agent_id": agent,
         "app_id": app,
+        "tiers": (tier,) if tier else (),
         "metadata": pairs(metadata),
         "where": nested(where),
     }
@@ -124,6 +137,7 @@ def search(
             rerank=rerank,
             diversity=diversity,
             explain=explain,
+            recall=recall,
             timeout_s=timeout,
         )
     )

@@ -182,7 +182,7 @@ def list_stages(json: AsJson = False) -> None:
         (
             flow.stage,
             flow.reads.under(prefix),
-            [*flow.stores, *(topic.under(prefix) for topic in (flow.writes, *flow.follows_on))],
+            [*flow.stores, *(topic.under(prefix) for topic in flow.published)],
             flow.about,
         )
         for flow in flows()

@@ -15,6 +15,7 @@ from typing import Final, Literal, get_args
 
 import regex
 
+from pipeline.domain.tiers import Standing, Tiers, strength_at
 from pipeline.domain.times import Period
 from pipeline.domain.weights import Weights
 from schemas.search import Hit, KnownMemory
@@ -37,6 +38,8 @@ class Candidate:
     importance: float
     """0 to 1, by the classifier."""
     signals: Mapping[Signal, float]
+    stood: Standing | None = None
+    """When it was recalled last; None where it never was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,13 @@ def ranked(
     heard: Heard,
     weights: Weights,
     *,
+    tiers: Tiers | None = None,
     limit: int,
     min_score: float | None = None,
     explain: bool = False,
 ) -> Sequence[Hit]:
     """The best first; equal scores in the order of their ids."""
-    scored = [(each, signals(each, heard)) for each in candidates]
+    scored = [(each, signals(each, heard, tiers or Tiers())) for each in candidates]
     whole = _whole([given for _, given in scored], heard, weights)
     told = [(round(score(given, weights) / whole, 6), each, given) for each, given in scored]
     told.sort(key=lambda one: (-one[0], one[1].memory.memory_id))
@@ -76,7 +80,7 @@ def ranked(
     ]
 
 
-def signals(candidate: Candidate, heard: Heard) -> Mapping[str, float]:
+def signals(candidate: Candidate, heard: Heard, tiers: Tiers) -> Mapping[str, float]:
     """Everything that speaks for the candidate, 0 to 1 each; a cosine from -1."""
     memory = candidate.memory
     age_days = max((heard.now - memory.occurred_at).total_seconds() / _DAY_S, 0.0)
@@ -85,6 +89,7 @@ def signals(candidate: Candidate, heard: Heard) -> Mapping[str, float]:
         "speaker": float(named(memory.speaker, heard.words)),
         "time": float(any(period.holds(memory.occurred_at) for period in heard.periods)),
         "importance": candidate.importance,
+        "use": strength_at(candidate.stood, heard.now, tiers),
         "age_days": age_days,
     }
 
@@ -100,7 +105,7 @@ def score(given: Mapping[str, float], weights: Weights) -> float:
     recency = 0.5 ** (given["age_days"] / weights.half_life_days)
     return weights.recency * recency + sum(
         getattr(weights, name) * given.get(name, 0.0)
-        for name in ("dense", "lexical", "tokens", "speaker", "time", "importance")
+        for name in ("dense", "lexical", "tokens", "speaker", "time", "importance", "use")
     )
 
 
@@ -111,6 +116,7 @@ def _whole(scored: Sequence[Mapping[str, float]], heard: Heard, weights: Weights
         sum(getattr(weights, signal) for signal in found)
         + weights.speaker * any(given["speaker"] for given in scored)
         + weights.time * bool(heard.periods)
+        + weights.use * any(given["use"] for given in scored)
         + weights.importance
         + weights.recency
     ) or 1.0

@@ -16,6 +16,8 @@ class Weights:
     time: float = 0.125
     """That it happened when the question says."""
     importance: float = 0.0
+    use: float = 0.0
+    """That it was recalled before: how strong it is in the moment of the question."""
     recency: float = 0.0
     half_life_days: float = 30.0
     """Of recency: after so many days it counts half."""

@@ -309,8 +309,10 @@ class StageDelivery(ConsumerRebalanceListener):
         # The same partition from topic to topic keeps the order of one memory's events. What is of other
         # memories goes where their keys belong.
         partition = None if isinstance(result, tuple) else record.partition
+        topic, made = self.stage.writes, _several(result)
+        assert topic is not None or not made, f"{self.name} has no topic to write to"
         try:
-            return [self._packed(self.stage.writes, each, partition) for each in _several(result)]
+            return [self._packed(topic, each, partition) for each in made if topic]
         except Unusable as error:
             return error
 

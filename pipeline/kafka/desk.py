@@ -24,6 +24,7 @@ from pipeline.errors import PipelineError, Unavailable
 from pipeline.kafka.dead_letters import utc_now
 from pipeline.kafka.delivery import CONSUMING
 from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, value_of
+from pipeline.kafka.telling import Telling
 from pipeline.stage import Desk
 from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo
 from schemas.topics import ANSWERED
@@ -43,12 +44,15 @@ class _Sender(BaseModel):
 class DeskDelivery:
     """One desk's subscription: turns each question into one answer on its asker's partition."""
 
-    def __init__(self, desk: Desk, producer: AIOKafkaProducer, prefix: str) -> None:
+    def __init__(
+        self, desk: Desk, producer: AIOKafkaProducer, prefix: str, telling: Telling | None = None
+    ) -> None:
         self.desk = desk
         self.name = desk.name
         self._subscriber: Any = None
         self._producer = producer
         self._prefix = prefix
+        self._telling = telling
         self._log = log.bind(stage=desk.name)
 
     def subscribe(self, broker: KafkaBroker) -> None:
@@ -79,19 +83,25 @@ class DeskDelivery:
         if not self._may_reply_to(sender.reply_to):
             self._log.warning("not an answer topic", topic=sender.reply_to.topic)
             return
-        await self._reply(sender, await self._answer(sender.question_id, value))
+        asked, answered = await self._answer(sender.question_id, value)
+        await self._reply(sender, answered)
+        if self._telling is not None and asked is not None and answered is not None:
+            self._telling.tell(self.desk.following(asked, answered))
 
     def _may_reply_to(self, reply_to: ReplyTo) -> bool:
         """Answers go to answer topics: a question must not make us publish into the stream."""
         return reply_to.topic == ANSWERED.under(self._prefix)
 
-    async def _answer(self, question_id: UUID, value: bytes) -> Answered | None:
+    async def _answer(
+        self, question_id: UUID, value: bytes
+    ) -> tuple[Asked | None, Answered | None]:
         began = time.perf_counter()
+        asked = None
         try:
             asked = ASKED.validate_json(value)
             if expired(asked, utc_now()):
                 self._log.info("too late to answer", question_id=str(question_id))
-                return None
+                return asked, None
             answered = await self.desk.answer(asked)
         except ValidationError as error:
             answered = Failed(question_id=question_id, reason=told(error), retry=False)
@@ -109,7 +119,7 @@ class DeskDelivery:
         took_ms = (time.perf_counter() - began) * 1_000
         metrics.ANSWERS.labels(type(answered).__name__).inc()
         metrics.ANSWER_S.observe(took_ms / 1_000)
-        return answered.model_copy(update={"took_ms": took_ms})
+        return asked, answered.model_copy(update={"took_ms": took_ms})
 
     async def _reply(self, sender: _Sender, answered: Answered | None) -> None:
         if answered is None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream.kafka import KafkaBroker
 
@@ -18,6 +19,7 @@ from pipeline.kafka.dead_letters import HALTING_SHARE
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.desk import DeskDelivery
 from pipeline.kafka.security import faststream_security
+from pipeline.kafka.telling import Telling
 from pipeline.liveness import Liveness
 from pipeline.stage import Desk, Stage
 
@@ -52,7 +54,11 @@ async def serve(
             for w in work
             if isinstance(w, Stage)
         ]
-        desks = [DeskDelivery(w, answers, prefix) for w in work if isinstance(w, Desk)]
+        desks = [
+            DeskDelivery(w, answers, prefix, _telling(w, events, prefix, stack))
+            for w in work
+            if isinstance(w, Desk)
+        ]
         for delivery in (*stages, *desks):
             delivery.subscribe(broker)
         stack.push_async_callback(broker.stop)
@@ -73,6 +79,16 @@ async def serve(
     for failure in failures:
         if failure.done():
             failure.result()
+
+
+def _telling(
+    desk: Desk, producer: AIOKafkaProducer, prefix: str, stack: AsyncExitStack
+) -> Telling | None:
+    if desk.tells is None:
+        return None
+    telling = Telling(producer, desk.tells, prefix)
+    stack.push_async_callback(telling.close)
+    return telling
 
 
 def _watch(

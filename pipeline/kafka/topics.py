@@ -23,13 +23,23 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
-from schemas.topics import CLASSIFIED, DAY_MS, ENRICHED, EVENTS, STORED, TOPICS, Topic
+from schemas.topics import (
+    CLASSIFIED,
+    DAY_MS,
+    ENRICHED,
+    EVENTS,
+    RECALLED,
+    STORED,
+    TIERED,
+    TOPICS,
+    Topic,
+)
 
 COPIES = 3
 """As many as there are on a cluster that has as many brokers."""
 BROKERS_PATIENCE_S = 30.0
 """How long topics wait for a broker that is away before they are made."""
-ORDERED = (EVENTS, CLASSIFIED, ENRICHED, STORED)
+ORDERED = (EVENTS, CLASSIFIED, ENRICHED, STORED, RECALLED, TIERED)
 
 
 async def ensure_topics(

@@ -18,9 +18,11 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from schemas.events import Tier
 from schemas.filters import Moments, Numbers, Values, Where, Words, moment_in
 from schemas.search import SearchFilter
 
+ARCHIVED: Tier = "archived"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -169,8 +171,12 @@ def _meets(condition: Is | AnyOf | Within | Between | AtMost | Below, value: str
 # A filter
 
 
-def narrowed(filter: SearchFilter) -> Iterator[Condition]:
-    """What must hold of a memory that the filter leaves."""
+def narrowed(filter: SearchFilter, now: datetime) -> Iterator[Condition]:
+    """What must hold of a memory that the filter leaves at `now`; archived ones only where it names tiers."""
+    if filter.tiers:
+        yield Some(tuple(in_tier(tier, now) for tier in filter.tiers))
+    elif not filter.names_tiers:
+        yield Not(Is("tier", ARCHIVED))
     for name in ("domain", "speaker", "agent_id", "app_id", "run_id"):
         value = getattr(filter, name)
         if value is not None:
@@ -182,25 +188,57 @@ def narrowed(filter: SearchFilter) -> Iterator[Condition]:
     for key, value in filter.metadata.items():
         yield Is("metadata_terms", _term(key, value))
     if filter.where is not None:
-        yield of_where(filter.where)
+        yield of_where(filter.where, now)
 
 
-def of_where(where: Where) -> Every:
+def of_where(where: Where, now: datetime) -> Every:
     """What the nested form says."""
-    return Every(tuple(_said(where)))
+    return Every(tuple(_said(where, now)))
 
 
-def _said(where: Where) -> Iterator[Condition]:
+def _said(where: Where, now: datetime) -> Iterator[Condition]:
     if where.and_ is not None:
-        yield Every(tuple(of_where(each) for each in where.and_))
+        yield Every(tuple(of_where(each, now) for each in where.and_))
     if where.or_ is not None:
-        yield Some(tuple(of_where(each) for each in where.or_))
+        yield Some(tuple(of_where(each, now) for each in where.or_))
     if where.not_ is not None:
-        yield Not(of_where(where.not_))
-    for name in type(where).model_fields:
+        yield Not(of_where(where.not_, now))
+    if where.tier is not None:
+        yield from _of_tiers(where.tier, now)
+    for name in type(where).model_fields.keys() - {"tier"}:
         yield from _tested(name, getattr(where, name))
     for key, tests in (where.metadata or {}).items():
         yield from _of_values(key, tests)
+
+
+def _of_tiers(tests: Words, now: datetime) -> Iterator[Condition]:
+    any_of = [*((tests.eq,) if tests.eq else ()), *(tests.in_ or ())]
+    none_of = [*((tests.ne,) if tests.ne else ()), *(tests.not_in or ())]
+    if any_of:
+        yield Some(tuple(in_tier(tier, now) for tier in any_of))
+    for tier in none_of:
+        yield Not(in_tier(tier, now))
+    if tests.exists is False:
+        # Every memory stands in some tier.
+        yield Not(Every(()))
+
+
+def in_tier(tier: str, now: datetime) -> Condition:
+    """The memories that stand in `tier` at `now`, by how they fade: nobody has to write that down."""
+    long, medium = (
+        Within("long_until", _after(now), None),
+        Within("medium_until", _after(now), None),
+    )
+    kept = Not(Is("tier", ARCHIVED))
+    match tier:
+        case "archived":
+            return Is("tier", ARCHIVED)
+        case "long":
+            return Every((kept, long))
+        case "medium":
+            return Every((kept, medium, Not(long)))
+        case _:
+            return Every((kept, Not(medium)))
 
 
 def _tested(field: str, tests: Any) -> Iterator[Condition]:

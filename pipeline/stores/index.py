@@ -4,8 +4,9 @@ A batch is read, decided and written: what the engine holds of the memories in i
 write. Nothing is written before every vector in the batch was found to fit.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -14,17 +15,20 @@ import numpy as np
 from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Outcome, erased, runs
+from pipeline.errors import Unavailable
 from pipeline.ports import Embedding, Fingerprint, Floats, Question
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.generations import Generations, OwnGenerations, SharedGenerations
 from pipeline.stores.points import (
     ANY_POINT,
     ANY_STATE,
+    Amendment,
     Found,
     IndexShape,
     Nearest,
     Payload,
     Point,
+    amendment,
     candidates,
     counted,
     erased_by,
@@ -33,17 +37,30 @@ from pipeline.stores.points import (
     fitting_vectors,
     held,
     hit,
+    is_older_life,
     known_memory,
+    moves,
     point,
     rounded,
     searched,
     watermark,
     watermark_point,
+    with_life,
 )
-from pipeline.stores.states import Erased, Watermark, decide, named_user, outcome_of
-from schemas.events import Enriched, MemoryEnriched, UserForgotten
+from pipeline.stores.states import (
+    Erased,
+    State,
+    Watermark,
+    decide,
+    known_of,
+    named_user,
+    outcome_of,
+)
+from schemas.events import Enriched, MemoryEnriched, MemoryTiered, UserForgotten
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
+_TRIES = 10
+"""How often a write is tried that another hand has come in between."""
 _SPARE = 8
 """Points read beyond the limit, to see whether a tie goes on there."""
 _MOST = 1_024
@@ -65,6 +82,10 @@ class Points(Protocol):
         """Writes each point unless a newer one is there: `replaceable` is the guard."""
         ...
 
+    async def amend(self, amendments: Sequence[Amendment]) -> None:
+        """Sets fields in the payloads of points that meet their conditions; the others stay as they are."""
+        ...
+
     async def settle(self) -> None:
         """Returns when all that was put would outlive a power cut."""
         ...
@@ -82,6 +103,10 @@ class Points(Protocol):
     async def close(self) -> None: ...
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
 class VectorIndex:
     """MemoryVectors over any engine."""
@@ -90,6 +115,8 @@ class VectorIndex:
     shape: IndexShape
     sole_writer: bool = False
     """Whether nobody but this object writes to the points."""
+    now: Callable[[], datetime] = _utc_now
+    """Tiers are left at moments that nobody writes down."""
     generations: Generations = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,9 +155,58 @@ class VectorIndex:
             known={key: held(there[key]) for key in keys & there.keys()},
             forgotten={users[key]: watermark(there[key]) for key in users.keys() & there.keys()},
         )
-        if decided.writes:
-            await self.points.put([point(state, self.shape) for state in decided.writes.values()])
+        if anew := {k: s for k, s in decided.forgotten.items() if decided.writes[k] is not s}:
+            # Forgotten and remembered again in one batch: nothing of before is carried over.
+            await self._put(anew, there)
+            there = {key: payload for key, payload in there.items() if key not in anew}
+        await self._put(decided.writes, there)
         return decided.outcomes
+
+    async def _put(self, states: Mapping[UUID, State], there: Mapping[UUID, Payload]) -> None:
+        """Writes states, each with the life that its memory has, however often that changes meanwhile."""
+        for _ in range(_TRIES):
+            if not states:
+                return
+            await self.points.put(
+                [
+                    with_life(point(state, self.shape), there.get(key))
+                    for key, state in states.items()
+                ]
+            )
+            there = await self.points.fetch(
+                [key for key, state in states.items() if isinstance(state, MemoryEnriched)]
+            )
+            states = {
+                key: states[key]
+                for key, payload in there.items()
+                if held(payload).stamp < known_of(states[key]).stamp
+            }
+        raise Unavailable(
+            "The lives of these memories change faster than the memories are written."
+        )
+
+    async def tier(self, told: Sequence[MemoryTiered]) -> None:
+        newest: dict[UUID, MemoryTiered] = {}
+        for each in sorted(told, key=lambda each: each.version):
+            newest[memory_key(each.user_id, each.memory_id)] = each
+        there = await self.points.fetch(list(newest)) if newest else {}
+        # A recall that moves nothing from tier to tier changes no answer that is kept.
+        seen = {each.user_id for each in told if each.reason != "recalled"}
+        seen |= {each.user_id for key, each in newest.items() if moves(there.get(key), each)}
+        async with self.generations.changing(seen):
+            await self._amend(newest, there)
+        await self.points.settle()
+
+    async def _amend(
+        self, told: Mapping[UUID, MemoryTiered], there: Mapping[UUID, Payload]
+    ) -> None:
+        for _ in range(_TRIES):
+            told = {key: each for key, each in told.items() if is_older_life(there.get(key), each)}
+            if not told:
+                return
+            await self.points.amend([amendment(each, k, there[k]) for k, each in told.items()])
+            there = await self.points.fetch(list(told))
+        raise Unavailable("These memories change faster than their tiers are written.")
 
     async def _forget_user(self, forgetting: UserForgotten) -> Outcome:
         where, mark = erased_by(forgetting), watermark_point(forgetting)
@@ -171,7 +247,7 @@ class VectorIndex:
         limit: int,
         min_score: float | None,
     ) -> Sequence[Hit]:
-        where = searched(user_id, filter)
+        where = searched(user_id, filter, self.now())
         text = fitting_question(question.text, self.shape)
         wanted = limit + _SPARE
         found = await self._closest(text, where, wanted)
@@ -181,7 +257,10 @@ class VectorIndex:
         ):
             wanted *= 4
             found = await self._closest(text, where, wanted)
-        hits = sorted(map(hit, found), key=lambda hit: (-hit.score, hit.memory_id))
+        now = self.now()
+        hits = sorted(
+            (hit(each, now) for each in found), key=lambda hit: (-hit.score, hit.memory_id)
+        )
         return [hit for hit in hits[:limit] if min_score is None or hit.score >= min_score]
 
     async def _closest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
@@ -191,10 +270,11 @@ class VectorIndex:
     async def candidates(
         self, user_id: str, question: Question, *, filter: SearchFilter, mode: Mode, depth: int
     ) -> Sequence[Candidate]:
-        where = searched(user_id, filter)
+        now = self.now()
+        where = searched(user_id, filter, now)
         requests = self._requests(question, mode, depth)
         found = await self.points.ask(list(requests.values()), where) if requests else ()
-        return candidates(question, dict(zip(requests, found, strict=True)), depth)
+        return candidates(question, dict(zip(requests, found, strict=True)), depth, now)
 
     def _requests(self, question: Question, mode: Mode, depth: int) -> dict[Signal, Nearest]:
         """What to ask the engine; tokens only place what meaning and words have found."""
@@ -231,7 +311,8 @@ class VectorIndex:
     async def states(self, user_id: str, keys: Sequence[UUID]) -> Sequence[KnownMemory | None]:
         user = named_user(user_id)
         there = await self.points.read(keys) if keys else {}
-        return [known_memory(user, there.get(key, {})) for key in keys]
+        now = self.now()
+        return [known_memory(user, there.get(key, {}), now) for key in keys]
 
     async def count(self, user_id: str | None = None) -> int:
         return await self.points.count(counted(user_id))

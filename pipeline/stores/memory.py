@@ -7,18 +7,22 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 import numpy as np
 
 from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
-from pipeline.ports import AuditEntry, Fingerprint, Floats
+from pipeline.ports import AuditEntry, Belonging, Fingerprint, Floats
 from pipeline.stores.conditions import Condition, Every, holds
 from pipeline.stores.index import VectorIndex
+from pipeline.stores.lives import KeptLife, decide_lives, parted
 from pipeline.stores.points import (
     PAGE,
+    Amendment,
     Found,
     IndexShape,
     Nearest,
@@ -45,9 +49,11 @@ from pipeline.stores.states import (
 )
 from schemas.events import (
     Enriched,
+    Lived,
     MemoryCaptured,
     MemoryEnriched,
     MemoryForgotten,
+    MemoryTiered,
     Published,
     Said,
     SparseVector,
@@ -78,6 +84,14 @@ class PointsInMemory:
             there = self._points.get(point.id)
             if there is None or holds(replaceable([point]), there.id, there.payload):
                 self._points[point.id] = point
+
+    async def amend(self, amendments: Sequence[Amendment]) -> None:
+        for amendment in amendments:
+            for point in [
+                p for p in self._points.values() if holds(amendment.where, p.id, p.payload)
+            ]:
+                amended = replace(point, payload=point.payload | amendment.payload)
+                self._points[point.id] = amended
 
     async def settle(self) -> None:
         pass
@@ -143,6 +157,9 @@ def _cosine(one: Floats, other: Floats) -> float:
     return float(one @ other) / lengths if lengths else 0.0
 
 
+_BELONGING = {each.name for each in fields(Belonging)} - {"told"}
+
+
 @dataclass
 class RecordsInMemory:
     """MemoryRecords in dicts."""
@@ -152,6 +169,7 @@ class RecordsInMemory:
     _audit: dict[UUID, dict[UUID, MemoryChange]] = field(
         default_factory=dict[UUID, dict[UUID, MemoryChange]]
     )
+    _lives: dict[UUID, KeptLife] = field(default_factory=dict[UUID, KeptLife])
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
@@ -168,6 +186,7 @@ class RecordsInMemory:
         decided = decide(run, known, self._marks)
         for key, state in decided.writes.items():
             self._states[key] = keeping(state, self._states.get(key))
+        self._erase_lives(decided.forgotten.keys())
         changes = [event for event in run if not isinstance(event, UserForgotten)]
         for event in changes:
             if isinstance(event, MemoryForgotten) and with_user(event, self._marks):
@@ -210,13 +229,60 @@ class RecordsInMemory:
                 self._states[key] = Erased(user_id, state.memory_id, mark)
             elif isinstance(state, MemoryEnriched):
                 self._states[key] = state.model_copy(update={"preceding": ()})
+        self._erase_lives(self._lives.keys() - self._living().keys())
         return "stored"
+
+    def _living(self) -> dict[UUID, MemoryEnriched]:
+        states = self._states.items()
+        return {key: state for key, state in states if isinstance(state, MemoryEnriched)}
+
+    def _erase_lives(self, keys: Iterable[UUID]) -> None:
+        """What was forgotten takes its life along, and nobody stands for it any more."""
+        gone = [self._lives.pop(key).told for key in list(keys) if key in self._lives]
+        for told in gone:
+            key = memory_key(told.user_id, told.into or "")
+            if key in self._lives:
+                self._lives[key] = parted(self._lives[key], told.memory_id)
+
+    async def live(self, events: Sequence[Lived], tiers: Tiers) -> Sequence[MemoryTiered | None]:
+        living = {key: state.version for key, state in self._living().items()}
+        decided = decide_lives(events, self._lives, living, tiers)
+        self._lives.update(decided.writes)
+        return decided.told
+
+    async def lives(self, after: UUID | None, limit: int) -> Sequence[tuple[UUID, MemoryTiered]]:
+        told = sorted(
+            (key, kept.told) for key, kept in self._lives.items() if not after or key > after
+        )
+        return told[:limit]
+
+    async def belongings(
+        self, user_id: str | None, after: tuple[str, str] | None, limit: int
+    ) -> Sequence[Belonging]:
+        found = [
+            Belonging(
+                **{name: getattr(state, name) for name in _BELONGING},
+                told=self._lives[key].told if key in self._lives else None,
+            )
+            for key, state in self._living().items()
+            if user_id in {None, state.user_id}
+        ]
+        found = [each for each in found if (each.user_id, each.memory_id) > (after or ("", ""))]
+        return sorted(found, key=lambda each: (each.user_id, each.memory_id))[:limit]
 
     async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
         state = self._states.get(memory_key(named_user(user_id), memory_id))
         if not isinstance(state, MemoryEnriched):
             return None
-        return KnownMemory.model_validate(state.model_dump(include=set(KnownMemory.model_fields)))
+        kept = self._lives.get(memory_key(user_id, memory_id))
+        told = kept.told if kept else None
+        return KnownMemory.model_validate(
+            state.model_dump(include=set(KnownMemory.model_fields))
+            | {
+                "tier": tier_of(told, state.version, datetime.now(UTC)),
+                "consolidated": told.consolidated if told else (),
+            }
+        )
 
     async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
         state = self._states.get(memory_key(named_user(user_id), memory_id))

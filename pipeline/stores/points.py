@@ -6,7 +6,7 @@ memory is said once, in `of_user`: no condition for a search can be built withou
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from pipeline.domain.identity import content_hash, generation_key, memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
+from pipeline.domain.tiers import Standing, is_archived, tier_at
 from pipeline.domain.versions import Known, Stamp
 from pipeline.errors import Unusable
 from pipeline.ports import TOKEN_DIMENSIONS, Fingerprint, Floats, Halves, Question
 from pipeline.stores.conditions import (
+    ARCHIVED,
     AnyOf,
     AtMost,
     Below,
@@ -27,13 +29,22 @@ from pipeline.stores.conditions import (
     Every,
     HasId,
     Is,
+    Not,
+    Present,
     Some,
     metadata_numbers,
     metadata_terms,
     narrowed,
 )
 from pipeline.stores.states import Erased, State, Watermark, known_of, named_user
-from schemas.events import MemoryEnriched, SparseVector, UserForgotten, Vectors
+from schemas.events import (
+    MemoryEnriched,
+    MemoryTiered,
+    SparseVector,
+    Tier,
+    UserForgotten,
+    Vectors,
+)
 from schemas.search import Hit, KnownMemory, SearchFilter
 
 _GREATEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -49,7 +60,19 @@ match with a boolean as a match with an integer."""
 
 _OLDEST = -(2**53)
 
+LIFE_FIELDS = [
+    "life",
+    "tier",
+    "strength",
+    "recalled_at",
+    "medium_until",
+    "long_until",
+    "archived_version",
+    "consolidated",
+]
+"""Where a memory stands by its use: written by another hand than its state, and carried from state to state."""
 STATE_FIELDS = [
+    *LIFE_FIELDS,
     "kind",
     "user_id",
     "memory_id",
@@ -79,6 +102,10 @@ INDEXED: Mapping[str, Literal["tenant", "keyword", "integer", "float", "datetime
     "version": "integer",
     "precedence": "integer",
     "tie": "integer",
+    "life": "integer",
+    "tier": "keyword",
+    "medium_until": "datetime",
+    "long_until": "datetime",
 }
 """Payload indexes: everything a filter may name, so that a server in strict mode answers too."""
 
@@ -133,14 +160,22 @@ class Nearest:
     """Only what these find."""
 
 
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """Fields to set in the payload of one point, if it meets `where`."""
+
+    payload: Payload
+    where: Every
+
+
 def of_user(user_id: str) -> Every:
     """The memories of one user. Raises Refused where `user_id` names nobody."""
     return Every((Is("user_id", named_user(user_id)), Is("kind", MEMORY)))
 
 
-def searched(user_id: str, filter: SearchFilter) -> Every:
+def searched(user_id: str, filter: SearchFilter, now: datetime) -> Every:
     """The memories of one user that `filter` leaves. Raises Refused where `user_id` names nobody."""
-    return Every((of_user(user_id), *narrowed(filter)))
+    return Every((of_user(user_id), *narrowed(filter, now)))
 
 
 def erased_by(forgetting: UserForgotten) -> Every:
@@ -175,10 +210,81 @@ def replaceable(points: Sequence[Point]) -> Some:
 
 def _not_newer(point: Point) -> tuple[Every, Every]:
     precedence, tie = point.payload["precedence"], point.payload["tie"]
+    # A memory takes its life along: one that it does not know of yet must not be lost.
+    mine = (HasId(point.id), *(() if point.payload["kind"] != MEMORY else (_known_life(point),)))
     return (
-        Every((HasId(point.id), Below("precedence", precedence))),
-        Every((HasId(point.id), Is("precedence", precedence), AtMost("tie", tie))),
+        Every((*mine, Below("precedence", precedence))),
+        Every((*mine, Is("precedence", precedence), AtMost("tie", tie))),
     )
+
+
+def _known_life(point: Point) -> Condition:
+    return Some((Not(Present("life")), AtMost("life", point.payload.get("life", 0))))
+
+
+def with_life(point: Point, there: Payload | None) -> Point:
+    """The point with the life of the memory that is `there`, if that is alive as this one is."""
+    if there is None or {there["kind"], point.payload["kind"]} != {MEMORY}:
+        return point
+    life = {name: there[name] for name in LIFE_FIELDS if name in there}
+    if life:
+        life["tier"] = _tier(life, point.payload["version"])
+    return replace(point, payload=point.payload | life)
+
+
+def amendment(told: MemoryTiered, key: UUID, there: Payload) -> Amendment:
+    """What a tiering changes of the memory that is `there`, unless that has changed meanwhile."""
+    life: Payload = {
+        "life": told.version,
+        "strength": told.strength,
+        "recalled_at": _written(told.recalled_at),
+        "medium_until": _written(told.medium_until),
+        "long_until": _written(told.long_until),
+        "archived_version": told.archived_version,
+        "consolidated": list(told.consolidated),
+    }
+    life["tier"] = _tier(life, there["version"])
+    same = (Is(name, there[name]) for name in ("user_id", "kind", "precedence", "tie"))
+    older = Some((Not(Present("life")), Below("life", told.version)))
+    return Amendment(life, Every((HasId(key), *same, older)))
+
+
+def is_older_life(there: Payload | None, told: MemoryTiered) -> bool:
+    """Whether `there` is a living memory that has not heard of this tiering, nor of a newer one."""
+    return there is not None and there["kind"] == MEMORY and there.get("life", 0) < told.version
+
+
+def moves(there: Payload | None, told: MemoryTiered) -> bool:
+    """Whether an asker would see the tiering: another tier, or other near-duplicates."""
+    if there is None or not is_older_life(there, told):
+        return False
+    archived = is_archived(told.archived_version, there["version"])
+    before = there.get("tier", "short"), tuple(there.get("consolidated") or ())
+    return before != ("archived" if archived else told.tier, told.consolidated)
+
+
+def _tier(life: Payload, version: int) -> Tier:
+    if is_archived(life.get("archived_version"), version):
+        return ARCHIVED
+    stood = standing_of(life)
+    return stood.tier if stood else "short"
+
+
+def standing_of(payload: Payload) -> Standing | None:
+    """Where the memory stood when it was recalled last; None where it never was."""
+    recalled_at = _read(payload.get("recalled_at"))
+    if recalled_at is None:
+        return None
+    ends = (_read(payload.get("medium_until")), _read(payload.get("long_until")))
+    return Standing(tier_at(*ends, recalled_at), payload["strength"], recalled_at)
+
+
+def _written(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="microseconds") if moment else None
+
+
+def _read(moment: str | None) -> datetime | None:
+    return datetime.fromisoformat(moment) if moment else None
 
 
 def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
@@ -258,11 +364,11 @@ def generation(payload: Payload) -> UUID:
     return UUID(payload["event_id"])
 
 
-def known_memory(user_id: str, payload: Payload) -> KnownMemory | None:
+def known_memory(user_id: str, payload: Payload, now: datetime) -> KnownMemory | None:
     """The memory that a point holds; None where it was forgotten, or is another user's."""
     if payload.get("kind") != MEMORY or payload["user_id"] != user_id:
         return None
-    return KnownMemory(**_known_fields(payload))
+    return KnownMemory(**_known_fields(payload, now))
 
 
 def held(payload: Payload) -> Known:
@@ -287,13 +393,13 @@ def fingerprint(id: UUID, payload: Payload) -> Fingerprint:
     return Fingerprint(id, held(payload), told, watermark=payload["kind"] == USER_FORGOTTEN)
 
 
-def hit(found: Found) -> Hit:
+def hit(found: Found, now: datetime) -> Hit:
     """What the asker is told of the closest by meaning."""
-    return Hit(**_known_fields(found.payload), score=rounded(found.score))
+    return Hit(**_known_fields(found.payload, now), score=rounded(found.score))
 
 
 def candidates(
-    question: Question, found: Mapping[Signal, Sequence[Found]], depth: int
+    question: Question, found: Mapping[Signal, Sequence[Found]], depth: int, now: datetime
 ) -> Sequence[Candidate]:
     """What was found, by memory, with what each signal gave on a scale of its own: 0 to 1.
 
@@ -312,9 +418,10 @@ def candidates(
             signals.setdefault("dense", rounded(close[-1].score))
     return [
         Candidate(
-            memory=KnownMemory(**_known_fields(payload)),
+            memory=KnownMemory(**_known_fields(payload, now)),
             importance=payload.get("importance", 0.0),
             signals=given[memory_id],
+            stood=standing_of(payload),
         )
         for memory_id, payload in payloads.items()
     ]
@@ -331,7 +438,9 @@ def _scale(signal: Signal, question: Question, told: Sequence[Found]) -> float:
             return 1.0
 
 
-def _known_fields(payload: Payload) -> dict[str, Any]:
+def _known_fields(payload: Payload, now: datetime) -> dict[str, Any]:
+    ends = (_read(payload.get("medium_until")), _read(payload.get("long_until")))
+    archived = payload.get("tier") == ARCHIVED
     return {
         "memory_id": payload["memory_id"],
         "text": payload["text"],
@@ -344,6 +453,8 @@ def _known_fields(payload: Payload) -> dict[str, Any]:
         "topics": tuple(payload["topics"]),
         "metadata": payload["metadata"],
         "version": payload["version"],
+        "tier": ARCHIVED if archived else tier_at(*ends, now),
+        "consolidated": tuple(payload.get("consolidated") or ()),
     }
 
 

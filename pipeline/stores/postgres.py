@@ -12,7 +12,7 @@ the user had is then erased page by page, so that no one waits long for a lock; 
 import json
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
@@ -31,10 +31,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, erased, runs, stamp
 from pipeline.errors import Refused, Unavailable, Unusable
-from pipeline.ports import AuditEntry, Fingerprint
+from pipeline.ports import AuditEntry, Belonging, Fingerprint
 from pipeline.stores import sql
+from pipeline.stores.lives import LIFE, KeptLife, decide_lives, told_of
 from pipeline.stores.states import (
     Erased,
     MemoryChange,
@@ -51,9 +53,11 @@ from pipeline.stores.states import (
 )
 from schemas.events import (
     Enriched,
+    Lived,
     MemoryCaptured,
     MemoryEnriched,
     MemoryForgotten,
+    MemoryTiered,
     Published,
     Said,
     UserForgotten,
@@ -150,7 +154,34 @@ class PostgresRecords:
     async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
         with _remedies(self._address):
             row = await self._pool.fetchrow(sql.GET, memory_key(named_user(user_id), memory_id))
-        return KnownMemory(**_fields(row)) if row else None
+        return _known_memory(row) if row else None
+
+    async def live(self, events: Sequence[Lived], tiers: Tiers) -> Sequence[MemoryTiered | None]:
+        keys = list({memory_key(event.user_id, event.memory_id) for event in events})
+        with _remedies(self._address):
+            async with self._pool.acquire() as session, session.transaction():
+                # Locked: who forgets one of them waits, and then takes its life along.
+                there = await session.fetch(sql.LIVING_LOCKED, keys)
+                rows = await session.fetch(sql.LIVES_OF, keys)
+                known = {row["key"]: _kept_life(row) for row in rows}
+                living = {row["key"]: row["version"] for row in there}
+                decided = decide_lives(events, known, living, tiers)
+                kept = [_life_row(key, decided.writes[key]) for key in sorted(decided.writes)]
+                await session.execute(sql.KEEP_LIVES, json.dumps(kept))
+        return decided.told
+
+    async def lives(self, after: UUID | None, limit: int) -> Sequence[tuple[UUID, MemoryTiered]]:
+        with _remedies(self._address):
+            rows = await self._pool.fetch(sql.LIVES, after or UUID(int=0), limit)
+        return [(row["key"], MemoryTiered.model_validate_json(row["told"])) for row in rows]
+
+    async def belongings(
+        self, user_id: str | None, after: tuple[str, str] | None, limit: int
+    ) -> Sequence[Belonging]:
+        whose = None if user_id is None else named_user(user_id)
+        with _remedies(self._address):
+            rows = await self._pool.fetch(sql.BELONGINGS, whose, *(after or ("", "")), limit)
+        return [_belonging(row) for row in rows]
 
     async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
         with _remedies(self._address):
@@ -259,6 +290,8 @@ async def _write_memories(session: _Session, run: Sequence[Enriched]) -> Sequenc
         # In the order of their keys, as they were locked.
         rows = [_memory_row(key, decided.writes[key]) for key in sorted(decided.writes)]
         await session.execute(sql.UPSERT, json.dumps(rows))
+        if decided.forgotten:
+            await session.execute(sql.ERASE_LIVES, list(decided.forgotten))
         await _record(session, changes, decided.outcomes, marks)
     return decided.outcomes
 
@@ -323,6 +356,7 @@ async def _erase(session: _Session, user_id: str, mark: Watermark) -> None:
             )
             await session.execute(sql.FORGET_PRECEDING_OF, keys, mark.version)
             await session.execute(sql.ERASE_STATES_UNTIL, keys, mark.version)
+            await session.execute(sql.ERASE_LIVES_OF_FORGOTTEN, keys)
     await session.execute(sql.USER_ERASED, user_id, mark.version)
 
 
@@ -443,6 +477,29 @@ def _said(texts: Sequence[Said]) -> list[dict[str, Any]] | None:
 
 def _moment(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds")
+
+
+def _known_memory(row: asyncpg.Record) -> KnownMemory:
+    fields = _fields(row)
+    told = told_of(fields.pop("told"))
+    tier = tier_of(told, row["version"], datetime.now(UTC))
+    return KnownMemory(**fields, tier=tier, consolidated=told.consolidated if told else ())
+
+
+def _belonging(row: asyncpg.Record) -> Belonging:
+    fields: dict[str, Any] = {**row}
+    fields["told"] = told_of(row["told"])
+    return Belonging(**fields)
+
+
+def _kept_life(row: asyncpg.Record) -> KeptLife:
+    life = LIFE.validate_json(row["life"])
+    return KeptLife(life, MemoryTiered.model_validate_json(row["told"]))
+
+
+def _life_row(key: UUID, kept: KeptLife) -> dict[str, Any]:
+    life = LIFE.dump_python(kept.life, mode="json")
+    return {"key": str(key), "life": life, "told": kept.told.model_dump(mode="json")}
 
 
 def _fields(row: asyncpg.Record) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from pipeline.stores.points import (
     PAGE,
     STATE_FIELDS,
     TOKEN_DIMENSIONS,
+    Amendment,
     Found,
     IndexShape,
     Nearest,
@@ -301,6 +302,18 @@ class QdrantPoints:
                 )
             )
 
+    async def amend(self, amendments: Sequence[Amendment]) -> None:
+        for begin in range(0, len(amendments), _PIECE):
+            some = amendments[begin : begin + _PIECE]
+            await self._call(
+                self._client.batch_update_points(
+                    self._collection,
+                    [_amending(each) for each in some],
+                    ordering=models.WriteOrdering.STRONG,
+                    wait=True,
+                )
+            )
+
     async def settle(self) -> None:
         """Nothing to do: every write waited for the server."""
 
@@ -500,6 +513,13 @@ def _vectors(vectors: PointVectors) -> dict[str, Any]:
             indices=list(vectors.bm25.indices), values=list(vectors.bm25.values)
         )
     return named
+
+
+def _amending(amendment: Amendment) -> models.SetPayloadOperation:
+    where = _filter(amendment.where)
+    return models.SetPayloadOperation(
+        set_payload=models.SetPayload(payload=amendment.payload, filter=where)
+    )
 
 
 def _filter(condition: Condition) -> models.Filter:

@@ -46,6 +46,7 @@ from pipeline.stores.points import (
     PAGE,
     STATE_FIELDS,
     TOKEN_DIMENSIONS,
+    Amendment,
     Found,
     IndexShape,
     Nearest,
@@ -129,6 +130,17 @@ class EdgePoints:
                 [_point(point) for point in points], condition=_filter(replaceable(points))
             )
         )
+
+    async def amend(self, amendments: Sequence[Amendment]) -> None:
+        for begin in range(0, len(amendments), _PIECE):
+            await self._call(self._amend, amendments[begin : begin + _PIECE])
+        self._logged += len(amendments)
+
+    def _amend(self, amendments: Sequence[Amendment]) -> None:
+        for each in amendments:
+            self._shard.update(
+                edge.UpdateOperation.set_payload_by_filter(_filter(each.where), each.payload)
+            )
 
     async def settle(self) -> None:
         if self._logged >= _LOG_POINTS:

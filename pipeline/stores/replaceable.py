@@ -7,7 +7,7 @@ Between the two whoever fills the fresh one sees to it that it gets what it has 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,7 +20,7 @@ from pipeline.domain.versions import Outcome
 from pipeline.errors import Refused
 from pipeline.ports import Embedding, Fingerprint, Question
 from pipeline.stores.index import VectorIndex
-from schemas.events import Enriched
+from schemas.events import Enriched, MemoryTiered
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
 ADOPTED_FOR_S = 900.0
@@ -128,12 +128,12 @@ class ReplaceableIndex:
                 return await index.write(changes)
             async with fresh.used():
                 outcomes = await index.write(changes)
-                await self._write_too(fresh, changes)
+                await self._too(fresh, lambda: fresh.index.write(changes))
                 return outcomes
 
-    async def _write_too(self, fresh: _Held, changes: Sequence[Enriched]) -> None:
+    async def _too(self, fresh: _Held, write: Callable[[], Awaitable[object]]) -> None:
         try:
-            await fresh.index.write(changes)
+            await write()
         except Exception as error:
             # Whatever it is, its folder may be gone: the fresh one is not in use yet.
             if fresh is self._current:
@@ -144,6 +144,16 @@ class ReplaceableIndex:
         if fresh is not self._current and time.monotonic() - fresh.opened_at > ADOPTED_FOR_S:
             fresh.misses = True
             log.warning("the fresh index is abandoned", reason="nobody has switched to it")
+
+    async def tier(self, told: Sequence[MemoryTiered]) -> None:
+        current, fresh = self._current, self._fresh
+        async with current.used() as index:
+            if fresh is None or fresh.misses:
+                await index.tier(told)
+                return
+            async with fresh.used():
+                await index.tier(told)
+                await self._too(fresh, lambda: fresh.index.tier(told))
 
     async def search(
         self,

@@ -198,7 +198,7 @@ update forgotten_users set erased_until = greatest(erased_until, $2) where user_
 GET = f"""
 select
     memories.memory_id, text, occurred_at, memories.version, speaker, agent_id, app_id, run_id, domain,
-    topics, metadata
+    topics, metadata, (select told from memory_lives lives where lives.key = memories.key) as told
 from {_MEMORIES}
 where memories.key = $1 and {_LIVING}
 """  # noqa: S608
@@ -287,3 +287,57 @@ order by memory_id limit $5
 MARKS_OF = """
 select user_id, version, event_id, published_at from forgotten_users where key = any($1::uuid[])
 """
+
+LIVING_LOCKED = f"""
+select memories.key, memories.version from {_MEMORIES}
+where memories.key = any($1::uuid[]) and {_LIVING}
+order by memories.key for update of memories
+"""  # noqa: S608
+
+LIVES_OF = "select key, life, told from memory_lives where key = any($1::uuid[])"
+
+KEEP_LIVES = """
+insert into memory_lives (key, life, told)
+select key, life, told from json_to_recordset($1::json) as row (key uuid, life jsonb, told jsonb)
+on conflict (key) do update set life = excluded.life, told = excluded.told
+"""
+
+_ERASE_LIVES = """
+with gone as (
+    delete from memory_lives lives using memories
+    where lives.key = memories.key and {which} and lives.key = any($1::uuid[])
+    returning memories.user_id, memories.memory_id, lives.told ->> 'into' as survivor
+),
+named as (
+    select memories.key, array_agg(gone.memory_id) as ids
+    from gone join memories on (memories.user_id, memories.memory_id) = (gone.user_id, gone.survivor)
+    group by memories.key
+)
+update memory_lives lives set
+    life = jsonb_set(life, '{{merged}}', (life -> 'merged') - named.ids),
+    told = jsonb_set(told, '{{consolidated}}', (told -> 'consolidated') - named.ids)
+from named where lives.key = named.key
+"""
+
+ERASE_LIVES = _ERASE_LIVES.format(which="true")
+
+ERASE_LIVES_OF_FORGOTTEN = _ERASE_LIVES.format(which="memories.forgotten")
+
+LIVES = f"""
+select memories.key, lives.told
+from {_MEMORIES}
+join memory_lives lives on lives.key = memories.key
+where lives.key > $1 and {_LIVING}
+order by lives.key limit $2
+"""  # noqa: S608
+
+BELONGINGS = f"""
+select
+    memories.user_id, memories.memory_id, text, speaker, agent_id, app_id, run_id, occurred_at,
+    memories.published_at, memories.version, importance, lives.told
+from {_MEMORIES}
+left join memory_lives lives on lives.key = memories.key
+where {_LIVING} and ($1::text is null or memories.user_id = $1)
+    and (memories.user_id, memories.memory_id) > ($2, $3)
+order by memories.user_id, memories.memory_id limit $4
+"""  # noqa: S608

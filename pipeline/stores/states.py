@@ -66,6 +66,8 @@ class Decided:
 
     writes: Mapping[UUID, State]
     outcomes: Sequence[Outcome]
+    forgotten: Mapping[UUID, State]
+    """What was forgotten on the way, though a newer state may be written: what is kept beside goes."""
 
 
 def decide(
@@ -77,6 +79,7 @@ def decide(
     """
     now = dict(known)
     writes: dict[UUID, State] = {}
+    gone: dict[UUID, State] = {}
     outcomes: list[Outcome] = []
     for event in events:
         assert not isinstance(event, UserForgotten)
@@ -90,7 +93,9 @@ def decide(
         elif mark and event.version <= mark.version and _came_last(event, now.get(key)):
             writes[key] = Erased(event.user_id, event.memory_id, mark)
             now[key] = erased(mark.version)
-    return Decided(writes, outcomes)
+        if key in writes and now[key].forgotten:
+            gone[key] = writes[key]
+    return Decided(writes, outcomes, gone)
 
 
 def keeping(state: State, before: State | None) -> State:

@@ -65,7 +65,8 @@ class Line:
 
     def made(self) -> list[Any]:
         """What came out."""
-        return self.log.records(self._stage.writes.under(PREFIX))
+        topic = self._stage.writes
+        return self.log.records(topic.under(PREFIX)) if topic else []
 
     def dead(self) -> list[Any]:
         """What was set aside."""

@@ -7,7 +7,7 @@ from uuid import UUID
 from pipeline.domain.versions import Outcome, runs
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.memory import PointsInMemory, RecordsInMemory
-from pipeline.stores.points import Found, Nearest, Payload, Point
+from pipeline.stores.points import Amendment, Found, Nearest, Payload, Point
 from schemas.events import Enriched, MemoryForgotten, Published, UserForgotten
 from tests.simulation.network import Network, finished
 
@@ -54,6 +54,12 @@ class Disk:
         finished(self.points.put([point]))
         self._unsettled.append((point.id, there))
 
+    def amend(self, amendment: Amendment) -> None:
+        before = dict(self._kept)
+        finished(self.points.amend([amendment]))
+        changed = [key for key, point in self._kept.items() if point is not before[key]]
+        self._unsettled += [(key, before[key]) for key in changed]
+
     def settle(self) -> None:
         self._unsettled.clear()
 
@@ -92,6 +98,14 @@ class RemotePoints:
 
         done = self._network.random.randint(0, len(points))
         await self._ask(lambda: put(points), partly=lambda: put(points[:done]))
+
+    async def amend(self, amendments: Sequence[Amendment]) -> None:
+        def amend(some: Sequence[Amendment]) -> None:
+            for amendment in some:
+                self._disk.amend(amendment)
+
+        done = self._network.random.randint(0, len(amendments))
+        await self._ask(lambda: amend(amendments), partly=lambda: amend(amendments[:done]))
 
     async def settle(self) -> None:
         await self._ask(self._disk.settle)

@@ -31,7 +31,7 @@ from pipeline.settings import Settings
 from pipeline.stage import Desk
 from schemas.events import CLASSIFIED as CLASSIFIED_EVENTS
 from schemas.events import ENRICHED as ENRICHED_EVENTS
-from schemas.events import PUBLISHED, SETTLED, Message, Stored
+from schemas.events import LIVED, PUBLISHED, SETTLED, MemoryTiered, Message, Stored
 from schemas.events import STORED as STORED_EVENTS
 from schemas.mem0 import KEPT
 from schemas.search import ANSWERED as ANSWERS
@@ -47,7 +47,9 @@ from schemas.topics import (
     MEM0_CYCLES,
     MEM0_SEEN,
     OPERATOR_ASKED,
+    RECALLED,
     STORED,
+    TIERED,
     TOPICS,
     Topic,
 )
@@ -70,6 +72,8 @@ READERS: Mapping[Topic, TypeAdapter[Any]] = {
     OPERATOR_ASKED: QUESTIONS,
     ANSWERED: ANSWERS,
     DEAD: SETTLED,
+    RECALLED: LIVED,
+    TIERED: TypeAdapter(MemoryTiered),
     MEM0_SEEN: KEPT,
     MEM0_CYCLES: KEPT,
 }
@@ -353,8 +357,8 @@ def test_the_first_line_of_a_stage_tells_the_truth():
         made = module.stage(**dict.fromkeys(inspect.signature(module.stage).parameters))
         writes = ANSWERED if isinstance(made, Desk) else made.writes
         assert (made.name, made.reads, writes) == (name, told[name].reads, told[name].writes)
-        follows_on = () if isinstance(made, Desk) else made.follows_on
-        assert follows_on == told[name].follows_on
+        tells = ((made.tells,) if made.tells else ()) if isinstance(made, Desk) else made.follows_on
+        assert tells == told[name].follows_on
 
 
 @pytest.mark.parametrize(
@@ -365,6 +369,7 @@ def test_the_first_line_of_a_stage_tells_the_truth():
         "memory.events -> nowhere: why",
         "somewhere -> memory.events: why",
         "memory.events -> memory.classified",
+        "memory.events -> memory.classified, nowhere: why",
     ],
 )
 def test_a_first_line_that_tells_no_flow_is_refused(line: str):

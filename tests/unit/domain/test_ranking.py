@@ -1,6 +1,7 @@
 """What speaks for a memory, weighed together."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.ranking import Candidate, Heard, named, ranked, words_of
+from pipeline.domain.tiers import Standing
 from pipeline.domain.times import Period
 from pipeline.domain.weights import Weights
 from schemas.search import KnownMemory
@@ -81,6 +83,13 @@ def test_min_score_leaves_out_what_scores_less() -> None:
     assert [hit.memory_id for hit in hits] == ["good"]
 
 
+def test_of_two_that_answer_alike_the_one_that_was_used_comes_first() -> None:
+    stood = Standing("long", 0.9, QUIET.now)
+    found = [candidate("a", {"dense": 0.5}), replace(candidate("b", {"dense": 0.5}), stood=stood)]
+    weights = replace(Weights(), use=0.02)
+    assert [hit.memory_id for hit in ranked(found, QUIET, weights, limit=2)] == ["b", "a"]
+
+
 def test_signals_are_told_where_they_are_asked_for() -> None:
     found = [candidate("m", {"dense": 0.25, "tokens": 0.5})]
     (plain,) = ranked(found, QUIET, Weights(), limit=1)
@@ -92,6 +101,7 @@ def test_signals_are_told_where_they_are_asked_for() -> None:
         "speaker": 0,
         "time": 0,
         "importance": 0,
+        "use": 0,
     }
 
 

@@ -10,7 +10,7 @@ from pipeline.domain.telling import told
 from schemas.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, Where, moment_in
 
 FIELDS = (
-    "and, or, not, domain, topics, speaker, agent_id, app_id, run_id, importance, occurred_at, "
+    "and, or, not, domain, topics, speaker, agent_id, app_id, run_id, tier, importance, occurred_at, "
     "changed_at, metadata"
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from schemas.filters import Where
 from schemas.search import SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, user_forgotten
 
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
 SHAPE = IndexShape(MODEL, DIMENSIONS)
 
 storable = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=3)
@@ -51,14 +53,14 @@ filters = st.builds(
 
 @given(filters)
 def test_every_search_is_within_one_user(filter: SearchFilter) -> None:
-    where = searched("alice", filter)
+    where = searched("alice", filter, NOW)
     assert where.conditions[0] == Every((Is("user_id", "alice"), Is("kind", MEMORY)))
 
 
 @pytest.mark.parametrize("nobody", ["", "  "])
 def test_no_condition_is_built_without_a_user(nobody: str) -> None:
     for build in (
-        lambda: searched(nobody, SearchFilter(speaker="bob")),
+        lambda: searched(nobody, SearchFilter(speaker="bob"), NOW),
         lambda: counted(nobody),
         lambda: erased_by(user_forgotten().model_copy(update={"user_id": nobody})),
     ):
@@ -75,11 +77,12 @@ def test_whatever_a_filter_names_has_an_index() -> None:
         agent_id="a",
         app_id="p",
         run_id="r",
+        tiers=("short", "long"),
         metadata={"k": 1},
     )
     asked: list[Condition] = [
-        searched("alice", everything),
-        *(searched("alice", SearchFilter(where=where)) for where in _each_field_of_a_filter()),
+        searched("alice", everything, NOW),
+        *(searched("alice", SearchFilter(where=where), NOW) for where in _each_field_of_a_filter()),
         erased_by(user_forgotten()),
         replaceable([memory_point(enriched(), SHAPE)]),
     ]
@@ -122,7 +125,7 @@ def test_metadata_is_found_by_exactly_what_it_says(
     metadata: dict[str, Any], key: str, value: str | int | bool
 ) -> None:
     there = memory_point(enriched(metadata=metadata), SHAPE)
-    asked = searched("alice", SearchFilter(metadata={key: value}))
+    asked = searched("alice", SearchFilter(metadata={key: value}), NOW)
     said = key in metadata and metadata[key] == value and type(metadata[key]) is type(value)
     assert holds(asked, there.id, there.payload) == said
 
