@@ -43,9 +43,9 @@ def vectors() -> MemoryVectors:
     return vectors_in_memory(MODEL, DIMENSIONS)
 
 
-def key_of(*, recency: float = 0.0, **fields: Any) -> str | None:
+def key_of(*, recency: float = 0.0, use: float = 0.0, **fields: Any) -> str | None:
     asked = question("alice", {"text": "tea or coffee"} | fields)
-    return told_apart(asked, Weights(recency=recency))
+    return told_apart(asked, Weights(recency=recency, use=use))
 
 
 async def ask(
@@ -163,7 +163,7 @@ def test_every_field_of_a_question_tells_it_apart_unless_it_says_who_asks_when()
     asked = question("alice", {"text": "tea"})
     key = told_apart(asked, Weights())
     assert key is not None
-    envelope = {"question_id", "asked_at", "deadline", "reply_to"}
+    envelope = {"question_id", "asked_at", "deadline", "reply_to", "recall"}
     assert set(SearchAsked.model_fields) - envelope == {
         name for name in SearchAsked.model_fields if f'"{name}":' in key
     }
@@ -180,4 +180,6 @@ def test_of_the_time_only_what_the_question_names_matters() -> None:
 
 def test_an_answer_that_ages_or_tells_words_is_not_kept() -> None:
     assert key_of(recency=0.1) is None
+    assert key_of(use=0.1) is None
+    assert key_of(filter=SearchFilter(tiers=("long",))) is None
     assert key_of(explain=True) is None
