@@ -32,6 +32,7 @@ from pipeline.app import open_ports
 from pipeline.domain.identity import memory_key
 from pipeline.domain.lexical import question_terms
 from pipeline.domain.weights import Weights
+from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.seen import Remembering
 from pipeline.ports import Embedder
 from pipeline.settings import Settings
@@ -143,6 +144,7 @@ async def _desk(
     """Milliseconds of one search at the desk, by what is known of it."""
     far = RedisCache(redis)
     took: dict[str, list[float]] = {}
+    labels = HeuristicClassifier()
 
     async def ask(text: str, caches: Caches, name: str | None = None) -> None:
         began = time.perf_counter()
@@ -151,7 +153,7 @@ async def _desk(
             _asked(text),
             KeptAnswers.of(caches, index),
             Weights(),
-            lambda asked: query.search(asked, known, index, Weights()),
+            lambda asked: query.search(asked, known, labels, index, Weights()),
         )
         if name is not None:
             took.setdefault(name, []).append((time.perf_counter() - began) * 1_000)

@@ -238,7 +238,7 @@ def ablations(answers: Sequence[Asked]) -> dict[str, Ranks]:
 
 def _ranked(answers: Sequence[Asked], weights: Weights) -> Ranks:
     def by_score(hit: Hit) -> tuple[float, str]:
-        return -score({**hit.signals, "age_days": 0.0}, weights), hit.memory_id
+        return -score(hit.signals, weights), hit.memory_id
 
     return [
         (asked.question, [hit.memory_id for hit in sorted(asked.hits, key=by_score)])

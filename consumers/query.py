@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
+import numpy as np
 import structlog
 
 from pipeline.domain.lexical import question_terms, shared_words
@@ -27,8 +28,8 @@ from pipeline.domain.wording import worded
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.seen import Remembering
 from pipeline.ports import (
+    Classifier,
     Embedder,
-    Embedding,
     MemoryRecords,
     MemoryVectors,
     Question,
@@ -54,6 +55,8 @@ from schemas.search import (
 )
 from schemas.topics import ASKED, OPERATOR_ASKED, RECALLED
 
+MOST_TOPICS = 32
+"""Of one question, as of one memory."""
 RERANK_DEPTH = 30
 """Hits that are read again, unless said otherwise."""
 SHARE_OF_PATIENCE = 0.7
@@ -75,6 +78,7 @@ class Reading:
 
 def stage(
     embedder: Embedder,
+    classifier: Classifier,
     records: MemoryRecords,
     vectors: MemoryVectors,
     weights: Weights,
@@ -93,7 +97,7 @@ def stage(
     periods("on 8 May 2023", datetime.now(UTC))
 
     async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await search(asked, embedder, vectors, weights, reading, tiers)
+        return await search(asked, embedder, classifier, vectors, weights, reading, tiers)
 
     async def answer(asked: Asked) -> Answered:
         match asked:
@@ -176,6 +180,7 @@ def told_apart(asked: SearchAsked, weights: Weights) -> str | None:
 async def search(
     asked: SearchAsked,
     embedder: Embedder,
+    classifier: Classifier,
     vectors: MemoryVectors,
     weights: Weights,
     reading: Reading | None = None,
@@ -184,21 +189,11 @@ async def search(
     """The memories of the asker's user that answer the question best."""
     reading = _wanted(asked, reading)
     began = time.perf_counter()
-    (embedding,) = await embedder.embed([asked.text])
+    counted = weights if asked.use_classifiers else weights.without_classifiers()
+    question = await understood(asked, embedder, classifier, counted)
     embedded = time.perf_counter()
-    limit = _looked_at(asked, reading)
-    if asked.mode == "dense":
-        hits = await vectors.search(
-            asked.user_id,
-            embedding,
-            filter=asked.filter,
-            limit=limit,
-            min_score=asked.min_score,
-        )
-        if asked.explain:
-            hits = [_explained(asked, hit) for hit in hits]
-    else:
-        hits = await weighed(asked, embedding, vectors, weights, tiers, limit)
+    find = closest if asked.mode == "dense" else weighed
+    hits = await find(asked, question, vectors, counted, tiers, _looked_at(asked, reading))
     searched = time.perf_counter()
     ranking, degraded = await reread(asked, placed(hits), reading)
     read = time.perf_counter()
@@ -259,9 +254,49 @@ async def unlike(asked: SearchAsked, ranking: Sequence[Placed]) -> Sequence[Hit]
     return [one.hit for one in told]
 
 
+async def understood(
+    asked: SearchAsked, embedder: Embedder, classifier: Classifier, weights: Weights
+) -> Question:
+    """The question as the index is asked it. Its topics cost a model call: only where they count."""
+    labels: Sequence[str] = ()
+    if weights.topics and asked.mode == "hybrid":
+        (classified,) = await asyncio.to_thread(classifier.classify, [asked.text])
+        labels = classified.topics[:MOST_TOPICS]
+    own, *topics = await embedder.embed([asked.text, *labels])
+    return Question(
+        own,
+        question_terms(asked.text),
+        np.stack([topic.text for topic in topics]) if topics else None,
+    )
+
+
+async def closest(
+    asked: SearchAsked,
+    question: Question,
+    vectors: MemoryVectors,
+    _: Weights,
+    __: Tiers | None,
+    limit: int,
+) -> Sequence[Hit]:
+    """What lies closest by meaning alone; the score is the cosine."""
+    hits = await vectors.search(
+        asked.user_id,
+        question.embedding,
+        filter=asked.filter,
+        limit=limit,
+        min_score=asked.min_score,
+    )
+    if not asked.explain:
+        return hits
+    return [
+        hit.model_copy(update={"signals": {"dense": hit.score}, "parts": {"dense": hit.score}})
+        for hit in hits
+    ]
+
+
 async def weighed(
     asked: SearchAsked,
-    embedding: Embedding,
+    question: Question,
     vectors: MemoryVectors,
     weights: Weights,
     tiers: Tiers | None,
@@ -270,7 +305,7 @@ async def weighed(
     """What meaning and words have found, ranked by all that speaks for it."""
     found = await vectors.candidates(
         asked.user_id,
-        Question(embedding, question_terms(asked.text)),
+        question,
         filter=asked.filter,
         mode=asked.mode,
         depth=max(DEPTH, limit),
@@ -286,14 +321,9 @@ async def weighed(
     )
 
 
-def _explained(asked: SearchAsked, hit: Hit) -> Hit:
-    """Meaning alone has found it, and its score is all that it gave."""
-    return matching(asked, hit.model_copy(update={"signals": {"dense": hit.score}}))
-
-
 def matching(asked: SearchAsked, hit: Hit) -> Hit:
     """The hit; where that is to be explained, with the words that it shares with the question."""
-    if not asked.explain or asked.mode == "dense":
+    if not asked.explain:
         return hit
     said = f"{hit.speaker or ''} {hit.text}"
     return hit.model_copy(update={"matched": shared_words(asked.text, said)})

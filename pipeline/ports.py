@@ -54,6 +54,8 @@ class Question:
     embedding: Embedding
     terms: SparseVector
     """Its words as BM25 counts them, each once; none where it has stop words only."""
+    topics: Floats | None = None
+    """topics x dimensions: what it is about, where that is to count."""
 
 
 @dataclass(frozen=True, slots=True)

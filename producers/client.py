@@ -337,6 +337,7 @@ class MemoryClient:
         diversity: float = 0.0,
         explain: bool = False,
         recall: bool = True,
+        use_classifiers: bool = True,
         timeout_s: float = 10.0,
     ) -> SearchAnswered:
         """The user's memories that answer `text` best, best first.
@@ -347,7 +348,8 @@ class MemoryClient:
         `rerank` has the best hits read again together with the question, or not; unless given, where
         RERANKER_MODEL is set for the query consumer. `diversity`, 0 to 1, prefers hits that are unlike
         better ones. The answer's `degraded` says what could not be done of that. With
-        `explain` each hit tells what every signal gave, and which words matched. `filter` may name `domain`, `topics` (any
+        `explain` each hit tells what every signal gave and added to the score, and which words matched.
+        Without `use_classifiers` topics and importance count nothing. `filter` may name `domain`, `topics` (any
         of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
         `app_id`, `run_id`, `tiers` (any of "short", "medium", "long", "archived") and `metadata` (each key
         with its value): all must hold; archived memories are found by their tier alone. It may nest, and
@@ -371,6 +373,7 @@ class MemoryClient:
                 diversity=diversity,
                 explain=explain,
                 recall=recall,
+                use_classifiers=use_classifiers,
             ),
             timeout_s,
         )

@@ -101,6 +101,8 @@ class SearchAsked(UserQuestion):
     """How much it counts that a hit is unlike the better ones; 0: not at all."""
     explain: bool = False
     """Whether each hit tells what every signal gave, and which words matched."""
+    use_classifiers: bool = True
+    """Whether what the classifiers said of memories and question may count: topics and importance."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
     min_score: Annotated[float, Field(ge=-1, le=1)] | None = None
     filter: SearchFilter = SearchFilter()
@@ -212,6 +214,8 @@ class Hit(KnownMemory):
     order of their scores."""
     signals: dict[str, FiniteFloat] = {}
     """What each signal gave, 0 to 1 each (a cosine from -1); told where an explanation was asked for."""
+    parts: dict[str, FiniteFloat] = {}
+    """What each signal adds to the score, by its weight; they add up to it. Told with the signals."""
     matched: tuple[str, ...] = ()
     """Words of the question that the memory has in some form; told with the signals."""
 

@@ -56,6 +56,12 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell what speaks for each hit.")
     ] = False,
+    classifiers: Annotated[
+        bool,
+        typer.Option(
+            "--classifiers/--no-classifiers", help="Let topics and importance count, where weighed."
+        ),
+    ] = True,
     domain: Annotated[
         Literal["coding", "business", "other"] | None,
         typer.Option(help="Only about this.", show_default=False),
@@ -138,6 +144,7 @@ def search(
             diversity=diversity,
             explain=explain,
             recall=recall,
+            use_classifiers=classifiers,
             timeout_s=timeout,
         )
     )
@@ -193,8 +200,19 @@ def table(hits: "tuple[Hit, ...]") -> Table:
 
 
 def why(hit: "Hit") -> str:
-    """What speaks for a hit: its signals, and the words that matched."""
-    told = [f"{name} {value:.2f}" for name, value in hit.signals.items() if value]
+    """What speaks for a hit: what each signal adds to the score and, in brackets, what it gave.
+
+    What adds nothing comes after: its weight is 0, or it changed the order alone. Then the words that matched.
+    """
+    told = [
+        f"{name} +{part:.3f} ({hit.signals.get(name, 0.0):.2f})"
+        for name, part in sorted(hit.parts.items(), key=lambda one: -one[1])
+    ]
+    told += [
+        f"{name} ({value:.2f})"
+        for name, value in hit.signals.items()
+        if value and name not in hit.parts
+    ]
     words = [on_one_line(word) for word in hit.matched]
     return "  ".join([*told, *(["words: " + ", ".join(words)] if words else [])])
 

@@ -11,20 +11,34 @@ The weights hold for conversations and for records of a phone alike; recall chan
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import regex
 
 from pipeline.domain.tiers import Standing, Tiers, strength_at
 from pipeline.domain.times import Period
 from pipeline.domain.weights import Weights
-from schemas.search import Hit, KnownMemory
+from schemas.search import Hit
 
-Signal = Literal["dense", "lexical", "tokens"]
-"""What the index gives: cosine of the meanings, BM25, the mean of each token's best match."""
+Signal = Literal["dense", "lexical", "tokens", "topics"]
+"""What the index gives: cosine of the meanings, BM25, the mean of each token's, or topic's, best match."""
+SIGNALS: Final = (
+    "dense",
+    "lexical",
+    "tokens",
+    "topics",
+    "speaker",
+    "time",
+    "importance",
+    "use",
+    "recency",
+)
+"""Everything that may speak for a memory, each by the weight of its name."""
 
 DEPTH: Final = 100
 """Candidates by meaning, and as many by words: nearly all that could be a hit."""
+_MAY_BE_NOBODYS: Final = {"speaker", "use", "time"}
+"""Signals that a question, or all candidates, may be without: then nobody's score lacks them."""
 _DAY_S: Final = 86_400.0
 _NAMES: Final = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _LEAST_NAME_CHARS: Final = 2
@@ -32,9 +46,13 @@ _LEAST_NAME_CHARS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A memory that may answer, and what the index says for it; what is missing is none."""
+    """A memory that may answer, and what the index says for it; what is missing is none.
 
-    memory: KnownMemory
+    There are two hundred of them for ten hits, so only what is told is made a Hit of, and checked.
+    """
+
+    memory: Mapping[str, Any]
+    """The fields of a KnownMemory."""
     importance: float
     """0 to 1, by the classifier."""
     signals: Mapping[Signal, float]
@@ -69,28 +87,40 @@ def ranked(
     explain: bool = False,
 ) -> Sequence[Hit]:
     """The best first; equal scores in the order of their ids."""
-    scored = [(each, signals(each, heard, tiers or Tiers())) for each in candidates]
-    whole = _whole([given for _, given in scored], heard, weights)
-    told = [(round(score(given, weights) / whole, 6), each, given) for each, given in scored]
-    told.sort(key=lambda one: (-one[0], one[1].memory.memory_id))
+    speakers = {each.memory["speaker"] for each in candidates}
+    asked_for = {speaker for speaker in speakers if named(speaker, heard.words)}
+    given = [signals(each, heard, asked_for, weights, tiers or Tiers()) for each in candidates]
+    counted = [(name, weight) for name in SIGNALS if (weight := getattr(weights, name))]
+    whole = _whole(given, heard, counted)
+    told = [
+        (round(sum(weight * own.get(name, 0.0) for name, weight in counted) / whole, 6), at)
+        for at, own in enumerate(given)
+    ]
+    told.sort(key=lambda one: (-one[0], candidates[one[1]].memory["memory_id"]))
     return [
-        _hit(each, total, given if explain else {})
-        for total, each, given in told[:limit]
+        _hit(candidates[at], total, _explained(given[at], counted, whole) if explain else {})
+        for total, at in told[:limit]
         if min_score is None or total >= min_score
     ]
 
 
-def signals(candidate: Candidate, heard: Heard, tiers: Tiers) -> Mapping[str, float]:
+def signals(
+    candidate: Candidate,
+    heard: Heard,
+    asked_for: Collection[str | None],
+    weights: Weights,
+    tiers: Tiers,
+) -> dict[str, float]:
     """Everything that speaks for the candidate, 0 to 1 each; a cosine from -1."""
-    memory = candidate.memory
-    age_days = max((heard.now - memory.occurred_at).total_seconds() / _DAY_S, 0.0)
+    occurred_at: datetime = candidate.memory["occurred_at"]
+    age_days = max((heard.now - occurred_at).total_seconds() / _DAY_S, 0.0)
     return {
         **candidate.signals,
-        "speaker": float(named(memory.speaker, heard.words)),
-        "time": float(any(period.holds(memory.occurred_at) for period in heard.periods)),
+        "speaker": float(candidate.memory["speaker"] in asked_for),
+        "time": float(any(period.holds(occurred_at) for period in heard.periods)),
         "importance": candidate.importance,
         "use": strength_at(candidate.stood, heard.now, tiers),
-        "age_days": age_days,
+        "recency": 0.5 ** (age_days / weights.half_life_days),
     }
 
 
@@ -101,28 +131,31 @@ def named(speaker: str | None, words: Collection[str]) -> bool:
 
 
 def score(given: Mapping[str, float], weights: Weights) -> float:
-    """The signals of one candidate, weighed."""
-    recency = 0.5 ** (given["age_days"] / weights.half_life_days)
-    return weights.recency * recency + sum(
-        getattr(weights, name) * given.get(name, 0.0)
-        for name in ("dense", "lexical", "tokens", "speaker", "time", "importance", "use")
-    )
+    """The signals of one candidate, weighed; the sum is not divided by what it could be."""
+    return sum(getattr(weights, name) * given.get(name, 0.0) for name in SIGNALS)
 
 
-def _whole(scored: Sequence[Mapping[str, float]], heard: Heard, weights: Weights) -> float:
+def _whole(
+    given: Sequence[Mapping[str, float]], heard: Heard, counted: Sequence[tuple[str, float]]
+) -> float:
     """What a memory would score that everything speaks for, that the question can be matched by."""
-    found = [signal for signal in get_args(Signal) if any(signal in given for given in scored)]
-    return (
-        sum(getattr(weights, signal) for signal in found)
-        + weights.speaker * any(given["speaker"] for given in scored)
-        + weights.time * bool(heard.periods)
-        + weights.use * any(given["use"] for given in scored)
-        + weights.importance
-        + weights.recency
-    ) or 1.0
+    usable = {name for own in given for name in own if name not in _MAY_BE_NOBODYS}
+    usable |= {name for name in ("speaker", "use") if any(own[name] for own in given)}
+    if heard.periods:
+        usable.add("time")
+    return sum(weight for name, weight in counted if name in usable) or 1.0
 
 
-def _hit(candidate: Candidate, total: float, given: Mapping[str, float]) -> Hit:
-    told = {name: round(value, 6) for name, value in given.items() if name != "age_days"}
-    known = dict(candidate.memory)
-    return Hit(**known, score=max(-1.0, min(1.0, total)), signals=told)
+def _explained(
+    given: Mapping[str, float], counted: Sequence[tuple[str, float]], whole: float
+) -> dict[str, Mapping[str, float]]:
+    """What each signal gave, and its part of the score: the parts add up to it."""
+    parts = {name: round(weight * given.get(name, 0.0) / whole, 6) for name, weight in counted}
+    return {
+        "signals": {name: round(value, 6) for name, value in given.items()},
+        "parts": {name: part for name, part in parts.items() if part},
+    }
+
+
+def _hit(candidate: Candidate, total: float, told: Mapping[str, Any]) -> Hit:
+    return Hit(**candidate.memory, score=max(-1.0, min(1.0, total)), **told)

@@ -1,6 +1,6 @@
 """How much each signal of a search counts."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 
 
@@ -11,6 +11,8 @@ class Weights:
     dense: float = 0.4
     lexical: float = 0.4
     tokens: float = 0.4
+    topics: float = 0.0
+    """That the memory's topics lie close to the question's, both by the classifier."""
     speaker: float = 0.1
     """That the question names who said it."""
     time: float = 0.125
@@ -21,6 +23,10 @@ class Weights:
     recency: float = 0.0
     half_life_days: float = 30.0
     """Of recency: after so many days it counts half."""
+
+    def without_classifiers(self) -> "Weights":
+        """The same, but what a classifier says counts nothing."""
+        return replace(self, topics=0.0, importance=0.0)
 
     def __post_init__(self) -> None:
         given = [getattr(self, field.name) for field in fields(self)]

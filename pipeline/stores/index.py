@@ -277,17 +277,19 @@ class VectorIndex:
         return candidates(question, dict(zip(requests, found, strict=True)), depth, now)
 
     def _requests(self, question: Question, mode: Mode, depth: int) -> dict[Signal, Nearest]:
-        """What to ask the engine; tokens only place what meaning and words have found."""
+        """What to ask the engine; tokens and topics only place what meaning and words have found."""
         text = fitting_question(question.embedding.text, self.shape)
         requests: dict[Signal, Nearest] = {}
         if mode != "lexical":
             requests["dense"] = Nearest("text", text, depth)
         if mode != "dense" and question.terms.indices:
             requests["lexical"] = Nearest("bm25", question.terms, depth)
+        among = tuple(requests.values())
         if mode == "hybrid" and len(question.embedding.tokens):
-            among = tuple(requests.values())
             tokens = question.embedding.tokens.astype(np.float32)
             requests["tokens"] = Nearest("tokens", tokens, len(among) * depth, among)
+        if mode == "hybrid" and question.topics is not None and len(question.topics):
+            requests["topics"] = Nearest("topics", question.topics, len(among) * depth, among)
         return requests
 
     async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:

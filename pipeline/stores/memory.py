@@ -99,7 +99,10 @@ class PointsInMemory:
     async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
         met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
         return [
-            [Found(point.payload, score) for point, score in self._nearest(request, met)]
+            [
+                Found(point.id, {} if request.among else point.payload, score)
+                for point, score in self._nearest(request, met)
+            ]
             for request in requests
         ]
 
@@ -143,9 +146,10 @@ def _score(request: Nearest, vectors: PointVectors, rarity: Mapping[int, float])
         return sum(rarity[i] * value * own[i] for i, value in shared) if shared else None
     if request.using == "text":
         return _cosine(asked, vectors.text)
-    if not len(vectors.tokens):
+    own = vectors.tokens if request.using == "tokens" else vectors.topics
+    if not len(own):
         return None
-    return float((asked @ vectors.tokens.astype(np.float32).T).max(axis=1).sum())
+    return float((asked @ own.astype(np.float32).T).max(axis=1).sum())
 
 
 def _terms(vector: SparseVector) -> Sequence[tuple[int, float]]:

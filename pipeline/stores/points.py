@@ -85,6 +85,28 @@ STATE_FIELDS = [
 ]
 """What a writer must know of a point: everything small."""
 
+FOUND_FIELDS = [
+    "memory_id",
+    "text",
+    "occurred_at",
+    "speaker",
+    "agent_id",
+    "app_id",
+    "run_id",
+    "domain",
+    "topics",
+    "metadata",
+    "version",
+    "importance",
+    "tier",
+    "strength",
+    "recalled_at",
+    "medium_until",
+    "long_until",
+    "consolidated",
+]
+"""What a search tells of a point, and ranks it by."""
+
 INDEXED: Mapping[str, Literal["tenant", "keyword", "integer", "float", "datetime"]] = {
     "user_id": "tenant",
     "kind": "keyword",
@@ -144,20 +166,22 @@ class Point:
 class Found:
     """A point near the question."""
 
+    id: UUID
     payload: Payload
+    """The FOUND_FIELDS; empty where the request is for the place alone."""
     score: float
-    """By the vector that was asked: cosine, BM25, or the sum of each token's best match."""
+    """By the vector that was asked: cosine, BM25, or the sum of each token's, or topic's, best match."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
     """One request: the points closest to a vector, or to each row of a matrix."""
 
-    using: Literal["text", "tokens", "bm25"]
+    using: Literal["text", "tokens", "topics", "bm25"]
     vector: NDArray[np.floating] | SparseVector
     limit: int
     among: tuple["Nearest", ...] = ()
-    """Only what these find."""
+    """Only what these find. They are asked by themselves, too: this one is for the place alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,24 +430,26 @@ def candidates(
     A memory that is not among the closest by meaning is less close than all of them: the least close one
     stands for it.
     """
-    payloads = {one.payload["memory_id"]: one.payload for told in found.values() for one in told}
-    given: dict[str, dict[Signal, float]] = {memory_id: {} for memory_id in payloads}
+    payloads = {one.id: one.payload for told in found.values() for one in told if one.payload}
+    given: dict[UUID, dict[Signal, float]] = {key: {} for key in payloads}
     for signal, told in found.items():
         scale = _scale(signal, question, told)
         for one in told:
-            given[one.payload["memory_id"]][signal] = rounded(one.score / scale)
+            # A point may have been written between two requests of one question.
+            if one.id in given:
+                given[one.id][signal] = rounded(one.score / scale)
     close = found.get("dense", ())
     if len(close) >= depth:
         for signals in given.values():
             signals.setdefault("dense", rounded(close[-1].score))
     return [
         Candidate(
-            memory=KnownMemory(**_known_fields(payload, now)),
+            memory=_known_fields(payload, now),
             importance=payload.get("importance", 0.0),
-            signals=given[memory_id],
+            signals=given[key],
             stood=standing_of(payload),
         )
-        for memory_id, payload in payloads.items()
+        for key, payload in payloads.items()
     ]
 
 
@@ -432,9 +458,11 @@ def _scale(signal: Signal, question: Question, told: Sequence[Found]) -> float:
     match signal:
         case "tokens":
             return max(len(question.embedding.tokens), 1)
+        case "topics":
+            return 1.0 if question.topics is None else max(len(question.topics), 1)
         case "lexical":
             return max((one.score for one in told), default=0.0) or 1.0
-        case _:
+        case "dense":
             return 1.0
 
 

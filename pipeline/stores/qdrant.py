@@ -34,6 +34,7 @@ from pipeline.stores.conditions import (
 )
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
+    FOUND_FIELDS,
     INDEXED,
     PAGE,
     STATE_FIELDS,
@@ -323,7 +324,10 @@ class QdrantPoints:
                 self._collection, [_request(request, _filter(where)) for request in requests]
             )
         )
-        return [[Found(p.payload or {}, p.score) for p in response.points] for response in told]
+        return [
+            [Found(UUID(str(p.id)), p.payload or {}, p.score) for p in response.points]
+            for response in told
+        ]
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         # The offset is the first point of the page, so the one before it comes again.
@@ -482,7 +486,7 @@ def _request(request: Nearest, where: models.Filter) -> models.QueryRequest:
         using=request.using,
         filter=where,
         limit=request.limit,
-        with_payload=True,
+        with_payload=False if request.among else FOUND_FIELDS,
         prefetch=[
             models.Prefetch(query=_nearest(each), using=each.using, filter=where, limit=each.limit)
             for each in request.among

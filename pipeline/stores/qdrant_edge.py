@@ -42,6 +42,7 @@ from pipeline.stores.conditions import (
 )
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
+    FOUND_FIELDS,
     INDEXED,
     PAGE,
     STATE_FIELDS,
@@ -160,7 +161,7 @@ class EdgePoints:
                 limit=request.limit,
                 query=_nearest(request),
                 filter=where,
-                with_payload=True,
+                with_payload=False if request.among else FOUND_FIELDS,
                 prefetches=[
                     edge.Prefetch(limit=each.limit, query=_nearest(each), filter=where)
                     for each in request.among
@@ -169,7 +170,10 @@ class EdgePoints:
             for request in requests
         ]
         told = [self._shard.query(request) for request in asked]
-        return [[Found(point.payload or {}, point.score) for point in found] for found in told]
+        return [
+            [Found(_uuid(point.id), point.payload or {}, point.score) for point in found]
+            for found in told
+        ]
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         # The offset is the first point of the page, so the one before it comes again.

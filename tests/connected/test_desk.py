@@ -16,6 +16,7 @@ from pipeline.domain.weights import Weights
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.process import serve
+from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.stage import Desk
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
@@ -202,7 +203,9 @@ async def test_who_may_only_search_learns_nothing_of_everybody_and_switches_noth
     for store in (records, vectors):
         await store.write([enriched()])
     desks = (
-        query.stage(HashingEmbedder(), records, vectors, Weights(), caches=caches()),
+        query.stage(
+            HashingEmbedder(), HeuristicClassifier(), records, vectors, Weights(), caches=caches()
+        ),
         operator_desk.stage(records, vectors, caches()),
     )
     operators = [

@@ -1,6 +1,7 @@
 """What may answer a question, and what each signal gives: the same from every engine."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ async def found(
     told: Sequence[Candidate] = await vectors.candidates(
         user, question, filter=filter or SearchFilter(), mode=mode, depth=depth
     )
-    return {each.memory.memory_id: each.signals for each in told}
+    return {each.memory["memory_id"]: each.signals for each in told}
 
 
 async def test_meaning_words_and_tokens_each_say_their_part(vectors: MemoryVectors) -> None:
@@ -76,6 +77,22 @@ async def test_what_words_alone_have_found_is_less_close_than_the_rest(
     told = await found(vectors, asked(1), depth=2)
     assert set(told) == {"near 0", "near 1", "far"}
     assert told["far"]["dense"] == told["near 1"]["dense"]
+
+
+async def test_topics_place_what_meaning_and_words_have_found(vectors: MemoryVectors) -> None:
+    await vectors.write(
+        [
+            memory("one of two", {1: 1.0}, vector=AXES[0], topic_rows=AXES[[1, 2]]),
+            memory("both", {}, vector=AXES[0], topic_rows=AXES[[3, 1]]),
+            memory("none", {}, vector=AXES[0], topic_rows=np.zeros((0, DIMENSIONS))),
+        ]
+    )
+    question = replace(asked(1), topics=AXES[[1, 3]].astype(np.float32))
+    told = await found(vectors, question)
+    assert told["one of two"]["topics"] == pytest.approx(0.5, abs=1e-3)
+    assert told["both"]["topics"] == pytest.approx(1, abs=1e-3)
+    assert "topics" not in told["none"]
+    assert "topics" not in (await found(vectors, question, mode="lexical"))["one of two"]
 
 
 async def test_a_memory_without_tokens_is_found_all_the_same(vectors: MemoryVectors) -> None:

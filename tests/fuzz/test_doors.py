@@ -25,6 +25,7 @@ from pipeline.kafka.desk import DeskDelivery
 from pipeline.kafka.records import event_id_in
 from pipeline.kafka.redriving import place_of
 from pipeline.liveness import Liveness
+from pipeline.models.classifier import HeuristicClassifier
 from pipeline.settings import Settings, _OurYaml  # pyright: ignore[reportPrivateUsage]
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
@@ -115,24 +116,32 @@ def stores(home: Home) -> tuple[RecordsInMemory, ReplaceableIndex]:
 def answers(delivery: DeskDelivery, sent: Answers, questions: Sequence[Any]) -> Iterator[Answered]:
     """What a desk answers to what is left of questions: each time one answer, or none."""
     mutator = Mutator(Random(SEED), questions)
-    for _ in range(INPUTS):
-        sent.sent.clear()
-        finished(delivery._take(record(mutator.one())))  # pyright: ignore[reportPrivateUsage]
-        assert len(sent.sent) <= 1
-        for topic, value in sent.sent:
-            assert topic == "memory.search.answered"
-            assert b"the secret" not in value
-            answered = ANSWERED.validate_json(value)
-            failed = isinstance(answered, Failed) and "its log says why" in answered.reason
-            assert not failed, "a bug in the desk"
-            yield answered
+    with asyncio.Runner() as runner:
+        for _ in range(INPUTS):
+            sent.sent.clear()
+            runner.run(delivery._take(record(mutator.one())))  # pyright: ignore[reportPrivateUsage]
+            assert len(sent.sent) <= 1
+            for topic, value in sent.sent:
+                assert topic == "memory.search.answered"
+                assert b"the secret" not in value
+                answered = ANSWERED.validate_json(value)
+                failed = isinstance(answered, Failed) and "its log says why" in answered.reason
+                assert not failed, "a bug in the desk"
+                yield answered
 
 
 def test_a_question_gets_one_answer_or_none_and_nobody_elses_memories() -> None:
     home = Home()
     records, vectors = stores(home)
     producer: Any = Answers()
-    desk = query.stage(ToyEmbedder(DIMENSIONS), records, vectors, Weights(), caches=caches())
+    desk = query.stage(
+        ToyEmbedder(DIMENSIONS),
+        HeuristicClassifier(),
+        records,
+        vectors,
+        Weights(),
+        caches=caches(),
+    )
     delivery = DeskDelivery(desk, producer, "memory")
     everything = [*QUESTIONS, *OPERATORS_QUESTIONS]
     kinds = {answered.type for answered in answers(delivery, producer, everything)}

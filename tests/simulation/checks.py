@@ -8,6 +8,7 @@ from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.versions import Known, Stamp
 from pipeline.domain.weights import Weights
 from pipeline.kafka.records import event_id_in
+from pipeline.models.classifier import HeuristicClassifier
 from pipeline.ports import Fingerprint
 from pipeline.stores.points import watermark
 from schemas.events import ENRICHED as ENRICHED_EVENTS
@@ -86,7 +87,9 @@ def _check_user(world: "World", user_id: str, states: dict[MemoryId, Expected]) 
         text=f"what did {user_id} say?",
         limit=100,
     )
-    answered = finished(search(asked, _Now(ToyEmbedder(world)), world.index, Weights()))
+    answered = finished(
+        search(asked, _Now(ToyEmbedder(world)), HeuristicClassifier(), world.index, Weights())
+    )
     assert {hit.memory_id: hit.text for hit in answered.hits} == mine
     assert finished(world.records.count(user_id)) == len(mine)
     assert finished(world.index.count(user_id)) == len(mine)

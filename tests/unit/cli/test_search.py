@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from pipeline.cli.search import table
+from pipeline.cli.search import table, why
 from schemas.filters import Where
-from schemas.search import SearchAnswered
+from schemas.search import Hit, SearchAnswered
 from tests.unit.cli.conftest import Command, FakeClient
 
 
@@ -135,3 +135,25 @@ def test_what_could_not_be_done_is_told(command: Command, client: FakeClient):
     result = command("search", "thai", "--user", "alice")
     assert result.exit_code == 0
     assert "not reranked: the model failed" in result.stderr
+
+
+def test_an_explanation_reads_the_largest_part_first():
+    hit = Hit(
+        memory_id="m",
+        text="hot soup",
+        occurred_at=datetime(2025, 1, 1, tzinfo=UTC),
+        version=1,
+        domain="other",
+        score=0.5,
+        signals={"dense": 0.4, "lexical": 1.0, "time": 0.0},
+        parts={"dense": 0.1, "lexical": 0.4},
+        matched=("hot", "soups"),
+    )
+    assert why(hit) == "lexical +0.400 (1.00)  dense +0.100 (0.40)  words: hot, soups"
+
+
+def test_classifiers_may_be_left_out(command: Command, client: FakeClient):
+    command("search", "tests", "--user=alice")
+    assert client.asked["use_classifiers"] is True
+    command("search", "tests", "--user=alice", "--no-classifiers")
+    assert client.asked["use_classifiers"] is False

@@ -11,6 +11,7 @@ import pytest
 from consumers import query
 from pipeline.domain.weights import Weights
 from pipeline.errors import Refused, Unavailable
+from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.search import ReplyTo, SearchAnswered, SearchAsked
@@ -64,7 +65,9 @@ async def search(
             for i, (text, seen) in enumerate(zip(TEXTS, said, strict=True))
         ]
     )
-    desk = query.stage(embedder, RecordsInMemory(), vectors, Weights(), reranker, depth)
+    desk = query.stage(
+        embedder, HeuristicClassifier(), RecordsInMemory(), vectors, Weights(), reranker, depth
+    )
     now = datetime.now(UTC)
     question: dict[str, Any] = {
         "question_id": uuid4(),

@@ -24,7 +24,8 @@ QUIET = Heard(frozenset(), (), NOW)
 def candidate(memory_id: str, signals: Mapping[Any, float], **fields: Any) -> Candidate:
     known: dict[str, Any] = {"text": memory_id, "occurred_at": NOW, "version": 1, "domain": "other"}
     importance = fields.pop("importance", 0.0)
-    return Candidate(KnownMemory(memory_id=memory_id, **(known | fields)), importance, signals)
+    whole = KnownMemory(memory_id=memory_id, **(known | fields))
+    return Candidate(dict(whole), importance, signals)
 
 
 def order(*candidates: Candidate, heard: Heard = QUIET, **weights: float) -> list[str]:
@@ -90,11 +91,11 @@ def test_of_two_that_answer_alike_the_one_that_was_used_comes_first() -> None:
     assert [hit.memory_id for hit in ranked(found, QUIET, weights, limit=2)] == ["b", "a"]
 
 
-def test_signals_are_told_where_they_are_asked_for() -> None:
+def test_signals_are_told_where_they_are_asked_for_with_their_part_of_the_score() -> None:
     found = [candidate("m", {"dense": 0.25, "tokens": 0.5})]
     (plain,) = ranked(found, QUIET, Weights(), limit=1)
     (explained,) = ranked(found, QUIET, Weights(), limit=1, explain=True)
-    assert plain.signals == {}
+    assert (plain.signals, plain.parts) == ({}, {})
     assert explained.signals == {
         "dense": 0.25,
         "tokens": 0.5,
@@ -102,7 +103,10 @@ def test_signals_are_told_where_they_are_asked_for() -> None:
         "time": 0,
         "importance": 0,
         "use": 0,
+        "recency": 1,
     }
+    assert explained.parts == {"dense": 0.125, "tokens": 0.25}
+    assert sum(explained.parts.values()) == plain.score
 
 
 @given(

@@ -21,6 +21,7 @@ from consumers import query
 from pipeline.domain.clock import moment_of
 from pipeline.domain.weights import Weights
 from pipeline.errors import Unavailable
+from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.seen import Remembering
 from pipeline.ports import Embedding, MemoryVectors
 from pipeline.stores.answers import KeptAnswers
@@ -143,15 +144,20 @@ class WatchedPoints(PointsInMemory):
         return found
 
 
+LABELS = HeuristicClassifier()
+
+
 def uncached(index: VectorIndex, user_id: str, fields: Mapping[str, Any]) -> Sequence[Hit]:
-    return finished(query.search(question(user_id, fields), Toy(), index, Weights())).hits
+    return finished(query.search(question(user_id, fields), Toy(), LABELS, index, Weights())).hits
 
 
 async def ask(asked: SearchAsked, index: MemoryVectors, caches: Caches) -> SearchAnswered:
     """As a desk does that keeps its answers."""
 
     async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await query.search(asked, Remembering(Toy(), caches.vectors), index, Weights())
+        return await query.search(
+            asked, Remembering(Toy(), caches.vectors), LABELS, index, Weights()
+        )
 
     return await query.as_before(asked, KeptAnswers.of(caches, index), Weights(), anew)
 

@@ -1,0 +1,155 @@
+"""What a question finds, and what the answer tells of it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from consumers.query import search
+from pipeline.domain.lexical import lexical_vector
+from pipeline.domain.weights import Weights
+from pipeline.models.hashing import HashingEmbedder
+from pipeline.ports import Classification, Embedding
+from pipeline.stores.index import VectorIndex
+from pipeline.stores.memory import vectors_in_memory
+from schemas.events import MemoryEnriched
+from schemas.search import Hit, ReplyTo, SearchAsked
+from tests.builders import enriched
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+EMBEDDER = HashingEmbedder()
+
+
+class Labels:
+    """Every text is about what it was made with."""
+
+    def __init__(self, *topics: str) -> None:
+        self.topics, self.asked = topics, 0
+
+    def classify(self, texts: Sequence[str]) -> Sequence[Classification]:
+        self.asked += 1
+        return [Classification("other", self.topics, 0.5) for _ in texts]
+
+
+class Counting(HashingEmbedder):
+    """Tells which texts it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
+        self.texts += texts
+        return await super().embed(texts)
+
+
+async def memory(text: str, **fields: Any) -> MemoryEnriched:
+    topics = fields.pop("topics", ())
+    own, *labels = await EMBEDDER.embed([text, *topics])
+    made = enriched(
+        text,
+        model=EMBEDDER.model,
+        topics=topics,
+        vector=own.text,
+        tokens=own.tokens,
+        topic_rows=[label.text for label in labels] or np.zeros((0, EMBEDDER.dimensions)),
+        **{"occurred_at": NOW, "memory_id": text} | fields,
+    )
+    return made.model_copy(update={"lexical_vector": lexical_vector(made)})
+
+
+async def index(*memories: MemoryEnriched) -> VectorIndex:
+    made = vectors_in_memory(EMBEDDER.model, EMBEDDER.dimensions)
+    await made.write(memories)
+    return made
+
+
+def asked(text: str, **fields: Any) -> SearchAsked:
+    envelope: dict[str, Any] = {
+        "question_id": uuid4(),
+        "asked_at": NOW,
+        "deadline": NOW + timedelta(seconds=10),
+        "reply_to": ReplyTo(topic="answers", partition=0),
+        "user_id": "alice",
+    }
+    whole: dict[str, Any] = envelope | {"text": text} | fields
+    return SearchAsked(**whole)
+
+
+async def found(
+    where: VectorIndex,
+    question: SearchAsked,
+    *,
+    weights: Weights | None = None,
+    labels: Labels | None = None,
+    embedder: HashingEmbedder = EMBEDDER,
+) -> Sequence[Hit]:
+    told = await search(question, embedder, labels or Labels(), where, weights or Weights())
+    return told.hits
+
+
+async def test_topics_place_what_is_about_the_same_where_they_count() -> None:
+    there = await index(
+        await memory("soup a", topics=("travel",)), await memory("soup b", topics=("food", "work"))
+    )
+    question, topics = asked("soup", explain=True), Weights(topics=0.4)
+    plain = await found(there, question, labels=Labels("food"))
+    assert all("topics" not in hit.signals for hit in plain)
+    best, other = await found(there, question, weights=topics, labels=Labels("food"))
+    assert (best.memory_id, best.signals["topics"]) == ("soup b", 1)
+    assert other.signals["topics"] < 1
+    assert best.parts["topics"] == pytest.approx(0.4 / 1.6, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "fields"),
+    [
+        (Weights(), {}),
+        (Weights(topics=0.4), {"use_classifiers": False}),
+        (Weights(topics=0.4), {"mode": "lexical"}),
+        (Weights(topics=0.4), {"mode": "dense"}),
+    ],
+)
+async def test_topics_that_do_not_count_cost_nothing(
+    weights: Weights, fields: dict[str, Any]
+) -> None:
+    there = await index(await memory("soup", topics=("food",)))
+    labels, embedder = Labels("food"), Counting()
+    await found(there, asked("soup", **fields), weights=weights, labels=labels, embedder=embedder)
+    assert (labels.asked, embedder.texts) == (0, ["soup"])
+
+
+async def test_without_classifiers_importance_counts_nothing() -> None:
+    there = await index(
+        await memory("soup a", importance=0.1), await memory("soup b", importance=1.0)
+    )
+    weights = Weights(importance=0.4)
+    assert [hit.memory_id for hit in await found(there, asked("soup"), weights=weights)] == [
+        "soup b",
+        "soup a",
+    ]
+    off = await found(there, asked("soup", use_classifiers=False), weights=weights)
+    assert [hit.memory_id for hit in off] == ["soup a", "soup b"]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+async def test_an_explanation_tells_what_each_signal_added_and_which_words_matched(
+    mode: str,
+) -> None:
+    there = await index(await memory("hot soup", speaker="Ana"), await memory("cold tea"))
+    best, *_ = await found(there, asked("did Ana like hot soups?", mode=mode, explain=True))
+    assert best.memory_id == "hot soup"
+    assert sum(best.parts.values()) == pytest.approx(best.score, abs=1e-5)
+    assert best.matched == ("ana", "hot", "soups")
+    expected = {"dense": {"dense"}, "lexical": {"lexical"}}.get(
+        mode, {"dense", "lexical", "tokens"}
+    )
+    assert expected <= best.signals.keys()
+
+
+async def test_an_unexplained_answer_tells_nothing_of_signals() -> None:
+    (hit,) = await found(await index(await memory("soup")), asked("soup"))
+    assert (hit.signals, hit.parts, hit.matched) == ({}, {}, ())
