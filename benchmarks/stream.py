@@ -76,10 +76,14 @@ async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[
                 questions_,
                 lambda text: memory.search(text, user_id=USER, mode="dense", limit=9, timeout_s=30),
             )
-            kept = await timed(
-                questions_,
-                lambda text: memory.search(text, user_id=USER, mode="dense", timeout_s=30),
-            )
+            found_kept: list[bool] = []
+
+            async def again(text: str) -> None:
+                answered = await memory.search(text, user_id=USER, mode="dense", timeout_s=30)
+                found_kept.append(answered.kept)
+
+            kept = await timed(questions_, again)
+            results["answers_kept_share"] = statistics.fmean(found_kept)
             results["vectors_known_p50_ms"] = statistics.median(known)
             results["answer_kept_p50_ms"] = statistics.median(kept)
     tell("encoding without the stream, again")

@@ -75,7 +75,10 @@ class KeptAnswers:
         return Place(user_id, f"answer:{sha256(spelt.encode()).hexdigest()}")
 
     async def recall(self, place: Place) -> Sequence[Hit] | None:
-        """The answer that belongs there; None where there is none, or it does not hold any more."""
+        """The answer that belongs there; None where there is none, or it does not hold any more.
+
+        Of questions that do not ask for archived memories.
+        """
         (value,) = await self.cache.get_many([place.key])
         if value is None:
             return None
@@ -88,7 +91,7 @@ class KeptAnswers:
         hits = [
             Hit(**dict(state), **each.given)
             for each, state in zip(ranking, states, strict=True)
-            if state is not None and state.version == each.version
+            if state is not None and state.version == each.version and state.tier != "archived"
         ]
         return hits if len(hits) == len(ranking) else None
 

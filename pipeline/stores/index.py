@@ -36,10 +36,10 @@ from pipeline.stores.points import (
     fitting_question,
     fitting_vectors,
     held,
+    hides,
     hit,
     is_older_life,
     known_memory,
-    moves,
     point,
     rounded,
     searched,
@@ -190,9 +190,10 @@ class VectorIndex:
         for each in sorted(told, key=lambda each: each.version):
             newest[memory_key(each.user_id, each.memory_id)] = each
         there = await self.points.fetch(list(newest)) if newest else {}
-        # A recall that moves nothing from tier to tier changes no answer that is kept.
+        # Tiers of what is found are read anew for each answer, and each answer is a recall: renewed for
+        # every one of them, no generation would outlive a question.
         seen = {each.user_id for each in told if each.reason != "recalled"}
-        seen |= {each.user_id for key, each in newest.items() if moves(there.get(key), each)}
+        seen |= {each.user_id for key, each in newest.items() if hides(there.get(key), each)}
         async with self.generations.changing(seen):
             await self._amend(newest, there)
         await self.points.settle()

@@ -278,13 +278,12 @@ def is_older_life(there: Payload | None, told: MemoryTiered) -> bool:
     return there is not None and there["kind"] == MEMORY and there.get("life", 0) < told.version
 
 
-def moves(there: Payload | None, told: MemoryTiered) -> bool:
-    """Whether an asker would see the tiering: another tier, or other near-duplicates."""
+def hides(there: Payload | None, told: MemoryTiered) -> bool:
+    """Whether the tiering changes what a search may find: the memory is put away, or back."""
     if there is None or not is_older_life(there, told):
         return False
     archived = is_archived(told.archived_version, there["version"])
-    before = there.get("tier", "short"), tuple(there.get("consolidated") or ())
-    return before != ("archived" if archived else told.tier, told.consolidated)
+    return archived != (there.get("tier") == ARCHIVED)
 
 
 def _tier(life: Payload, version: int) -> Tier:
