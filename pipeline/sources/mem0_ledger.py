@@ -134,7 +134,7 @@ class Ledger:
                 work.result()
                 return
             if sending.done():
-                sending.result()
+                _raise_what_kafka_said(sending)
                 raise Unavailable("Kafka's connection ended in the middle of a transaction.")
             raise TimeoutError
         finally:
@@ -146,6 +146,14 @@ class Ledger:
         sent = [await self._producer.send(**record) for record in records]
         await asyncio.gather(*sent)
         await self._producer.commit_transaction()
+
+
+def _raise_what_kafka_said(sending: "asyncio.Task[None]") -> None:
+    """aiokafka puts what it did not expect behind an error of its own."""
+    try:
+        sending.result()
+    except KafkaError as error:
+        raise (error.__cause__ if isinstance(error.__cause__, KafkaError) else error) from error
 
 
 @asynccontextmanager
