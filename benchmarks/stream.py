@@ -9,7 +9,10 @@ vectors known, and once more as they were, which finds their answers.
 Questions come one at a time with a pause between them, as people ask: without it the direct calls find
 the model's weights still in the processor's cache, which no question does that comes by itself.
 
-    python -m benchmarks.stream [--memories 4000] [--questions 200] [--data FILE.jsonl] [--json]
+With --turns N they are conversations of N memories each: then every memory comes once more when those after
+it are known. `settled_s` is when the last has done so, `enriched_a_memory` how often each was enriched.
+
+    python -m benchmarks.stream [--memories 4000] [--questions 200] [--turns 0] [--data FILE.jsonl] [--json]
 """
 
 import argparse
@@ -24,13 +27,17 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stack import own_stack, tell
+from benchmarks.retrieval import caught_up
+from benchmarks.stack import events_in, own_stack, tell
 from pipeline.app import Addresses, open_ports
+from pipeline.cli.rows import Conversations
 from pipeline.domain.wording import worded
+from pipeline.embedded import Stack
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.settings import Settings
 from producers.client import MemoryClient, NewMemory
 from schemas.search import SearchFilter
+from schemas.topics import ENRICHED
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 USER = "benchmark"
@@ -54,7 +61,9 @@ def questions(wanted: int) -> list[str]:
     return list(islice(numbered, wanted))
 
 
-async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[str, Any]:
+async def run(
+    wanted: int, asked: int, turns: int, data: Path | None, folder: Path
+) -> dict[str, Any]:
     said, questions_ = texts(data, wanted), questions(asked)
     results: dict[str, Any] = {"memories": len(said), "questions": len(questions_)}
     tell("encoding without the stream")
@@ -64,7 +73,7 @@ async def run(wanted: int, asked: int, data: Path | None, folder: Path) -> dict[
         tell("publishing")
         async with MemoryClient(stack.kafka_bootstrap_servers) as memory:
             await _warm(memory)
-            results["stream_s"] = await _publish(memory, said)
+            results |= await _publish(memory, conversations(said, turns), stack)
             tell("asking over Kafka")
             over_kafka = await timed(
                 questions_,
@@ -119,12 +128,33 @@ async def _warm(memory: MemoryClient) -> None:
     await memory.search("warm up", user_id="warm up", timeout_s=60)
 
 
-async def _publish(memory: MemoryClient, said: Sequence[str]) -> float:
-    """Seconds from the first publish to the last receipt."""
+def conversations(said: Sequence[str], turns: int) -> list[NewMemory]:
+    """The texts as memories; with `turns`, as conversations of so many each."""
+    if not turns:
+        return [NewMemory(text=text, user_id=USER) for text in said]
+    follow = Conversations().follow
+    return [
+        follow(NewMemory(text=text, user_id=USER, run_id=f"conversation {number // turns}"))
+        for number, text in enumerate(said)
+    ]
+
+
+async def _publish(
+    memory: MemoryClient, said: Sequence[NewMemory], stack: Stack
+) -> dict[str, float]:
+    """Seconds from the first publish to the last receipt, and until every stage has read everything."""
+    kafka = KafkaConnection(stack.kafka_bootstrap_servers)
+    before = await events_in(kafka, ENRICHED)
     began = time.perf_counter()
-    receipts = await memory.remember_many([NewMemory(text=text, user_id=USER) for text in said])
+    receipts = await memory.remember_many(said)
     await memory.stored(receipts, timeout_s=3_600)
-    return time.perf_counter() - began
+    stored_s = time.perf_counter() - began
+    await caught_up(kafka)
+    return {
+        "stream_s": stored_s,
+        "settled_s": time.perf_counter() - began,
+        "enriched_a_memory": (await events_in(kafka, ENRICHED) - before) / len(said),
+    }
 
 
 async def _encode(embedder: Any, said: Sequence[str]) -> float:
@@ -171,11 +201,14 @@ def main() -> None:
     )
     parser.add_argument("--memories", type=int, default=4_000)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--turns", type=int, default=0, help="make conversations of so many each")
     parser.add_argument("--data", type=Path, help="rows with a text each, instead of the sample")
     parser.add_argument("--json", action="store_true", help="one object instead of lines")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hybrid-memory-") as folder:
-        results = asyncio.run(run(given.memories, given.questions, given.data, Path(folder)))
+        results = asyncio.run(
+            run(given.memories, given.questions, given.turns, given.data, Path(folder))
+        )
     if given.json:
         print(json.dumps({name: round(value, 3) for name, value in results.items()}))
         return

@@ -1,12 +1,13 @@
 """memory.classified -> memory.enriched: place each memory among the others.
 
-One model call for many texts costs little more than one for a single text. What was said just before is
-mixed into a memory's vectors, and is seldom encoded anew: it was a memory itself a moment ago.
+One model call for many texts costs little more than one for a single text. What was said just before and
+after is mixed into a memory's vectors, and is seldom encoded anew: it was a memory itself a moment ago. So
+was a memory that comes once more because its conversation went on.
 Safe to repeat: the same text and model give the same vector.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,14 +17,14 @@ from pipeline.models.seen import recalled, remember
 from pipeline.ports import Cache, Embedder, Embedding, Floats, Halves
 from pipeline.stage import Stage
 from schemas.events import CLASSIFIED as CLASSIFIED_EVENTS
-from schemas.events import Classified, Enriched, MemoryClassified, MemoryEnriched, Vectors
+from schemas.events import Classified, Enriched, MemoryClassified, MemoryEnriched, Said, Vectors
 from schemas.topics import CLASSIFIED, ENRICHED
 
-PRECEDING_WEIGHTS = (0.4, 0.2)
-"""Of the nearest text said before, and of the one before that; the memory's own is 1."""
-PRECEDING_TOKEN_WEIGHTS = (0.85, 0.7)
-"""The same for token vectors: a word said before matches, too, but less than one of the memory's own."""
-MOST_PRECEDING_TOKENS = 128
+BESIDE_WEIGHTS = (0.4, 0.2)
+"""Of the nearest text said before or after, and of the one beyond that; the memory's own is 1."""
+BESIDE_TOKEN_WEIGHTS = (0.85, 0.7)
+"""The same for token vectors: a word said beside it matches, too, but less than one of the memory's own."""
+MOST_TOKENS_BESIDE = 128
 """Of one text: an answer does not need all of a long question to be found by it."""
 MOST_TOPICS = 32
 """Of one memory: more than a classifier gives, and few enough that nobody can keep the model busy with them."""
@@ -36,13 +37,13 @@ def stage(embedder: Embedder, cache: Cache) -> Stage:
 
     async def embed(events: Sequence[Classified]) -> Sequence[Enriched]:
         states = [event for event in events if isinstance(event, MemoryClassified)]
-        own = {worded(state) for state in states}
-        before = {worded(said) for state in states for said in state.preceding} - own
-        labels = {topic for state in states for topic in state.topics[:MOST_TOPICS]}
-        known = await recalled(cache, embedder, sorted(before | labels))
-        texts = sorted(own | ((before | labels) - known.keys()))
+        new = {worded(state) for state in states if not state.context}
+        wanted = {worded(said) for state in states for said in _heard(state)} - new
+        wanted |= {topic for state in states for topic in state.topics[:MOST_TOPICS]}
+        known = await recalled(cache, embedder, sorted(wanted))
+        texts = sorted((new | wanted) - known.keys())
         seen = known | dict(zip(texts, await embedder.embed(texts), strict=True))
-        fresh = (_reusable(states) | labels | before) - known.keys()
+        fresh = (_reusable(states) | wanted) - known.keys()
         await remember(cache, embedder.model, {text: seen[text] for text in fresh})
         return await asyncio.to_thread(_all_enriched, events, embedder.model, seen)
 
@@ -70,16 +71,29 @@ def _reusable(states: Sequence[MemoryClassified]) -> set[str]:
     return {worded(state) for state in states if state.run_id is not None}
 
 
+def _heard(state: MemoryClassified) -> Iterator[MemoryClassified | Said]:
+    """What is likely to be known: what was said beside a memory, and a memory that comes once more."""
+    if state.context:
+        yield state
+    yield from state.preceding
+    yield from state.following
+
+
 def _enriched(state: MemoryClassified, model: str, seen: Mapping[str, Embedding]) -> MemoryEnriched:
     own = seen[worded(state)]
-    before = [seen[worded(said)] for said in reversed(state.preceding)]
+    sides = [
+        [seen[worded(said)] for said in side]
+        for side in (tuple(reversed(state.preceding)), state.following)
+    ]
+    texts = [[each.text for each in side] for side in sides]
+    tokens = [[each.tokens for each in side] for side in sides]
     topics = [seen[topic].text for topic in state.topics[:MOST_TOPICS]]
     return state.becomes(
         MemoryEnriched,
         {
             "model": model,
-            "text_vector": packed(mixed(own.text, [each.text for each in before])[np.newaxis, :]),
-            "token_vectors": packed(joined(own.tokens, [each.tokens for each in before])),
+            "text_vector": packed(mixed(own.text, texts)[np.newaxis, :]),
+            "token_vectors": packed(joined(own.tokens, tokens)),
             "topic_vectors": packed(
                 np.array(topics, np.float32).reshape(len(topics), len(own.text))
             ),
@@ -88,19 +102,21 @@ def _enriched(state: MemoryClassified, model: str, seen: Mapping[str, Embedding]
     )
 
 
-def mixed(own: Floats, before: Sequence[Floats]) -> Floats:
-    """The memory's vector with those of what was said before mixed in, the nearest first; normalised."""
+def mixed(own: Floats, sides: Sequence[Sequence[Floats]]) -> Floats:
+    """The memory's vector with those of what was said before and after mixed in, the nearest first; normalised."""
     vector = own.copy()
-    for other, weight in zip(before, PRECEDING_WEIGHTS, strict=False):
-        vector += weight * other
+    for side in sides:
+        for other, weight in zip(side, BESIDE_WEIGHTS, strict=False):
+            vector += weight * other
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
-def joined(own: Halves, before: Sequence[Halves]) -> Halves:
-    """The memory's token vectors, and shorter ones of what was said before, the nearest first."""
+def joined(own: Halves, sides: Sequence[Sequence[Halves]]) -> Halves:
+    """The memory's token vectors, and shorter ones of what was said before and after, the nearest first."""
     shorter = [
-        (weight * other[:MOST_PRECEDING_TOKENS]).astype(np.float16)
-        for other, weight in zip(before, PRECEDING_TOKEN_WEIGHTS, strict=False)
+        (weight * other[:MOST_TOKENS_BESIDE]).astype(np.float16)
+        for side in sides
+        for other, weight in zip(side, BESIDE_TOKEN_WEIGHTS, strict=False)
     ]
     return np.concatenate([own, *shorter])
 

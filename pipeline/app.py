@@ -111,6 +111,7 @@ def _place(name: str) -> tuple[int, str]:
         "embedder",
         "record_writer",
         "vector_writer",
+        "contextualizer",
         "query",
         "operator_desk",
         "lifecycle",

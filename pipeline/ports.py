@@ -20,6 +20,7 @@ from schemas.events import (
     Domain,
     Enriched,
     Lived,
+    MemoryClassified,
     MemoryForgotten,
     MemoryTiered,
     Published,
@@ -111,6 +112,23 @@ class Belonging:
     importance: float
     told: MemoryTiered | None
     """Where it stands; None where nothing was heard of its use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What may have changed what others are understood by; memories by their keys."""
+
+    memories: set[UUID] = field(default_factory=set[UUID])
+    """Memories that changed: they are looked at, those beside them, and those beside whom they were."""
+    users: set[str] = field(default_factory=set[str])
+    """Users who were forgotten: what is left of them is looked at."""
+    read: set[UUID] = field(default_factory=set[UUID])
+    """Memories to be looked at by themselves."""
+    again: set[UUID] = field(default_factory=set[UUID])
+    """Memories to be told in any case, where they are not forgotten."""
+
+    def __bool__(self) -> bool:
+        return bool(self.memories or self.users or self.read or self.again)
 
 
 class Classifier(Protocol):
@@ -235,7 +253,14 @@ class MemoryRecords(Fingerprints, Protocol):
         A memory that went with its user is a MemoryForgotten with an id of its own, the same each time; a
         user's key gives a UserForgotten, as the copy of partition 0. `preceding` is what its publisher
         told, without what was forgotten since; where that is nothing, the two memories of the same run
-        before it.
+        before it. `following` are the two after it.
+        """
+        ...
+
+    async def contexts(self, changes: Changes) -> Sequence[MemoryClassified]:
+        """The memories beside which something else is said than what their vectors have heard.
+
+        Each with the number of this reading as its `context`, greater than any before.
         """
         ...
 

@@ -457,13 +457,16 @@ class MemoryClient:
 
         From now on, or `from_beginning`: then everything that Kafka still has, which may hold what was
         revised or forgotten since; its newer state, or its forgetting, comes by later. A memory only gets
-        newer: what comes by again, or late, is left out as far as the last 10,000 memories tell. With a `group_id` the place is kept, and readers of the same group share the work.
+        newer: what comes by again, late, or enriched once more as its conversation went on, is left
+        out as far as the last 10,000 memories tell. With a `group_id` the place is kept, and readers of the same group share the work.
         With `forgotten`, what was forgotten comes by too, as MemoryForgotten and UserForgotten; after a
         user's, a MemoryForgotten of each memory he had.
         """
         if not all_users and not (user_id or "").strip():
             raise Refused("Whose memories? Give user_id=..., or all_users=True.")
         topic, passed = ENRICHED.under(self._prefix), Passed()
+        # Of what was learnt long ago the last enrichment may be the only one that Kafka still has.
+        from_now_on = group_id is None and not from_beginning
         async with following(
             self._connection, topic, group_id=group_id, from_beginning=from_beginning
         ) as consumer:
@@ -475,6 +478,8 @@ class MemoryClient:
                     continue
                 if isinstance(event, MemoryEnriched):
                     self._seen.add(event.user_id, event.memory_id, event.version)
+                    if event.context and from_now_on:
+                        continue
                 if forgotten or isinstance(event, MemoryEnriched):
                     yield event
 

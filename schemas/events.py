@@ -145,6 +145,11 @@ class MemoryState(MemoryEvent):
     metadata: Metadata = {}
     preceding: Annotated[tuple[Said, ...], Field(max_length=2)] = ()
     """What was said just before in the same conversation, the nearest last."""
+    following: Annotated[tuple[Said, ...], Field(max_length=2)] = ()
+    """What was said just after, the nearest first: known once the conversation went on."""
+    context: Annotated[int, Field(ge=0, le=MAX_VERSION)] = 0
+    """Which reading of the conversation this is, by the record: the greatest knows most. 0 is the publisher's
+    own."""
     if_absent: bool = False
     """Published under an idempotency key: yields to any other state of the same memory."""
 
@@ -222,6 +227,10 @@ class MemoryStored(MemoryEvent):
     type: Literal["MemoryStored"] = "MemoryStored"
     store: Literal["record", "index"]
     outcome: Outcome
+    context: Annotated[int, Field(ge=0)] = 0
+    """Of a state: which reading of its conversation this is."""
+    in_conversation: bool = False
+    """Whether other memories are understood by this one: it belongs to a conversation, or was forgotten."""
 
 
 class UserErased(Event):

@@ -76,6 +76,7 @@ async def _hear(consumer: object, heard: Heard) -> None:
     async for record in records(consumer, commit=False):
         with suppress(ValueError):
             notice = STORED.validate_json(record.value or b"")
-            if isinstance(notice, Event):
+            # A memory that comes once more, as its conversation went on, was searchable before.
+            if isinstance(notice, Event) and not getattr(notice, "context", 0):
                 moments = heard.moments.setdefault(notice.event_id, {None: notice.published_at})
                 moments.update(notice.hops)

@@ -5,10 +5,11 @@ length: two different pairs can never spell the same key.
 """
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from uuid import UUID, uuid5
 
-from schemas.events import MemoryState
+from schemas.events import MemoryState, Said
 
 _MEMORIES = UUID("8f0ddc6c-2b0f-5f2b-9a55-6a0f5f3e7c11")
 _USERS = UUID("3f7e9a52-0d5c-5a7b-8a4e-d1c7a9be2f07")
@@ -50,6 +51,12 @@ def tombstone_id(forgetting: UUID, key: UUID) -> UUID:
     The same each time; and not that of the user's forgetting, whose receipt hears of nothing else.
     """
     return uuid5(forgetting, str(key))
+
+
+def context_hash(preceding: Sequence[Said], following: Sequence[Said]) -> str:
+    """What a memory is understood by beside itself: equal where its vectors would be equal."""
+    told = [[said.model_dump_json() for said in side] for side in (preceding, following)]
+    return sha256(json.dumps(told).encode()).hexdigest()[:32]
 
 
 def content_hash(state: MemoryState) -> str:

@@ -4,7 +4,7 @@ BM25's weight of a term has two factors. This module gives the one that depends 
 often the term occurs, saturated, against the memory's length. The other, how rare the term is, is the
 index's to know and is applied when it searches (Qdrant's IDF modifier). A score is then a dot product.
 
-The texts said just before count too, at a part of their frequency: "the second of June" answers nothing
+The texts said just before and after count too, at a part of their frequency: "the second of June" answers nothing
 without "when is your exam?". They are mixed in before saturation, which keeps a word that is only
 repeated from being counted thrice, and into the length too: else a short answer, filled with the words
 before it, would pass for a long text's worth of matches.
@@ -31,8 +31,8 @@ AVERAGE_TERMS: Final = 40.0
 
 A constant, so that a weight never depends on other memories; recall is flat from 30 to 80.
 """
-PRECEDING_WEIGHTS: Final = (0.5, 0.25)
-"""What a term of a preceding text counts, the nearest first."""
+BESIDE_WEIGHTS: Final = (0.5, 0.25)
+"""What a term of a text said before or after counts, the nearest first."""
 MAX_WORD_CHARS: Final = 64
 """Longer ones are keys, hashes or addresses: their beginning tells them apart."""
 MEMO_WORDS: Final = 2**16
@@ -95,10 +95,11 @@ def lexical_vector(state: MemoryState) -> SparseVector:
     The Probabilistic Relevance Framework: BM25 and Beyond (2009).
     """
     # Without speaker and day: the memory's own are there, and others' only blur (measured).
-    before = (said.text for said in reversed(state.preceding))
-    texts = (worded_for_terms(state), *before)
+    weighted = [(worded_for_terms(state), 1.0)]
+    for side in (reversed(state.preceding), state.following):
+        weighted += zip((said.text for said in side), BESIDE_WEIGHTS, strict=False)
     frequencies: dict[int, float] = {}
-    for text, weight in zip(texts, (1.0, *PRECEDING_WEIGHTS), strict=False):
+    for text, weight in weighted:
         for term in _terms(text):
             frequencies[term] = frequencies.get(term, 0.0) + weight
     length = sum(frequencies.values())

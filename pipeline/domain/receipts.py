@@ -4,7 +4,14 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from pipeline.domain.versions import Outcome
-from schemas.events import Enriched, MemoryStored, Stored, UserErased, UserForgotten
+from schemas.events import (
+    Enriched,
+    MemoryForgotten,
+    MemoryStored,
+    Stored,
+    UserErased,
+    UserForgotten,
+)
 
 Store = Literal["record", "index"]
 STORES: tuple[Store, ...] = ("record", "index")
@@ -29,4 +36,8 @@ def done(change: Enriched, store: Store, outcome: Outcome) -> Stored:
     }
     if isinstance(change, UserForgotten):
         return UserErased(**told, partition=change.partition, partitions=change.partitions)
-    return MemoryStored(**told, memory_id=change.memory_id, outcome=outcome)
+    told |= {"memory_id": change.memory_id, "outcome": outcome}
+    if isinstance(change, MemoryForgotten):
+        # What conversation a forgotten memory belonged to is forgotten, too.
+        return MemoryStored(**told, in_conversation=True)
+    return MemoryStored(**told, context=change.context, in_conversation=change.run_id is not None)

@@ -6,12 +6,14 @@ rules do not depend on the order of arrival, so both stores end with the same st
 - the greatest version wins; equal versions are told apart by their event ids;
 - a state published under an idempotency key yields to any other, and to an earlier one of its kind, so
   that repeating a `remember` changes nothing, undoes no revision and brings back nothing forgotten;
+- of equal states the one wins that knows more of its conversation: its content is the same, its vectors are
+  better;
 - when a user is forgotten, what is not newer goes, and what arrives late and is not newer stays out;
 - a version from a clock that is days ahead is not used: nobody could revise that memory for days.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from pipeline.domain.identity import memory_key
@@ -44,6 +46,8 @@ class Known:
 
     stamp: Stamp
     forgotten: bool = False
+    context: int = field(default=0, compare=False)
+    """Which reading of its conversation the state is: nothing that stores could differ in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,20 @@ def settle(
             outcomes.append("forgotten")
         elif current is not None and mine < current.stamp:
             outcomes.append("forgotten" if current.forgotten else "superseded")
+        elif current is not None and mine == current.stamp and _context(event) < current.context:
+            # The same event, from before its conversation went on.
+            outcomes.append("stored")
         else:
             # An equal stamp is the same event again: writing it twice is writing it once.
-            now[key] = Known(mine, forgotten=not isinstance(event, MemoryEnriched))
+            forgotten = not isinstance(event, MemoryEnriched)
+            now[key] = Known(mine, forgotten, _context(event))
             writes[key] = event
             outcomes.append("stored")
     return Settled(writes, outcomes)
+
+
+def _context(event: MemoryEvent) -> int:
+    return event.context if isinstance(event, MemoryEnriched) else 0
 
 
 def erased(version: int) -> Known:

@@ -43,7 +43,7 @@ from pipeline.kafka.dead_letters import (
 from pipeline.kafka.records import Headers, Record, as_pairs, group_of, headers_of, key_of, value_of
 from pipeline.liveness import Liveness
 from pipeline.stage import Made, Stage
-from schemas.events import Event, Message
+from schemas.events import Event, MemoryState, Message
 from schemas.topics import DEAD, STORED, Topic
 
 log = structlog.get_logger(__name__)
@@ -233,6 +233,8 @@ class StageDelivery(ConsumerRebalanceListener):
             raise Unusable(told(error)) from error
         if isinstance(event, Event):
             check_not_ahead(event.version, record.timestamp)
+        if isinstance(event, MemoryState):
+            check_not_ahead(event.context, record.timestamp)
         return event
 
     async def _react(self, events: Sequence[Any]) -> list[Made | Unusable]:

@@ -9,14 +9,15 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 
-from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
-from pipeline.ports import AuditEntry, Belonging, Fingerprint, Floats
+from pipeline.ports import AuditEntry, Belonging, Changes, Fingerprint, Floats
 from pipeline.stores.conditions import Condition, Every, holds
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.lives import KeptLife, decide_lives, parted
@@ -51,6 +52,7 @@ from schemas.events import (
     Enriched,
     Lived,
     MemoryCaptured,
+    MemoryClassified,
     MemoryEnriched,
     MemoryForgotten,
     MemoryTiered,
@@ -175,6 +177,10 @@ class RecordsInMemory:
     )
     _lives: dict[UUID, KeptLife] = field(default_factory=dict[UUID, KeptLife])
 
+    _heard: dict[UUID, str | None] = field(default_factory=dict[UUID, "str | None"])
+    _neighbours: dict[UUID, Sequence[UUID]] = field(default_factory=dict[UUID, "Sequence[UUID]"])
+    _reading: int = 0
+
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
         for run in runs(changes):
@@ -188,8 +194,11 @@ class RecordsInMemory:
     def _write_memories(self, run: Sequence[Enriched]) -> Sequence[Outcome]:
         known = {key: known_of(state) for key, state in self._states.items()}
         decided = decide(run, known, self._marks)
+        left = {key: self._left_behind(key, state) for key, state in decided.writes.items()}
         for key, state in decided.writes.items():
             self._states[key] = keeping(state, self._states.get(key))
+            self._heard[key] = decided.heard.get(key)
+            self._neighbours[key] = [*self._neighbours.get(key, ()), *left[key]]
         self._erase_lives(decided.forgotten.keys())
         changes = [event for event in run if not isinstance(event, UserForgotten)]
         for event in changes:
@@ -199,6 +208,19 @@ class RecordsInMemory:
             self._audit.setdefault(key, {}).setdefault(event.event_id, event)
         self._forget_preceding([*gone(changes, decided.outcomes), *self._gone_states(changes)])
         return decided.outcomes
+
+    def _left_behind(self, key: UUID, state: State) -> Sequence[UUID]:
+        """Those beside whom the memory was, where it is about to leave that place."""
+        before = self._states.get(key)
+        if not isinstance(before, MemoryEnriched) or stamp(before) == known_of(state).stamp:
+            return ()
+        if isinstance(state, MemoryEnriched) and _place(state) == _place(before):
+            return ()
+        return self._beside(before)
+
+    def _beside(self, state: MemoryEnriched) -> Sequence[UUID]:
+        sides = (*self._before(state), *self._after(state))
+        return [memory_key(each.user_id, each.memory_id) for each in sides]
 
     def _gone_states(self, changes: Sequence[MemoryChange]) -> Iterator[MemoryEnriched]:
         """The states of the memories that `changes` forget, up to their forgetting."""
@@ -231,8 +253,10 @@ class RecordsInMemory:
                 continue
             if known_of(state).stamp.version <= version:
                 self._states[key] = Erased(user_id, state.memory_id, mark)
+                self._neighbours.pop(key, None)
             elif isinstance(state, MemoryEnriched):
                 self._states[key] = state.model_copy(update={"preceding": ()})
+                self._neighbours[key] = [*self._neighbours.get(key, ()), key]
         self._erase_lives(self._lives.keys() - self._living().keys())
         return "stored"
 
@@ -373,30 +397,74 @@ class RecordsInMemory:
             return state.told
         if isinstance(state, MemoryForgotten):
             return state.model_copy(update={"hops": {}})
-        names = set(MemoryCaptured.model_fields) - {"type", "preceding", "hops"}
-        own = {name: getattr(state, name) for name in names}
-        return MemoryCaptured(**own, preceding=state.preceding or self._before(state))
+        return self._understood(state).becomes(MemoryCaptured, {})
 
-    def _before(self, state: MemoryEnriched) -> tuple[Said, ...]:
-        """The last two of the same conversation before it."""
-        before = sorted(
-            (
-                each
-                for each in self._states.values()
-                if isinstance(each, MemoryEnriched)
-                and (each.user_id, each.run_id) == (state.user_id, state.run_id)
-                and (each.occurred_at, each.version) < (state.occurred_at, state.version)
-                and state.run_id is not None
-            ),
-            key=lambda each: (each.occurred_at, each.version),
-        )
-        return tuple(
-            Said(text=each.text, speaker=each.speaker, occurred_at=each.occurred_at)
-            for each in before[-2:]
-        )
+    def _understood(self, state: MemoryEnriched) -> MemoryClassified:
+        """The state as it would be enriched now, in its conversation."""
+        own = set(MemoryClassified.model_fields) - {"type", "hops"}
+        told: dict[str, Any] = {name: getattr(state, name) for name in own}
+        if state.run_id is not None:
+            now = time.time_ns() // 1_000
+            told["context"] = self._reading = max(now, self._reading + 1, state.context + 1)
+            told["following"] = tuple(map(_said, self._after(state)))
+            told["preceding"] = state.preceding or tuple(map(_said, self._before(state)))
+        return MemoryClassified(**told)
+
+    def _before(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
+        """The last two of the same conversation before it, the nearest last."""
+        said = self._conversation(state)
+        return [each for each in said if _order(each) < _order(state)][-2:]
+
+    def _after(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
+        """The first two of the same conversation after it, the nearest first."""
+        said = self._conversation(state)
+        return [each for each in said if _order(each) > _order(state)][:2]
+
+    def _conversation(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
+        if state.run_id is None:
+            return ()
+        said = [
+            each
+            for each in self._states.values()
+            if isinstance(each, MemoryEnriched)
+            and (each.user_id, each.run_id) == (state.user_id, state.run_id)
+        ]
+        return sorted(said, key=_order)
+
+    async def contexts(self, changes: Changes) -> Sequence[MemoryClassified]:
+        left = {
+            key
+            for key in self._states.keys() & self._neighbours.keys()
+            if self._states[key].user_id in changes.users
+        }
+        looked_at = {*changes.memories, *changes.read, *changes.again}
+        for key in changes.memories | left:
+            looked_at.update(self._neighbours.get(key, ()))
+            if isinstance(state := self._states.get(key), MemoryEnriched):
+                looked_at.update(self._beside(state))
+        told: list[MemoryClassified] = []
+        for key in sorted(looked_at & self._states.keys()):
+            if isinstance(state := self._states[key], MemoryEnriched):
+                now = self._understood(state)
+                heard = context_hash(now.preceding, now.following) == self._heard[key]
+                if key in changes.again or (state.run_id is not None and not heard):
+                    told.append(now)
+        return told
 
     async def close(self) -> None:
         pass
+
+
+def _order(state: MemoryEnriched) -> tuple[datetime, int, str]:
+    return (state.occurred_at, state.version, state.memory_id)
+
+
+def _place(state: MemoryEnriched) -> tuple[str | None, datetime]:
+    return (state.run_id, state.occurred_at)
+
+
+def _said(state: MemoryEnriched) -> Said:
+    return Said(text=state.text, speaker=state.speaker, occurred_at=state.occurred_at)
 
 
 def _recorded(

@@ -82,6 +82,7 @@ STATE_FIELDS = [
     "version",
     "published_at",
     "content_hash",
+    "context",
 ]
 """What a writer must know of a point: everything small."""
 
@@ -128,6 +129,7 @@ INDEXED: Mapping[str, Literal["tenant", "keyword", "integer", "float", "datetime
     "tier": "keyword",
     "medium_until": "datetime",
     "long_until": "datetime",
+    "context": "integer",
 }
 """Payload indexes: everything a filter may name, so that a server in strict mode answers too."""
 
@@ -232,13 +234,18 @@ def replaceable(points: Sequence[Point]) -> Some:
     return Some(tuple(condition for point in points for condition in _not_newer(point)))
 
 
-def _not_newer(point: Point) -> tuple[Every, Every]:
+def _not_newer(point: Point) -> tuple[Every, ...]:
     precedence, tie = point.payload["precedence"], point.payload["tie"]
+    context = point.payload.get("context", 0)
     # A memory takes its life along: one that it does not know of yet must not be lost.
     mine = (HasId(point.id), *(() if point.payload["kind"] != MEMORY else (_known_life(point),)))
+    same = (*mine, Is("precedence", precedence), Is("tie", tie))
     return (
         Every((*mine, Below("precedence", precedence))),
-        Every((*mine, Is("precedence", precedence), AtMost("tie", tie))),
+        Every((*mine, Is("precedence", precedence), Below("tie", tie))),
+        Every((*same, AtMost("context", context))),
+        # A tombstone, or a point from before there were contexts.
+        Every((*same, Not(Present("context")))),
     )
 
 
@@ -330,6 +337,7 @@ def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
         "metadata_terms": metadata_terms(event.metadata),
         "metadata_numbers": metadata_numbers(event.metadata),
         "model": event.model,
+        "context": event.context,
         **{name: value for name, value in said.items() if value is not None},
     }
     key = memory_key(event.user_id, event.memory_id)
@@ -398,7 +406,7 @@ def held(payload: Payload) -> Known:
     """What a point of a memory says of it."""
     # What was altered by hand may lack a number: then anything of ours is newer.
     stamp = Stamp(payload.get("precedence", _OLDEST), payload.get("tie", 0))
-    return Known(stamp, payload["kind"] != MEMORY)
+    return Known(stamp, payload["kind"] != MEMORY, payload.get("context", 0))
 
 
 def watermark(payload: Payload) -> Watermark:

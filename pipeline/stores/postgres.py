@@ -30,11 +30,11 @@ from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pipeline.domain.identity import content_hash, memory_key, user_key
+from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, erased, runs, stamp
 from pipeline.errors import Refused, Unavailable, Unusable
-from pipeline.ports import AuditEntry, Belonging, Fingerprint
+from pipeline.ports import AuditEntry, Belonging, Changes, Fingerprint
 from pipeline.stores import sql
 from pipeline.stores.lives import LIFE, KeptLife, decide_lives, told_of
 from pipeline.stores.states import (
@@ -55,6 +55,7 @@ from schemas.events import (
     Enriched,
     Lived,
     MemoryCaptured,
+    MemoryClassified,
     MemoryEnriched,
     MemoryForgotten,
     MemoryTiered,
@@ -102,6 +103,8 @@ async def open_records(
                 "application_name": application_name,
                 # A writer that is frozen, or whose host is gone, must not keep its locks from the next one.
                 "idle_in_transaction_session_timeout": f"{int(timeout_s * 1_000)}",
+                # JSON tells moments in this zone; others are off by seconds in old times, which nobody reads.
+                "timezone": "UTC",
                 "tcp_keepalives_idle": "30",
                 "tcp_keepalives_interval": "10",
                 "tcp_keepalives_count": "3",
@@ -262,6 +265,18 @@ class PostgresRecords:
             rows = await self._pool.fetch(sql.GONE_WITH, *of_whom, limit)
         return [_gone(row) for row in rows]
 
+    async def contexts(self, changes: Changes) -> Sequence[MemoryClassified]:
+        again = changes.again
+        asked = (changes.memories, changes.users, changes.read | again, again)
+        with _remedies(self._address):
+            rows = await self._pool.fetch(sql.CONTEXTS, *map(list, asked))
+        known = [(row["key"], _classified(row), row["heard"]) for row in rows]
+        return [
+            state
+            for key, state, heard in known
+            if key in again or context_hash(state.preceding, state.following) != heard
+        ]
+
     async def close(self) -> None:
         await self._pool.close()
 
@@ -286,14 +301,42 @@ async def _write_memories(session: _Session, run: Sequence[Enriched]) -> Sequenc
     async with session.transaction():
         await _lock_users(session, changes)
         marks = await _marks(session, {change.user_id for change in changes})
-        decided = decide(changes, await _known(session, sql.KNOWN_LOCKED, keys), marks)
+        known = await _known(session, sql.KNOWN_LOCKED, keys)
+        decided = decide(changes, known, marks)
+        left = await _left_behind(session, decided.writes, known)
         # In the order of their keys, as they were locked.
-        rows = [_memory_row(key, decided.writes[key]) for key in sorted(decided.writes)]
+        rows = [
+            _memory_row(key, decided.writes[key], decided.heard.get(key), left.get(key))
+            for key in sorted(decided.writes)
+        ]
         await session.execute(sql.UPSERT, json.dumps(rows))
         if decided.forgotten:
             await session.execute(sql.ERASE_LIVES, list(decided.forgotten))
         await _record(session, changes, decided.outcomes, marks)
     return decided.outcomes
+
+
+async def _left_behind(
+    session: _Session, writes: Mapping[UUID, State], known: Mapping[UUID, Known]
+) -> Mapping[UUID, Sequence[UUID]]:
+    """The memories beside those that are about to leave their place in a conversation, by memory key."""
+    replaced = [
+        key
+        for key, state in writes.items()
+        if key in known and not known[key].forgotten and known[key].stamp != known_of(state).stamp
+    ]
+    if not replaced:
+        return {}
+    rows = await session.fetch(sql.PLACES, replaced)
+    return {
+        row["key"]: row["neighbours"]
+        for row in rows
+        if _place(writes[row["key"]]) != (row["run_id"], row["occurred_at"])
+    }
+
+
+def _place(state: State) -> tuple[str | None, datetime] | None:
+    return (state.run_id, state.occurred_at) if isinstance(state, MemoryEnriched) else None
 
 
 async def _record(
@@ -354,7 +397,7 @@ async def _erase(session: _Session, user_id: str, mark: Watermark) -> None:
             await session.execute(
                 sql.ERASE_MEMORIES, keys, mark.version, tie, mark.event_id, mark.published_at
             )
-            await session.execute(sql.FORGET_PRECEDING_OF, keys, mark.version)
+            await session.execute(sql.FORGET_BESIDE, keys, mark.version)
             await session.execute(sql.ERASE_STATES_UNTIL, keys, mark.version)
             await session.execute(sql.ERASE_LIVES_OF_FORGOTTEN, keys)
     await session.execute(sql.USER_ERASED, user_id, mark.version)
@@ -387,23 +430,29 @@ def _gone(row: asyncpg.Record) -> MemoryForgotten:
 def _published(row: asyncpg.Record) -> MemoryCaptured | MemoryForgotten:
     if _known_of_row(row) == erased(row["version"]):
         return _gone(row)
-    own = {
-        name: row[name] for name in ("event_id", "user_id", "version", "published_at", "memory_id")
-    }
     if row["forgotten"]:
-        return MemoryForgotten(**own)
-    said = {
-        name: row[name]
-        for name in ("text", "occurred_at", "speaker", "agent_id", "app_id", "run_id")
+        return MemoryForgotten(**_event(row))
+    return MemoryCaptured(**_event(row), **_state(row))
+
+
+def _classified(row: asyncpg.Record) -> MemoryClassified:
+    about = {name: row[name] for name in ("domain", "topics", "importance")}
+    return MemoryClassified(**_event(row), **_state(row), **about)
+
+
+def _event(row: asyncpg.Record) -> dict[str, Any]:
+    names = ("event_id", "user_id", "version", "published_at", "memory_id")
+    return {name: row[name] for name in names}
+
+
+def _state(row: asyncpg.Record) -> dict[str, Any]:
+    names = ("text", "occurred_at", "speaker", "agent_id", "app_id", "run_id", "context")
+    return {name: row[name] for name in names} | {
+        "metadata": _metadata(row["metadata"]),
+        "preceding": json.loads(row["preceding"] or "[]"),
+        "following": json.loads(row["following"] or "[]"),
+        "if_absent": row["precedence"] < 0,
     }
-    preceding = [Said.model_validate(each) for each in json.loads(row["preceding"] or "[]")]
-    return MemoryCaptured(
-        **own,
-        **said,
-        metadata=_metadata(row["metadata"]),
-        preceding=tuple(preceding),
-        if_absent=row["precedence"] < 0,
-    )
 
 
 async def _marks(session: _Session, user_ids: Iterable[str]) -> dict[str, Watermark]:
@@ -415,7 +464,9 @@ def _watermark(row: asyncpg.Record) -> Watermark:
     return Watermark(row["version"], row["event_id"], row["published_at"])
 
 
-def _memory_row(key: UUID, state: State) -> dict[str, Any]:
+def _memory_row(
+    key: UUID, state: State, heard: str | None, left_behind: Sequence[UUID] | None
+) -> dict[str, Any]:
     known = known_of(state)
     event = state.by if isinstance(state, Erased) else state
     row: dict[str, Any] = {
@@ -429,9 +480,12 @@ def _memory_row(key: UUID, state: State) -> dict[str, Any]:
         "published_at": _moment(event.published_at),
         "forgotten": known.forgotten,
         "content_hash": "",
+        "context": known.context,
+        "neighbours": [str(each) for each in left_behind] if left_behind else None,
     }
     if isinstance(state, MemoryEnriched):
         row |= _content(state) | {
+            "heard": heard,
             "content_hash": content_hash(state),
             "domain": state.domain,
             "topics": state.topics,

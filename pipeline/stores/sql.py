@@ -4,6 +4,8 @@ A user is forgotten at once and erased page by page. So nothing is read from `me
 its user's watermark is told as what it will be in a moment, a tombstone.
 """
 
+from typing import Literal
+
 from pipeline.domain.versions import erased
 
 _GONE_TIE = erased(1).stamp.tie
@@ -12,6 +14,48 @@ memories left join forgotten_users mark
     on mark.user_id = memories.user_id and mark.version >= memories.version
 """
 _LIVING = "not memories.forgotten and mark.version is null"
+
+
+def _beside(memory: str, side: Literal["before", "after"], columns: str) -> str:
+    """The two memories of the same conversation that are nearest to one, on one side of it; nearest first."""
+    comparison, order = ("<", "desc") if side == "before" else (">", "asc")
+    return f"""
+select {columns} from memories other
+where other.user_id = {memory}.user_id and other.run_id = {memory}.run_id
+    and other.run_id is not null and not other.forgotten
+    and (other.occurred_at, other.version, other.memory_id)
+        {comparison} ({memory}.occurred_at, {memory}.version, {memory}.memory_id)
+    and not exists (
+        select from forgotten_users gone
+        where gone.user_id = other.user_id and gone.version >= other.version
+    )
+order by other.occurred_at {order}, other.version {order}, other.memory_id {order}
+limit 2
+"""  # noqa: S608
+
+
+_TOLD = "other.text, other.speaker, other.occurred_at, other.version, other.memory_id"
+_IN_ITS_CONVERSATION = f"""
+left join lateral (
+    select jsonb_agg(said order by said.occurred_at, said.version, said.memory_id) as preceding
+    from ({_beside("memories", "before", _TOLD)}) as said
+    where coalesce(memories.preceding, '[]') = '[]'
+) as before on true
+left join lateral (
+    select jsonb_agg(said order by said.occurred_at, said.version, said.memory_id) as following
+    from ({_beside("memories", "after", _TOLD)}) as said
+) as after on true
+"""  # noqa: S608
+_STATE = """
+    text, occurred_at, speaker, agent_id, app_id, run_id, metadata,
+    coalesce(nullif(memories.preceding, '[]'), before.preceding) as preceding,
+    after.following,
+    case
+        when run_id is null then 0
+        -- Greater than that of any reading before, whatever became of the clock.
+        else greatest((extract(epoch from clock_timestamp()) * 1e6)::bigint, memories.context + 1)
+    end as context
+"""
 
 LOCK_USERS = """
 select case
@@ -41,18 +85,18 @@ UPSERT = """
 insert into memories (
     key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten, content_hash,
     text, occurred_at, speaker, agent_id, app_id, run_id, metadata, domain, topics, importance, model,
-    preceding
+    preceding, heard, context, neighbours
 )
 select
     key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten, content_hash,
     text, occurred_at, speaker, agent_id, app_id, run_id, metadata, domain, topics, importance, model,
-    preceding
+    preceding, heard, context, neighbours
 from json_to_recordset($1::json) as row (
     key uuid, user_id text, memory_id text, precedence bigint, tie bigint, version bigint,
     event_id uuid, published_at timestamptz, forgotten boolean, content_hash text,
     text text, occurred_at timestamptz, speaker text, agent_id text, app_id text, run_id text,
     metadata jsonb, domain text, topics text[], importance double precision, model text,
-    preceding jsonb
+    preceding jsonb, heard text, context bigint, neighbours uuid[]
 )
 on conflict (key) do update set
     precedence = excluded.precedence,
@@ -76,17 +120,59 @@ on conflict (key) do update set
     preceding = case
         when excluded.forgotten then null
         -- The same event once more: what was forgotten since must not come back with it.
-        when (excluded.precedence, excluded.tie) = (memories.precedence, memories.tie)
-            then coalesce(memories.preceding, excluded.preceding)
+        when (excluded.precedence, excluded.tie) = (memories.precedence, memories.tie) then case
+            when excluded.context <= memories.context
+                then coalesce(memories.preceding, excluded.preceding)
+            when memories.preceding is not null then (
+                select coalesce(jsonb_agg(said order by place), '[]')
+                from jsonb_array_elements(memories.preceding) with ordinality as told (said, place)
+                where excluded.preceding @> jsonb_build_array(said)
+            )
+        end
         when excluded.preceding is not null then excluded.preceding
         when memories.run_id is not distinct from excluded.run_id and not exists (
             select from forgotten_users mark
             where mark.user_id = memories.user_id and mark.version >= memories.version
         ) then memories.preceding
     end,
+    heard = case
+        when (excluded.precedence, excluded.tie) <> (memories.precedence, memories.tie)
+            or excluded.context > memories.context then excluded.heard
+        else memories.heard
+    end,
+    context = case
+        when (excluded.precedence, excluded.tie) <> (memories.precedence, memories.tie)
+            then excluded.context
+        else greatest(excluded.context, memories.context)
+    end,
+    neighbours = nullif(
+        coalesce(memories.neighbours, '{}') || coalesce(excluded.neighbours, '{}'), '{}'
+    ),
     stored_at = now()
-where (excluded.precedence, excluded.tie) >= (memories.precedence, memories.tie)
+where (excluded.precedence, excluded.tie) > (memories.precedence, memories.tie)
+    -- The same event once more is written where it mends or adds something.
+    or (excluded.precedence, excluded.tie) = (memories.precedence, memories.tie) and (
+        excluded.context > memories.context
+        or memories.preceding is null and excluded.preceding is not null
+        or (
+            excluded.forgotten, excluded.content_hash, excluded.domain, excluded.topics,
+            excluded.importance, excluded.model
+        ) is distinct from (
+            memories.forgotten, memories.content_hash, memories.domain, memories.topics,
+            memories.importance, memories.model
+        )
+    )
 """
+
+PLACES = f"""
+select memories.key, run_id, occurred_at, array(
+    ({_beside("memories", "before", "other.key")})
+    union all
+    ({_beside("memories", "after", "other.key")})
+) as neighbours
+from {_MEMORIES}
+where memories.key = any($1::uuid[]) and run_id is not null and {_LIVING}
+"""  # noqa: S608
 
 RECORD = """
 insert into memory_states (
@@ -175,13 +261,18 @@ update memories set
     forgotten = true, content_hash = '',
     text = null, occurred_at = null, speaker = null, agent_id = null, app_id = null, run_id = null,
     metadata = null, domain = null, topics = null, importance = null, model = null,
-    preceding = null, stored_at = now()
+    preceding = null, heard = null, context = 0, neighbours = null,
+    stored_at = now()
 where key = any($1::uuid[]) and version <= $2 and (precedence, tie) <> ($2, $3)
 """
 
-FORGET_PRECEDING_OF = """
-update memories set preceding = '[]'
-where key = any($1::uuid[]) and version > $2 and preceding is not null
+FORGET_BESIDE = """
+update memories set
+    preceding = case when preceding is not null then '[]'::jsonb end,
+    -- It is to be looked at when all is erased.
+    neighbours = array_append(neighbours, key)
+where key = any($1::uuid[]) and version > $2 and not forgotten
+    and (run_id is not null or preceding is not null)
 """
 
 ERASE_STATES_UNTIL = """
@@ -256,25 +347,9 @@ select
     coalesce(mark.version, memories.version) as version,
     coalesce(mark.event_id, memories.event_id) as event_id,
     coalesce(mark.published_at, memories.published_at) as published_at,
-    text, occurred_at, speaker, agent_id, app_id, run_id, metadata,
-    coalesce(nullif(memories.preceding, '[]'), before.preceding) as preceding
+    {_STATE}
 from {_MEMORIES}
-left join lateral (
-    select jsonb_agg(said order by said.occurred_at, said.version) as preceding from (
-        select earlier.text, earlier.speaker, earlier.occurred_at, earlier.version
-        from memories earlier
-        where coalesce(memories.preceding, '[]') = '[]'
-            and earlier.user_id = memories.user_id and earlier.run_id = memories.run_id
-            and not earlier.forgotten
-            and (earlier.occurred_at, earlier.version) < (memories.occurred_at, memories.version)
-            and not exists (
-                select from forgotten_users gone
-                where gone.user_id = earlier.user_id and gone.version >= earlier.version
-            )
-        order by earlier.occurred_at desc, earlier.version desc
-        limit 2
-    ) as said
-) as before on true
+{_IN_ITS_CONVERSATION}
 where memories.key = any($1::uuid[])
 """  # noqa: S608
 
@@ -283,6 +358,32 @@ select user_id, memory_id, version, event_id, published_at from memories
 where user_id = $1 and memory_id > $2 and precedence = $3 and tie = $4
 order by memory_id limit $5
 """
+
+CONTEXTS = f"""
+with changed as (
+    select * from memories where key = any($1::uuid[])
+    union all
+    select * from memories where user_id = any($2::text[]) and neighbours is not null
+),
+looked_at (key) as (
+    select unnest($3::uuid[])
+    union select key from changed
+    union select unnest(neighbours) from changed
+    union select beside.key from changed cross join lateral (
+        ({_beside("changed", "before", "other.key")})
+        union all
+        ({_beside("changed", "after", "other.key")})
+    ) as beside
+)
+select
+    {_KNOWN}, memories.user_id, memories.memory_id, memories.version, memories.event_id,
+    memories.published_at, domain, topics, importance, heard,
+    {_STATE}
+from {_MEMORIES}
+{_IN_ITS_CONVERSATION}
+where memories.key in (select key from looked_at) and {_LIVING}
+    and (run_id is not null or memories.key = any($4::uuid[]))
+"""  # noqa: S608
 
 MARKS_OF = """
 select user_id, version, event_id, published_at from forgotten_users where key = any($1::uuid[])

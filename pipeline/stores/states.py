@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
-from pipeline.domain.identity import memory_key, tombstone_id
+from pipeline.domain.identity import context_hash, memory_key, tombstone_id
 from pipeline.domain.versions import Known, Outcome, erased, placed, settle, stamp
 from pipeline.errors import Refused
 from pipeline.ports import AuditEntry
@@ -68,6 +68,8 @@ class Decided:
     outcomes: Sequence[Outcome]
     forgotten: Mapping[UUID, State]
     """What was forgotten on the way, though a newer state may be written: what is kept beside goes."""
+    heard: Mapping[UUID, str]
+    """By memory key: the hash of what the vectors of a state that is written have heard beside it."""
 
 
 def decide(
@@ -81,6 +83,7 @@ def decide(
     writes: dict[UUID, State] = {}
     gone: dict[UUID, State] = {}
     outcomes: list[Outcome] = []
+    heard: dict[UUID, str] = {}
     for event in events:
         assert not isinstance(event, UserForgotten)
         key = memory_key(event.user_id, event.memory_id)
@@ -89,25 +92,35 @@ def decide(
         outcomes.extend(settled.outcomes)
         if settled.writes:
             writes[key] = keeping(event, writes.get(key))
+            heard[key] = _heard(event)
             now[key] = known_of(event)
         elif mark and event.version <= mark.version and _came_last(event, now.get(key)):
             writes[key] = Erased(event.user_id, event.memory_id, mark)
             now[key] = erased(mark.version)
         if key in writes and now[key].forgotten:
             gone[key] = writes[key]
-    return Decided(writes, outcomes, gone)
+    return Decided(writes, outcomes, gone, heard)
+
+
+def _heard(event: MemoryChange) -> str:
+    if isinstance(event, MemoryForgotten):
+        return ""
+    return context_hash(event.preceding, event.following)
 
 
 def keeping(state: State, before: State | None) -> State:
     """`state` in the place of `before`: what was said before it stays known where it tells nothing of that.
 
-    Where it is the same event once more, what `before` knows counts: of that a text may have been
-    forgotten since.
+    Where it is the same event once more, what `before` knows counts, as a text of it may have been forgotten
+    since; and of that, what the record still told when it read the conversation.
     """
     if not isinstance(state, MemoryEnriched) or not isinstance(before, MemoryEnriched):
         return state
-    again = stamp(state) == stamp(before)
-    if not again and (state.preceding or state.run_id != before.run_id):
+    if stamp(state) == stamp(before):
+        read_later = state.context > before.context
+        left = [said for said in before.preceding if not read_later or said in state.preceding]
+        return state.model_copy(update={"preceding": tuple(left)})
+    if state.preceding or state.run_id != before.run_id:
         return state
     return state.model_copy(update={"preceding": before.preceding})
 
@@ -142,7 +155,9 @@ def known_of(state: State) -> Known:
     """What a store that holds `state` knows."""
     if isinstance(state, Erased):
         return state.known
-    return Known(stamp(state), forgotten=isinstance(state, MemoryForgotten))
+    if isinstance(state, MemoryForgotten):
+        return Known(stamp(state), forgotten=True)
+    return Known(stamp(state), context=state.context)
 
 
 def with_user(change: MemoryForgotten, forgotten: Mapping[str, Watermark]) -> bool:

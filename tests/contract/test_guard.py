@@ -64,3 +64,45 @@ async def test_of_two_states_of_one_version_the_random_part_of_the_event_id_deci
         late(enriched("other", memory_id="m", version=5, event_id=UUID(int=tie)))
     )
     assert (await states(vectors) != before) == wins
+
+
+async def context_of(vectors: VectorIndex, event: MemoryEnriched) -> object:
+    key = point(event, SHAPE).id
+    return (await vectors.points.fetch([key]))[key].get("context")
+
+
+async def test_of_equal_states_the_one_stays_that_knows_more_of_its_conversation(
+    vectors: MemoryVectors,
+) -> None:
+    assert isinstance(vectors, VectorIndex)
+    learnt = enriched(memory_id="m", version=5)
+    for context, kept in ((0, 0), (7, 7), (0, 7), (6, 7), (7, 7), (8, 8)):
+        await vectors.points.put(late(learnt.model_copy(update={"context": context})))
+        assert await context_of(vectors, learnt) == kept
+    await vectors.points.put(late(enriched(memory_id="m", version=6)))
+    assert await context_of(vectors, learnt) == 0
+
+
+async def test_a_point_from_before_there_were_contexts_is_replaced_by_its_equal(
+    vectors: MemoryVectors,
+) -> None:
+    assert isinstance(vectors, VectorIndex)
+    learnt = enriched(memory_id="m", version=5)
+    (old,) = late(learnt)
+    del old.payload["context"]
+    await vectors.points.put([old])
+    assert await context_of(vectors, learnt) is None
+    await vectors.points.put(late(learnt))
+    assert await context_of(vectors, learnt) == 0
+
+
+async def test_a_memory_that_comes_again_does_not_forget_its_conversation(
+    vectors: MemoryVectors,
+) -> None:
+    assert isinstance(vectors, VectorIndex)
+    learnt = enriched(memory_id="m", version=5)
+    anew = learnt.model_copy(update={"context": 7})
+    assert await vectors.write([learnt, anew]) == ["stored", "stored"]
+    assert await vectors.write([learnt]) == ["stored"]
+    assert await vectors.write([anew, learnt]) == ["stored", "stored"]
+    assert await context_of(vectors, learnt) == 7

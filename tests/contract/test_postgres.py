@@ -183,6 +183,7 @@ def _row(fields: dict[str, Any]) -> dict[str, Any]:
         "published_at": "2026-05-01T12:00:00Z",
         "forgotten": False,
         "content_hash": "",
+        "context": 0,
     } | fields
 
 

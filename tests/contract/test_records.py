@@ -10,11 +10,12 @@ from pydantic import JsonValue
 from pipeline.domain.identity import content_hash, event_id_of, memory_key, user_key
 from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.errors import Refused
-from pipeline.ports import Fingerprint, MemoryRecords
+from pipeline.ports import Changes, Fingerprint, MemoryRecords
 from pipeline.stores.memory import RecordsInMemory
 from schemas.events import (
     Enriched,
     MemoryCaptured,
+    MemoryClassified,
     MemoryEnriched,
     MemoryForgotten,
     Published,
@@ -453,7 +454,7 @@ async def test_telling_of_what_went_with_a_user_changes_nothing(records: MemoryR
     assert (await records.page(None, 9), await life(records)) == (states, trail)
 
 
-def _enriched_again(event: Published) -> Enriched:
+def _enriched_again(event: Published | MemoryClassified) -> Enriched:
     if isinstance(event, MemoryForgotten | UserForgotten):
         return event
     return enriched(
@@ -514,7 +515,7 @@ SECRET = "the code is 4711"
 
 
 def told_the_secret(**fields: Any) -> Enriched:
-    defaults: dict[str, Any] = {"memory_id": "s", "run_id": "r", "version": 1}
+    defaults = dict[str, Any](memory_id="s", run_id="r", version=1)
     return enriched(SECRET, **(defaults | fields))
 
 
@@ -527,7 +528,7 @@ async def test_what_is_forgotten_was_not_said_before_anything_of_its_conversatio
         told_the_secret(run_id=run_id),
         enriched("and then", memory_id="s", run_id=run_id, version=2),
         answer("before", SECRET, run_id=run_id),
-        answer(SECRET, "and then", memory_id="n", run_id=run_id),
+        answer(SECRET, "and then", memory_id="n", run_id=run_id, version=40),
         answer(SECRET, memory_id="of another run", run_id="t"),
         answer(SECRET, memory_id="his", user_id="bob", run_id=run_id),
         forgotten("s", version=9),
@@ -564,3 +565,188 @@ async def test_a_forgotten_user_said_nothing_before_what_is_left(records: Memory
     await records.write([told_the_secret(), answer(SECRET)])
     await records.write([user_forgotten(version=9)])
     assert await preceding(records, "m") == []
+
+
+# What is said beside a memory
+
+
+def turn(number: int, *before: str, text: str | None = None, **fields: Any) -> MemoryEnriched:
+    """A turn of a conversation."""
+    told = tuple(Said(text=text) for text in before)
+    defaults = dict[str, Any](
+        memory_id=f"m{number}", run_id="r", version=number + 1, preceding=told
+    )
+    return enriched(text or f"turn {number}", **(defaults | fields))
+
+
+def of(*changed: MemoryEnriched | MemoryForgotten) -> Changes:
+    return Changes(memories={memory_key(each.user_id, each.memory_id) for each in changed})
+
+
+async def anew(records: MemoryRecords, changes: Changes) -> dict[str, MemoryClassified]:
+    """Those that have to hear something, by memory id."""
+    return {each.memory_id: each for each in await records.contexts(changes)}
+
+
+async def heard(records: MemoryRecords, changes: Changes) -> dict[str, tuple[list[str], list[str]]]:
+    """What is said before and after those that have to hear something, which they then do."""
+    told = await anew(records, changes)
+    await records.write([_enriched_again(each) for each in told.values()])
+    return {
+        name: ([said.text for said in each.preceding], [said.text for said in each.following])
+        for name, each in told.items()
+    }
+
+
+async def test_the_two_before_a_memory_hear_it(records: MemoryRecords) -> None:
+    turns = [turn(0), turn(1, "turn 0"), turn(2, "turn 0", "turn 1")]
+    await records.write(turns)
+    assert await heard(records, of(*turns)) == {
+        "m0": ([], ["turn 1", "turn 2"]),
+        "m1": (["turn 0"], ["turn 2"]),
+    }
+    last = turn(3, "turn 1", "turn 2")
+    await records.write([last])
+    assert await heard(records, of(last)) == {
+        "m1": (["turn 0"], ["turn 2", "turn 3"]),
+        "m2": (["turn 0", "turn 1"], ["turn 3"]),
+    }
+
+
+async def test_who_has_heard_everything_does_not_come_again(records: MemoryRecords) -> None:
+    turns = [turn(number) for number in range(4)]
+    await records.write(turns)
+    assert await heard(records, of(*turns))
+    assert await heard(records, of(*turns)) == {}
+    await records.write(turns)
+    assert await heard(records, of(*turns)) == {}
+    keys = {memory_key("alice", each.memory_id) for each in turns}
+    assert await heard(records, Changes(read=keys)) == {}
+
+
+async def test_what_comes_again_is_the_same_event_with_the_same_content(
+    records: MemoryRecords,
+) -> None:
+    first = turn(0, speaker="bob", metadata={"a": 1.5}, topics=("x", "y"), importance=0.25)
+    await records.write([first, turn(1)])
+    told = (await anew(records, of(first)))["m0"]
+    same = set(MemoryClassified.model_fields) - {"type", "context", "following", "hops"}
+    assert told.model_dump(include=same) == first.model_dump(include=same)
+    assert content_hash(told) == content_hash(first)
+    await records.write([_enriched_again(told)])
+    assert await text_of(records, "m0") == first.text
+    assert await life(records, "m0") == [("captured", 1, first.text)]
+
+
+async def test_a_later_reading_has_a_greater_number(records: MemoryRecords) -> None:
+    turns = [turn(0), turn(1)]
+    await records.write(turns)
+    first = (await anew(records, of(turns[1])))["m0"]
+    ahead = first.model_copy(update={"context": first.context + 10**12, "following": ()})
+    await records.write([_enriched_again(first), _enriched_again(ahead)])
+    assert (await anew(records, of(turns[1])))["m0"].context > ahead.context
+    await records.write([_enriched_again(first)])
+    assert (await anew(records, of(turns[1])))["m0"].context > ahead.context
+
+
+async def test_memories_of_no_conversation_or_of_others_are_not_beside_each_other(
+    records: MemoryRecords,
+) -> None:
+    alone = [turn(number, run_id=None) for number in range(3)]
+    others = [turn(3), turn(4, run_id="s"), turn(5, user_id="bob")]
+    await records.write([*alone, *others])
+    assert await heard(records, of(*alone, *others)) == {}
+    (again,) = await records.publishable([memory_key("alice", "m0")])
+    assert isinstance(again, MemoryCaptured)
+    assert (again.context, again.following) == (0, ())
+
+
+async def test_who_comes_late_is_heard_on_both_sides_and_hears_both(
+    records: MemoryRecords,
+) -> None:
+    turns = [turn(number) for number in (0, 1, 3, 4)]
+    await records.write(turns)
+    await heard(records, of(*turns))
+    late = turn(2)
+    await records.write([late])
+    assert await heard(records, of(late)) == {
+        "m0": ([], ["turn 1", "turn 2"]),
+        "m1": (["turn 0"], ["turn 2", "turn 3"]),
+        "m2": (["turn 0", "turn 1"], ["turn 3", "turn 4"]),
+        "m3": (["turn 1", "turn 2"], ["turn 4"]),
+        "m4": (["turn 2", "turn 3"], []),
+    }
+
+
+async def test_a_revision_hears_what_its_first_state_heard(records: MemoryRecords) -> None:
+    turns = [turn(0, "before"), turn(1, "turn 0")]
+    await records.write(turns)
+    await heard(records, of(*turns))
+    revised = turn(0, text="revised", version=50, occurred_at=turns[0].occurred_at)
+    await records.write([revised])
+    assert (await heard(records, of(revised)))["m0"] == (["before"], ["turn 1"])
+
+
+async def test_what_is_forgotten_is_not_heard_any_more(records: MemoryRecords) -> None:
+    turns = [turn(0), turn(1, "turn 0"), turn(2, "turn 0", "turn 1"), turn(3, "turn 1", "turn 2")]
+    await records.write(turns)
+    await heard(records, of(*turns))
+    gone = forgotten("m1", version=50)
+    await records.write([gone])
+    assert await heard(records, of(gone)) == {
+        "m0": ([], ["turn 2", "turn 3"]),
+        "m2": (["turn 0"], ["turn 3"]),
+        "m3": (["turn 2"], []),
+    }
+    await records.write([gone])
+    assert await heard(records, of(gone)) == {}
+
+
+async def test_who_leaves_a_place_is_not_heard_there_any_more(records: MemoryRecords) -> None:
+    turns = [turn(0), turn(1), turn(2)]
+    await records.write(turns)
+    await heard(records, of(*turns))
+    moved = turn(0, version=50, run_id="s")
+    await records.write([moved])
+    told = await heard(records, of(moved))
+    assert told["m1"] == ([], ["turn 2"])
+    assert told["m2"] == (["turn 1"], [])
+
+
+async def test_what_is_left_of_a_forgotten_user_hears_nothing_of_the_rest(
+    records: MemoryRecords,
+) -> None:
+    turns = [turn(0), turn(1, "turn 0"), turn(2, "turn 0", "turn 1", version=50)]
+    await records.write(turns)
+    await heard(records, of(*turns))
+    await records.write([user_forgotten(version=9)])
+    assert await heard(records, Changes(users={"alice", "bob"})) == {"m2": ([], [])}
+    assert await heard(records, Changes(users={"alice", "bob"})) == {}
+
+
+async def test_some_are_told_in_any_case_unless_they_are_forgotten(records: MemoryRecords) -> None:
+    kept, alone, gone = turn(0), turn(1, run_id=None), forgotten("gone")
+    hers = turn(2, user_id="carol", version=5)
+    await records.write([kept, alone, gone, hers, user_forgotten("carol", version=9)])
+    keys = {memory_key(each.user_id, each.memory_id) for each in (kept, alone, gone, hers)}
+    assert (await anew(records, Changes(again=keys))).keys() == {"m0", "m1"}
+
+
+async def test_what_was_forgotten_meanwhile_does_not_come_back_with_a_reading(
+    records: MemoryRecords,
+) -> None:
+    await records.write([told_the_secret(), answer(SECRET, "else"), turn(90)])
+    reading = (await anew(records, of(turn(90))))["m"]
+    await records.write([forgotten("s", version=9)])
+    await records.write([_enriched_again(reading)])
+    assert await preceding(records, "m") == ["else"]
+
+
+async def test_what_is_published_again_knows_what_was_said_after_it(
+    records: MemoryRecords,
+) -> None:
+    await records.write([turn(number) for number in range(4)])
+    (again,) = await records.publishable([memory_key("alice", "m1")])
+    assert isinstance(again, MemoryCaptured)
+    assert [said.text for said in again.following] == ["turn 2", "turn 3"]
+    assert again.context > 0

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from consumers.embedder import mixed
 from consumers.query import search
-from pipeline.domain.identity import memory_key, user_key
+from pipeline.domain.identity import context_hash, memory_key, user_key
 from pipeline.domain.versions import Known, Stamp
 from pipeline.domain.weights import Weights
+from pipeline.domain.wording import worded
 from pipeline.kafka.records import event_id_in
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.ports import Fingerprint
@@ -42,6 +46,7 @@ def check(world: "World") -> None:
         _check_memory(world, user_id, memory_id, state)
     for user_id in {event.user_id for event in events}:
         _check_user(world, user_id, states)
+    _check_conversations(world)
     _check_watermarks(world, events)
     _check_log(world, states)
     _check_receipts(world, events)
@@ -93,6 +98,30 @@ def _check_user(world: "World", user_id: str, states: dict[MemoryId, Expected]) 
     assert {hit.memory_id: hit.text for hit in answered.hits} == mine
     assert finished(world.records.count(user_id)) == len(mine)
     assert finished(world.index.count(user_id)) == len(mine)
+
+
+def _check_conversations(world: "World") -> None:
+    """Every memory has heard what the record says beside it, and lies in the index where that puts it."""
+    from tests.simulation.world import ToyEmbedder
+
+    records: Any = world.records
+    model: Any = ToyEmbedder(world)
+    for key, state in records._states.items():
+        if not isinstance(state, MemoryEnriched) or state.run_id is None:
+            continue
+        now = records._understood(state)
+        heard = records._heard[key]
+        assert heard == context_hash(now.preceding, now.following), f"{key} is out of context"
+        point = world.disk.points._points[key]  # pyright: ignore[reportPrivateUsage]
+        assert point.payload["context"] == state.context
+        if state.context and point.vectors:
+            own, *beside = [
+                model._one(worded(said)).text
+                for said in (state, *reversed(now.preceding), *now.following)
+            ]
+            middle = len(now.preceding)
+            place = mixed(own, [beside[:middle], beside[middle:]])
+            assert np.allclose(point.vectors.text, place), f"{key} lies elsewhere"
 
 
 class _Now:

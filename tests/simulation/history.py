@@ -66,8 +66,13 @@ class History:
         self._random, self._partitions, self._direct = random, partitions, direct
         self._users = ["alice", "bob", "carol"][: random.randint(1, 3)]
         self._ids = [f"m{number}" for number in range(random.randint(1, 4))]
+        # A memory may move to another conversation, but not out of all of them: m0 is in none.
+        self._runs = random.choice([[], [], ["r"], ["r", "s"]])
         # All at once, so that everything is in flight together, or one after the other.
         self.published_within_s = random.choice([0.2, 2.0, 20.0])
+        if self._runs and random.random() < 0.5:
+            # So slowly that the turns of a conversation have heard each other before it goes on.
+            self.published_within_s = 60.0
         self.publications: list[Publication] = []
         for number in range(events):
             self._publish_one(number)
@@ -76,6 +81,11 @@ class History:
     def events(self) -> list[Any]:
         """What must be in the stores in the end."""
         return [each.event for each in self.publications if each.event is not None]
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether some memories are understood by others."""
+        return bool(self._runs)
 
     @property
     def unusable(self) -> set[bytes]:
@@ -102,6 +112,8 @@ class History:
         text = f"{fields['user_id']} said {number}"
         if not self._direct and self._random.random() < 0.1:
             text += f", {UNEMBEDDABLE}"
+        if self._runs and fields["memory_id"] != "m0":
+            fields["run_id"] = self._random.choice(self._runs)
         if if_absent:
             key = f"key {self._random.randrange(3)}"
             fields["event_id"] = event_id_of(fields["user_id"], key, fields["memory_id"])

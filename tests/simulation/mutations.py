@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from consumers import record_writer
+from consumers import contextualizer, record_writer
 from pipeline.domain import versions
 from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, records
@@ -232,6 +233,34 @@ def a_forgetting_outlives_what_came_after_it(patch: pytest.MonkeyPatch) -> None:
         return behind(last, state) if isinstance(state, MemoryForgotten) else None
 
     patch.setattr(record_writer, "behind", only_forgettings)
+
+
+@mutation
+def what_is_forgotten_is_heard_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(memory.RecordsInMemory, "_left_behind", _nothing)
+
+
+@mutation
+def a_memory_is_not_read_again_when_it_has_come_once_more(patch: pytest.MonkeyPatch) -> None:
+    changes_in = contextualizer.changes_in
+
+    def unread(notices: Any) -> Any:
+        return replace(changes_in(notices), read=set())
+
+    patch.setattr(contextualizer, "changes_in", unread)
+
+
+@mutation
+def the_same_event_takes_back_what_was_heard(patch: pytest.MonkeyPatch) -> None:
+    def anything_equal(some: Sequence[Point]) -> Some:
+        return Some((points.replaceable(some), *(HasId(point.id) for point in some)))
+
+    def unheard(event: Any, known: Any, forgotten: Any) -> Any:
+        known = {key: replace(each, context=0) for key, each in known.items()}
+        return states.decide(event, known=known, forgotten=forgotten)
+
+    patch.setattr(memory, "replaceable", anything_equal)
+    patch.setattr(index, "decide", unheard)
 
 
 def _nothing(*_: Any) -> Sequence[Any]:

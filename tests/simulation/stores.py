@@ -5,10 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from pipeline.domain.versions import Outcome, runs
+from pipeline.ports import Changes
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.memory import PointsInMemory, RecordsInMemory
 from pipeline.stores.points import Amendment, Found, Nearest, Payload, Point
-from schemas.events import Enriched, MemoryForgotten, Published, UserForgotten
+from schemas.events import Classified, Enriched, MemoryForgotten, Published, UserForgotten
 from tests.simulation.network import Network, finished
 
 
@@ -39,6 +40,9 @@ class RemoteRecords:
         return await self._network.request(
             lambda: finished(self._twin.gone_with(forgetting, after, limit))
         )
+
+    async def contexts(self, changes: Changes) -> Sequence[Classified]:
+        return await self._network.request(lambda: finished(self._twin.contexts(changes)))
 
 
 class Disk:

@@ -25,7 +25,7 @@ import numpy as np
 import structlog
 import tenacity
 
-from consumers import classifier, embedder, record_writer, vector_writer
+from consumers import classifier, contextualizer, embedder, record_writer, vector_writer
 from pipeline.errors import Halted, Unusable
 from pipeline.kafka.dead_letters import PREFIX as DEAD_PREFIX
 from pipeline.kafka.delivery import StageDelivery
@@ -172,8 +172,14 @@ class World:
     # Processes
 
     def _stages(self) -> Sequence[str]:
-        writers = ["record_writer", _VECTOR_WRITER]
-        return writers if self.direct else ["classifier", "embedder", *writers]
+        stages = ["record_writer", _VECTOR_WRITER]
+        if not self.direct:
+            return ["classifier", "embedder", *stages, *self._in_conversations]
+        return [*stages, *(["embedder", *self._in_conversations] if self._in_conversations else [])]
+
+    @property
+    def _in_conversations(self) -> list[str]:
+        return ["contextualizer"] if self.history.has_conversations else []
 
     def _made(self, name: str) -> Stage:
         stage = self._stage(name)
@@ -184,6 +190,8 @@ class World:
         match name:
             case "classifier":
                 return classifier.stage(_CLASSIFIER)
+            case "contextualizer":
+                return contextualizer.stage(RemoteRecords(self.records, self.network))  # pyright: ignore[reportArgumentType]
             case "embedder":
                 return embedder.stage(ToyEmbedder(self), CacheInMemory())
             case "record_writer":

@@ -90,15 +90,17 @@ async def test_a_cached_vector_of_another_width_is_not_used() -> None:
 
 def test_the_nearest_text_before_weighs_more() -> None:
     own, near, far = np.eye(3, dtype=np.float32)
-    vector = mixed(own, [near, far])
+    vector = mixed(own, [[near, far]])
     assert vector == pytest.approx(np.array([1, 0.4, 0.2]) / np.linalg.norm([1, 0.4, 0.2]))
+    assert mixed(own, [[], [near, far]]) == pytest.approx(vector)
 
 
 def test_the_words_said_before_match_too_but_less() -> None:
     own, near, far = np.eye(64, dtype=np.float16)[:3, np.newaxis]
-    lengths = np.linalg.norm(joined(own, [near, far]).astype(np.float32), axis=1)
-    assert lengths == pytest.approx([1, 0.85, 0.7], abs=1e-3)
-    assert len(joined(own, [np.repeat(near, 1_000, axis=0)])) == 1 + embedder.MOST_PRECEDING_TOKENS
+    lengths = np.linalg.norm(joined(own, [[near], [near, far]]).astype(np.float32), axis=1)
+    assert lengths == pytest.approx([1, 0.85, 0.85, 0.7], abs=1e-3)
+    long = np.repeat(near, 1_000, axis=0)
+    assert len(joined(own, [[long]])) == 1 + embedder.MOST_TOKENS_BESIDE
 
 
 def test_what_the_cache_keeps_is_read_back() -> None:

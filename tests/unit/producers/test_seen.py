@@ -1,4 +1,4 @@
-"""What was seen is known to be there."""
+"""What was seen is known to be there, and what was told is no news."""
 
 from producers.seen import Passed, Seen
 from tests.builders import enriched, forgotten, user_forgotten

@@ -1,0 +1,95 @@
+"""A memory comes once more when its conversation has gone on, and that comes to an end."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from consumers import contextualizer, embedder, record_writer
+from consumers.contextualizer import changes_in
+from pipeline.domain.identity import memory_key
+from pipeline.domain.receipts import done
+from pipeline.models.hashing import HashingEmbedder
+from pipeline.ports import Changes
+from pipeline.stores.memory import CacheInMemory, RecordsInMemory
+from schemas.events import Enriched, MemoryEnriched, MemorySetAside, Said, Stored
+from tests.builders import enriched, forgotten, user_forgotten
+
+KEY = memory_key("alice", "m")
+
+
+def turn(number: int, **fields: Any) -> MemoryEnriched:
+    return enriched(
+        f"turn {number}", memory_id=f"m{number}", run_id="r", version=number + 1, **fields
+    )
+
+
+async def rounds(records: RecordsInMemory, learnt: Sequence[Enriched]) -> list[list[Enriched]]:
+    """What is written one after the other, until nothing comes once more."""
+    written = list[list[Enriched]]()
+    changes: Any = learnt
+    understand = embedder.stage(HashingEmbedder(), CacheInMemory())
+    while changes:
+        written.append(list(changes))
+        notices = await record_writer.stage(records).react(changes)
+        told: Any = await contextualizer.stage(records).react(notices)
+        assert len(told) == len(notices)
+        changes = await understand.react([each for some in told for each in some])
+    return written
+
+
+async def test_a_conversation_comes_once_more_and_no_more() -> None:
+    records = RecordsInMemory()
+    first, again, *more = await rounds(records, [turn(number) for number in range(5)])
+    assert len(first) == 5
+    assert sorted(each.memory_id for each in again if isinstance(each, MemoryEnriched)) == [
+        f"m{number}" for number in range(5)
+    ]
+    assert not more
+
+
+async def test_who_knew_what_was_before_and_hears_nothing_after_does_not_come_again() -> None:
+    records = RecordsInMemory()
+    await rounds(records, [turn(0), turn(1, preceding=(Said(text="turn 0"),))])
+    last = turn(2, preceding=(Said(text="turn 0"), Said(text="turn 1")))
+    _, again = await rounds(records, [last])
+    assert {each.memory_id for each in again if isinstance(each, MemoryEnriched)} == {"m0", "m1"}
+
+
+async def test_memories_of_no_conversation_ask_nothing() -> None:
+    class Untouched(RecordsInMemory):
+        async def contexts(self, changes: Changes) -> Any:
+            raise AssertionError("the record was asked")
+
+    notices: list[Stored] = [done(enriched(), "record", "stored") for _ in range(3)]
+    assert await contextualizer.stage(Untouched()).react(notices) == [()] * 3
+
+
+def test_what_is_stored_has_those_beside_it_looked_at() -> None:
+    here = enriched(memory_id="m", run_id="r")
+    assert changes_in([done(here, "record", "stored")]) == Changes(memories={KEY})
+    assert changes_in([done(forgotten("m"), "record", "stored")]) == Changes(memories={KEY})
+    users = done(user_forgotten(), "record", "stored")
+    assert changes_in([users]) == Changes(users={"alice"})
+
+
+def test_what_comes_once_more_is_only_read_again() -> None:
+    anew = enriched(memory_id="m", run_id="r", context=5)
+    assert changes_in([done(anew, "record", "stored")]) == Changes(read={KEY})
+
+
+def test_what_comes_once_more_too_late_has_the_newest_state_put_behind_it() -> None:
+    anew = enriched(memory_id="m", run_id="r", context=5)
+    assert changes_in([done(anew, "record", "superseded")]) == Changes(again={KEY})
+    assert not changes_in([done(anew, "record", "forgotten")])
+
+
+def test_an_older_state_changes_nothing_unless_it_shows_that_all_was_forgotten() -> None:
+    old = enriched(memory_id="m", run_id="r")
+    assert not changes_in([done(old, "record", "superseded")])
+    assert changes_in([done(old, "record", "forgotten")]) == Changes(memories={KEY})
+
+
+def test_what_the_index_has_done_and_what_was_set_aside_is_not_listened_to() -> None:
+    here = enriched(memory_id="m", run_id="r")
+    aside = MemorySetAside(event_id=uuid4(), stage="embedder", reason="-", at=here.published_at)
+    assert not changes_in([done(here, "index", "stored"), aside])
