@@ -26,6 +26,10 @@ from aiokafka.errors import (
 )
 
 from pipeline.errors import PipelineError, Refused, Unavailable
+from pipeline.kafka.header_names import read_any_name
+
+# Whoever reads knows a connection.
+read_any_name()
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_POLL_INTERVAL_MS = 300_000

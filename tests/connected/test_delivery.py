@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.producer import message_accumulator
+from aiokafka.producer import producer as producing
 from aiokafka.structs import ConsumerRecord
 from prometheus_client import REGISTRY
 
@@ -21,6 +23,7 @@ from pipeline.stage import Stage
 from schemas.events import PUBLISHED, Message
 from schemas.topics import CLASSIFIED, DEAD, EVENTS, STORED, Topic
 from tests.builders import captured
+from tests.odd_headers import BUILDER, Name
 
 pytestmark = pytest.mark.connected
 
@@ -210,6 +213,28 @@ async def test_a_neighbour_that_is_down_sets_nothing_aside(world: World) -> None
         texts = await world.texts(CLASSIFIED, 5)
         assert await world.arrived(DEAD, 1, within_s=0.5) == []
     assert texts == [f"text {n}" for n in range(5)]
+
+
+async def test_a_header_whose_name_is_no_utf_8_takes_nothing_along(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (producing, message_accumulator):
+        monkeypatch.setattr(module, "DefaultRecordBatchBuilder", BUILDER)
+    odd, producer = [(Name(b"caf\xe9"), b"x")], cast("Any", world.producer)
+    values = [value_of(captured(text="before")), b"junk", value_of(captured(text="odd")), b"more"]
+    topic = EVENTS.under(world.prefix)
+    sent = [
+        await producer.send(topic, value, key=b"k", partition=0, headers=odd if number else [])
+        for number, value in enumerate(values)
+    ]
+    await asyncio.gather(*sent)
+    await world.publish(captured(text="after"), partition=0)
+    async with serving(world.kafka, world.prefix, stage(max_records=2)):
+        assert await world.texts(CLASSIFIED, 3) == ["before", "odd", "after"]
+        dead = await world.arrived(DEAD, 2)
+    assert sorted(letter.value for letter in dead) == [b"junk", b"more"]
+    assert {dict(letter.headers)[r"caf\xe9"] for letter in dead} == {b"x"}
+    assert await world.committed() == 5
 
 
 async def test_an_unknown_error_ends_the_process_and_loses_nothing(world: World) -> None:
