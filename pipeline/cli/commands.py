@@ -23,6 +23,7 @@ from pipeline.cli import (
     stages,
     status,
     tail,
+    tidying,
     verify,
 )
 from pipeline.cli.printing import complain, show
@@ -122,6 +123,7 @@ for group in (
     status,
     verify,
     rebuild,
+    tidying,
     stages,
     dead,
     chaos,

@@ -240,6 +240,8 @@ def _show(memory: "KnownMemory") -> None:
         "app": memory.app_id,
         "domain": memory.domain,
         "topics": ", ".join(memory.topics),
+        "tier": memory.tier,
+        "stands for": ", ".join(memory.consolidated),
         **memory.metadata,
     }
     for name, value in told.items():
