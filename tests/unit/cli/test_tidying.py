@@ -1,0 +1,127 @@
+"""Commands that put away and bring back: nothing without --yes, all of a batch and no more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipeline.cli.tidying import Tidied, Tools, _consolidate, _prune, _restore, _whose, days
+from pipeline.domain.pruning import Rule
+from pipeline.domain.tiers import Tiers
+from pipeline.errors import Refused
+from pipeline.stores.memory import RecordsInMemory
+from schemas.events import Lived
+from tests.builders import enriched, recalled
+
+# pyright: reportPrivateUsage=false
+
+NOW = datetime.now(UTC)
+LONG_AGO = NOW - timedelta(days=300)
+RULE = Rule(0.2, timedelta(days=90))
+DAY = timedelta(days=1)
+
+
+@dataclass
+class Lifecycle:
+    """What is published is what the stage hears, at once."""
+
+    records: RecordsInMemory
+    heard: list[Lived] = field(default_factory=list[Lived])
+
+    async def publish(self, _: object, events: Sequence[Lived]) -> None:
+        self.heard += events
+        await self.records.live(events, Tiers())
+
+
+@pytest.fixture
+def records() -> RecordsInMemory:
+    return RecordsInMemory()
+
+
+def tools(records: RecordsInMemory, *, dry: bool = False) -> Tools:
+    publishing: Any = None if dry else Lifecycle(records)
+    return Tools(records, publishing, Tiers(), NOW)
+
+
+async def tier(records: RecordsInMemory, memory_id: str, user_id: str = "alice") -> str | None:
+    memory = await records.get(user_id, memory_id)
+    return memory.tier if memory else None
+
+
+async def test_a_dry_run_tells_and_changes_nothing(records: RecordsInMemory) -> None:
+    await records.write([enriched(memory_id="a", importance=0.1, published_at=LONG_AGO)])
+    tidied = Tidied("b", 9)
+    await _prune(tools(records, dry=True), tidied, "alice", RULE)
+    assert tidied.counts == {"archived": 1}
+    assert tidied.told[0]["unused_days"] == 300
+    assert not await records.lives(None, 9)
+
+
+async def test_a_prune_is_undone_by_its_batch_and_touches_nobody_else(
+    records: RecordsInMemory,
+) -> None:
+    old: dict[str, Any] = {"importance": 0.1, "published_at": LONG_AGO}
+    await records.write(
+        [
+            *(enriched(memory_id=f"m{n}", **old) for n in range(3)),
+            enriched(memory_id="used", **old),
+            enriched(memory_id="m0", user_id="bob", **old),
+        ]
+    )
+    await records.live([recalled("used", at=NOW)], Tiers())
+    await _prune(tools(records), Tidied("first", 9), "alice", RULE)
+    assert [await tier(records, f"m{n}") for n in range(3)] == ["archived"] * 3
+    assert await tier(records, "used") == await tier(records, "m0", "bob") == "short"
+    await _prune(tools(records), Tidied("second", 9), None, RULE)
+    back = Tidied("back", 9)
+    await _restore(
+        tools(records),
+        back,
+        None,
+        lambda each: each.told is not None and each.told.batch == "first",
+    )
+    assert back.counts == {"restored": 3}
+    assert await tier(records, "m0") == "short"
+    assert await tier(records, "m0", "bob") == "archived"
+
+
+async def test_what_says_the_same_is_archived_into_one_and_brought_back(
+    records: RecordsInMemory,
+) -> None:
+    same = ["I love Thai food", "I really love Thai food!", "I love thai food"]
+    await records.write(
+        [
+            *(enriched(text, memory_id=f"m{n}", version=n + 5) for n, text in enumerate(same)),
+            enriched("I love thai food", memory_id="ben", speaker="Ben"),
+            enriched("I love thai food", memory_id="his", user_id="bob"),
+        ]
+    )
+    await records.live([recalled("m1", at=NOW)], Tiers())
+    tidied = Tidied("b", 9)
+    await _consolidate(tools(records), tidied, None, DAY)
+    assert {each["memory_id"]: each["into"] for each in tidied.told} == {"m0": "m1", "m2": "m1"}
+    survivor = await records.get("alice", "m1")
+    assert survivor is not None
+    assert (survivor.tier, survivor.consolidated) == ("short", ("m0", "m2"))
+    again = Tidied("again", 9)
+    await _consolidate(tools(records), again, None, DAY)
+    assert not again.counts
+    await _restore(tools(records), Tidied("r", 9), "alice", lambda each: each.memory_id == "m0")
+    survivor = await records.get("alice", "m1")
+    assert survivor is not None
+    assert survivor.consolidated == ("m2",)
+    assert await tier(records, "m0") == "short"
+
+
+@pytest.mark.parametrize("wrong", ["soon", "-1d", "nan", "1e99d"])
+def test_a_span_that_is_none_is_refused(wrong: str) -> None:
+    with pytest.raises(Refused, match="takes days"):
+        days(wrong, "--unused-for")
+
+
+@pytest.mark.parametrize(("user", "everybody"), [(None, False), ("alice", True)])
+def test_whose_memories_must_be_said(user: str | None, everybody: bool) -> None:
+    with pytest.raises(Refused, match="whose memories"):
+        _whose(user, all_users=everybody)
