@@ -457,8 +457,8 @@ class MemoryClient:
 
         From now on, or `from_beginning`: then everything that Kafka still has, which may hold what was
         revised or forgotten since; its newer state, or its forgetting, comes by later. A memory only gets
-        newer: what comes by again, late, or enriched once more as its conversation went on, is left
-        out as far as the last 10,000 memories tell. With a `group_id` the place is kept, and readers of the same group share the work.
+        newer: what comes by again, late, or only because its conversation went on, is left out as far as the
+        last 10,000 memories tell. With a `group_id` the place is kept, and readers of the same group share the work.
         With `forgotten`, what was forgotten comes by too, as MemoryForgotten and UserForgotten; after a
         user's, a MemoryForgotten of each memory he had.
         """

@@ -49,6 +49,11 @@ class Known:
     context: int = field(default=0, compare=False)
     """Which reading of its conversation the state is: nothing that stores could differ in."""
 
+    @property
+    def place(self) -> tuple[Stamp, int]:
+        """Among all that may be written of its memory: the greatest is kept."""
+        return self.stamp, self.context
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:

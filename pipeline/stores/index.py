@@ -179,7 +179,7 @@ class VectorIndex:
             states = {
                 key: states[key]
                 for key, payload in there.items()
-                if held(payload).stamp < known_of(states[key]).stamp
+                if held(payload).place < known_of(states[key]).place
             }
         raise Unavailable(
             "The lives of these memories change faster than the memories are written."

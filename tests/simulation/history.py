@@ -72,7 +72,7 @@ class History:
         self.published_within_s = random.choice([0.2, 2.0, 20.0])
         if self._runs and random.random() < 0.5:
             # So slowly that the turns of a conversation have heard each other before it goes on.
-            self.published_within_s = 60.0
+            self.published_within_s = 100.0
         self.publications: list[Publication] = []
         for number in range(events):
             self._publish_one(number)

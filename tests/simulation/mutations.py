@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from consumers import contextualizer, record_writer
+from consumers import record_writer
 from pipeline.domain import versions
 from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, records
@@ -238,16 +238,6 @@ def a_forgetting_outlives_what_came_after_it(patch: pytest.MonkeyPatch) -> None:
 @mutation
 def what_is_forgotten_is_heard_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(memory.RecordsInMemory, "_left_behind", _nothing)
-
-
-@mutation
-def a_memory_is_not_read_again_when_it_has_come_once_more(patch: pytest.MonkeyPatch) -> None:
-    changes_in = contextualizer.changes_in
-
-    def unread(notices: Any) -> Any:
-        return replace(changes_in(notices), read=set())
-
-    patch.setattr(contextualizer, "changes_in", unread)
 
 
 @mutation

@@ -55,6 +55,19 @@ async def test_who_knew_what_was_before_and_hears_nothing_after_does_not_come_ag
     assert {each.memory_id for each in again if isinstance(each, MemoryEnriched)} == {"m0", "m1"}
 
 
+async def test_what_was_on_its_way_while_the_conversation_changed_comes_right() -> None:
+    records, understand = RecordsInMemory(), embedder.stage(HashingEmbedder(), CacheInMemory())
+    turns = [turn(0), turn(1, preceding=(Said(text="turn 0"),))]
+    notices = await record_writer.stage(records).react(turns)
+    told: Any = await contextualizer.stage(records).react(notices)
+    on_its_way: Any = await understand.react(told[-1])
+    # Forgotten meanwhile: the record knows of nobody yet who has heard it.
+    _, *more = await rounds(records, [forgotten("m1", version=50)])
+    assert not more
+    _, mended = await rounds(records, on_its_way)
+    assert [(each.memory_id, each.following) for each in mended] == [("m0", ())]  # pyright: ignore
+
+
 async def test_memories_of_no_conversation_ask_nothing() -> None:
     class Untouched(RecordsInMemory):
         async def contexts(self, changes: Changes) -> Any:
