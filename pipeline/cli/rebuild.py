@@ -72,8 +72,6 @@ def rebuild(
 
 async def _rebuild(here: Located, source: Source) -> "tuple[Filling, Report]":
     from pipeline import app
-    from pipeline.kafka.publishing import publishing
-    from pipeline.verifying.lives import fill_lives, tell_lives
 
     with _told_if_stopped(_FILLING) as reached:
         opened = app.open_for_rebuilding(here.settings, here.addresses, tell)
@@ -85,16 +83,29 @@ async def _rebuild(here: Located, source: Source) -> "tuple[Filling, Report]":
                     await filling.from_log(passing)
             with Passing("record and fresh index") as passing:
                 await filling.agree(records, passing)
-            with Passing("tiers") as passing:
-                await fill_lives(records, filling.fresh, passing)
+            await _fill_tiers(filling, records)
             tell("Filled. Catching up with what came meanwhile, then switching.")
             reached(_SWITCHING)
             await fresh.replace(filling)
-            # What was heard of since they were filled in, of memories that came meanwhile too.
-            async with publishing(here.kafka, here.prefix) as telling:
-                await tell_lives(records, telling)
-        reached(_COMPARING)
+            reached(_COMPARING)
+            await _tell_tiers(here, records)
         return filling, await _compared(here)
+
+
+async def _fill_tiers(filling: "Filling", records: Any) -> None:
+    from pipeline.verifying.lives import fill_lives
+
+    with Passing("tiers") as passing:
+        await fill_lives(records, filling.fresh, passing)
+
+
+async def _tell_tiers(here: Located, records: Any) -> None:
+    """What was heard of since they were filled in, of memories that came meanwhile too."""
+    from pipeline.kafka.publishing import publishing
+    from pipeline.verifying.lives import tell_lives
+
+    async with publishing(here.kafka, here.prefix) as telling:
+        await tell_lives(records, telling)
 
 
 @contextmanager
