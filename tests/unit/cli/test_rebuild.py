@@ -55,7 +55,11 @@ async def test_who_stops_it_is_told_which_index_is_in_use(
     async def compared(_: object) -> None:
         await asyncio.Event().wait()
 
+    async def nothing(*_: object) -> None: ...
+
     monkeypatch.setattr("pipeline.app.open_for_rebuilding", opened)
+    monkeypatch.setattr(rebuild, "_fill_tiers", nothing)
+    monkeypatch.setattr(rebuild, "_tell_tiers", nothing)
     monkeypatch.setattr(rebuild, "_compared", compared)
     going = asyncio.create_task(rebuild._rebuild(located(None), "log"))  # pyright: ignore[reportPrivateUsage]
     await asyncio.sleep(0.2)
