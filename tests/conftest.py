@@ -18,15 +18,13 @@ _SPREAD = ("fuzz", "simulation")
 """Folders of long tests that share nothing: each goes where there is room."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests go to the same worker."""
-    for item in items:
-        path = item.path.relative_to(Path(__file__).parent)
-        folder = path.parts[0]
-        if folder not in _SPREAD:
-            group = folder if folder in _ONE_STACK else str(path)
-            item.add_marker(pytest.mark.xdist_group(group))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Says which tests go to the same worker, before the workers ask."""
+    path = item.path.relative_to(Path(__file__).parent)
+    folder = path.parts[0]
+    if folder not in _SPREAD:
+        group = folder if folder in _ONE_STACK else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
