@@ -4,7 +4,7 @@ BIN := .venv/bin
 TORCH ?=
 UPGRADE ?=
 # A worker a core; tests that share a stack of servers share a worker.
-PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lock contract clean

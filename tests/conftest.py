@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from pipeline import embedded
 from pipeline.embedded import Plan, Stack
@@ -18,13 +20,20 @@ _SPREAD = ("fuzz", "simulation")
 """Folders of long tests that share nothing: each goes where there is room."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Says which tests go to the same worker, before the workers ask."""
-    path = item.path.relative_to(Path(__file__).parent)
-    folder = path.parts[0]
-    if folder not in _SPREAD:
-        group = folder if folder in _ONE_STACK else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class _Shared(LoadScopeScheduling):
+    """What shares something goes to the same worker. (pytest-xdist's groups do nothing on pytest 9.2.)"""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = path.split("/")[1]
+        if folder in _SPREAD:
+            return nodeid
+        return folder if folder in _ONE_STACK else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Shared:
+    """Says which tests go to which worker."""
+    return _Shared(config, log)
 
 
 @pytest.fixture(scope="session")
