@@ -1,16 +1,19 @@
 """Where memories stand by their use: kept beside them, carried along with them, gone with them."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from pipeline.domain.identity import memory_key
 from pipeline.domain.tiers import Tiers
 from pipeline.ports import MemoryRecords, MemoryVectors
-from pipeline.stores.index import VectorIndex
-from pipeline.stores.points import IndexShape, point
+from pipeline.stores.index import Points, VectorIndex
+from pipeline.stores.points import IndexShape, Payload, point
 from schemas.events import MemoryTiered, Tier
 from schemas.search import Hit, SearchFilter
 from tests.builders import (
@@ -153,6 +156,35 @@ async def test_who_writes_without_knowing_of_a_life_is_turned_away(vectors: Memo
     assert (await found(vectors, "archived"))["a"].text == "then"
     await vectors.points.put([point(forgotten("a", version=6), SHAPE)])
     assert await vectors.count() == 0
+
+
+class _Between:
+    """Points beside which something happens once, after they were looked at."""
+
+    def __init__(self, points: Points, happens: Callable[[], Awaitable[None]]) -> None:
+        self._points, self._happens = points, [happens]
+
+    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        there = await self._points.fetch(ids)
+        while self._happens:
+            await self._happens.pop()()
+        return there
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._points, name)
+
+
+async def test_a_memory_that_comes_once_more_is_written_though_its_life_has_just_changed(
+    vectors: MemoryVectors,
+) -> None:
+    assert isinstance(vectors, VectorIndex)
+    learnt = enriched(memory_id="a", version=5)
+    await vectors.write([learnt])
+    between: Any = _Between(vectors.points, lambda: vectors.tier([strong("a")]))
+    await VectorIndex(between, SHAPE).write([learnt.model_copy(update={"context": 7})])
+    key = memory_key("alice", "a")
+    assert (await vectors.points.fetch([key]))[key]["context"] == 7
+    assert (await found(vectors))["a"].tier == "long"
 
 
 async def test_both_hands_writing_at_once_lose_nothing(vectors: MemoryVectors) -> None:
