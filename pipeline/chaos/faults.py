@@ -15,7 +15,7 @@ from pipeline.chaos.proxy import Proxy
 
 # To PostgreSQL, SIGTERM means: wait until the last client has left.
 _STOP = {"postgres": signal.SIGINT}
-DISK_VICTIM = "vector_writer+query+operator_desk"
+DISK_VICTIM = "vector_writer+query+operator_desk+tier_writer"
 """Whose files are limited where the disk is not ours to fill."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, pairwise
 from typing import Literal
 
-ROLES = ("classifier", "embedder", "record_writer", "vector_writer+query+operator_desk")
+ROLES = ("classifier", "embedder", "record_writer", "vector_writer+query+operator_desk+tier_writer")
 ROUNDS = 3
 """How often each role is killed in the full form."""
 DISK = "disk"

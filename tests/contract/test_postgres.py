@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from pipeline.domain.identity import memory_key
+from pipeline.domain.identity import memory_key, tombstone_id
 from pipeline.domain.versions import Outcome, erased, stamp
 from pipeline.errors import Refused, Unavailable
 from pipeline.ports import Fingerprint
@@ -250,7 +250,8 @@ async def test_what_a_dead_writer_left_of_a_forgotten_user_is_told_nobody(
     assert await records.publishable([key]) == [
         MemoryForgotten(
             memory_id="m",
-            **forgetting.model_dump(include={"event_id", "user_id", "version", "published_at"}),
+            event_id=tombstone_id(forgetting.event_id, key),
+            **forgetting.model_dump(include={"user_id", "version", "published_at"}),
         )
     ]
     (again,) = await records.publishable([memory_key("alice", "later")])

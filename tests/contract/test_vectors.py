@@ -246,7 +246,14 @@ async def test_a_hit_tells_all_that_was_said(vectors: MemoryVectors) -> None:
     await vectors.write([memory])
     (hit,) = await found(vectors)
     told = memory.model_dump(include=set(Hit.model_fields))
-    assert hit.model_dump() == told | {"score": 1.0, "signals": {}, "matched": ()}
+    assert hit.model_dump() == told | {
+        "score": 1.0,
+        "signals": {},
+        "parts": {},
+        "matched": (),
+        "tier": "short",
+        "consolidated": (),
+    }
 
 
 async def test_limit_takes_the_closest(vectors: MemoryVectors) -> None:

@@ -106,7 +106,7 @@ async def test_what_owns_the_edge_index_may_be_killed_too(
     user = f"user-{uuid4().hex[:8]}"
     receipts = await publish(memory, user)
     await asyncio.sleep(0.5)
-    kill(fragile.data, "vector_writer+query+operator_desk")
+    kill(fragile.data, "vector_writer+query+operator_desk+tier_writer")
     await memory.stored(receipts, timeout_s=120)
     assert await rows(fragile, user) == MEMORIES
 
@@ -121,7 +121,7 @@ async def test_a_rolling_restart_under_load_repeats_and_loses_nothing(
         "embedder",
         "embedder-2",
         "record_writer",
-        "vector_writer+query+operator_desk",
+        "vector_writer+query+operator_desk+tier_writer",
     ):
         receipts += await publish(memory, user)
         await asyncio.sleep(0.5)

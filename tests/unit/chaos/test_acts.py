@@ -193,7 +193,7 @@ def test_what_is_remembered_in_a_row_goes_in_one_call_in_order() -> None:
     ("target", "stages"),
     [
         ("embedder", ("embedder",)),
-        ("vector_writer+query+operator_desk", ("vector_writer",)),
+        ("vector_writer+query+operator_desk+tier_writer", ("vector_writer",)),
         ("postgres", ("record_writer",)),
         ("valkey", ("embedder",)),
         ("kafka-2", tuple(READS)),
