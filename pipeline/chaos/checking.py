@@ -2,10 +2,12 @@
 
 The words are those of Kafka's checkers:
 
-    lost         acknowledged, and a store does not have it; or set aside for no reason of ours
+    lost         acknowledged, and a store does not have it; or set aside for no reason of ours; or a
+                 recall that counts nowhere
     duplicated   there twice: in a store, or in the log more often than it was sent
-    stale        a store has another state than the newest that was acknowledged
-    resurrected  forgotten or never acknowledged, and a store has it
+    stale        a store has another state than the newest that was acknowledged; or understands it by
+                 other texts than those beside it; or tells that it stands elsewhere by its use
+    resurrected  forgotten or never acknowledged, and a store has it, or its life
     unseen       acknowledged, and no notice told that a store has done with it
 
 Which state is the newest is worked out here anew, from the design and not from the stores' code.
@@ -14,17 +16,15 @@ Which state is the newest is worked out here anew, from the design and not from 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 from uuid import UUID
 
-Word = Literal["lost", "duplicated", "stale", "resurrected", "unseen"]
-WORDS: tuple[Word, ...] = ("lost", "duplicated", "stale", "resurrected", "unseen")
+from pipeline.chaos.conversations import Talk, unheard
+from pipeline.chaos.finding import WORDS, Finding, MemoryName, Word, named
+from pipeline.chaos.lives import Use, unlived
+
 STORES = ("record", "index")
 POISON_KEY = "poison "
 """What the key of every poison record begins with; no memory's does."""
-
-MemoryName = tuple[str, str]
-"""User and memory id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,6 @@ class Letter:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that must not be."""
-
-    word: Word
-    where: str
-    what: str
-
-
 @dataclass(frozen=True)
 class Seen:
     """Everything that was read at the end."""
@@ -85,6 +76,8 @@ class Seen:
     notices: frozenset[tuple[UUID, str, int]]
     """Event, store, partition (0 for a memory)."""
     letters: Sequence[Letter]
+    talk: Talk = field(default_factory=Talk)
+    use: Use = field(default_factory=Use)
 
 
 @dataclass(frozen=True)
@@ -107,6 +100,10 @@ class Verdict:
     """That were to be alive."""
     forgotten: int
     dead_letters: int
+    turns: int
+    """Memories whose conversation was compared with what they have heard."""
+    lives: int
+    """Memories that were recalled."""
     counts: Mapping[Word, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,9 +119,18 @@ def judged(told: Told, seen: Seen) -> Verdict:
         *_log(told.sent, seen.logged, told.facts),
         *_notices(told.facts, seen.notices),
         *_letters(told, seen.letters),
+        *unheard(seen.talk),
+        *unlived(seen.use, wanted),
     ]
     alive = sum(content is not None for content in wanted.values())
-    return Verdict(findings, alive, len(wanted) - alive, len(seen.letters))
+    return Verdict(
+        findings,
+        alive,
+        len(wanted) - alive,
+        len(seen.letters),
+        len(seen.talk.turns),
+        len(seen.use.in_record),
+    )
 
 
 def newest(facts: Iterable[Fact]) -> dict[MemoryName, str | None]:
@@ -159,16 +165,16 @@ def _store(
         there[one.user_id, one.memory_id].append(one)
     for name, ones in there.items():
         if len(ones) > 1:
-            yield Finding("duplicated", store, f"{_named(name)} is there {len(ones)} times")
+            yield Finding("duplicated", store, f"{named(name)} is there {len(ones)} times")
         alive = [one.content for one in ones if one.content is not None]
         content = wanted.get(name)
         if alive and content is None:
-            yield Finding("resurrected", store, _named(name))
+            yield Finding("resurrected", store, named(name))
         elif alive and set(alive) != {content}:
-            yield Finding("stale", store, f"{_named(name)} has not its newest state")
+            yield Finding("stale", store, f"{named(name)} has not its newest state")
     for name, content in wanted.items():
         if content is not None and not any(one.content is not None for one in there.get(name, ())):
-            yield Finding("lost", store, _named(name))
+            yield Finding("lost", store, named(name))
 
 
 def _log(
@@ -206,7 +212,3 @@ def _letters(told: Told, letters: Sequence[Letter]) -> Iterable[Finding]:
         if not letter.key.startswith(POISON_KEY) and letter.event_id not in refused:
             what = f"{letter.event_id or letter.key} set aside at {letter.stage}: {letter.reason}"
             yield Finding("lost", "dead letters", what[:300])
-
-
-def _named(name: MemoryName) -> str:
-    return f"memory {name[1]} of {name[0]}"

@@ -15,7 +15,7 @@ from pipeline.chaos.proxy import Proxy
 
 # To PostgreSQL, SIGTERM means: wait until the last client has left.
 _STOP = {"postgres": signal.SIGINT}
-DISK_VICTIM = "vector_writer+query+operator_desk+tier_writer"
+DISK_VICTIM = "vector_writer"
 """Whose files are limited where the disk is not ours to fill."""
 
 
@@ -25,14 +25,20 @@ class Stage:
 
     data: Path
     pids: Mapping[str, int | None]
-    """Of now; it changes under us."""
+    """Of now, by process; it changes under us. The name of a process are those of its stages, with + between."""
     proxies: Mapping[str, Proxy]
     own_disk: bool
 
 
+def running(stage: Stage, name: str) -> int | None:
+    """The process of a part or a stage; None where it is down just now."""
+    with_it = (pid for process, pid in stage.pids.items() if name in process.split("+"))
+    return next(with_it, None)
+
+
 def pid_of(stage: Stage, name: str) -> int:
     """Raises LookupError where the process is down just now."""
-    pid = stage.pids.get(name)
+    pid = running(stage, name)
     if pid is None:
         raise LookupError(f"{name} is down")
     return pid

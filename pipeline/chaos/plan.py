@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, pairwise
 from typing import Literal
 
-ROLES = ("classifier", "embedder", "record_writer", "vector_writer+query+operator_desk+tier_writer")
+ROLES = (
+    "classifier",
+    "embedder",
+    "record_writer",
+    "vector_writer",
+    "contextualizer",
+    "lifecycle",
+    "tier_writer",
+)
+"""Each is killed while its own work is in flight, whoever shares a process with it."""
 ROUNDS = 3
 """How often each role is killed in the full form."""
 DISK = "disk"
@@ -29,6 +38,7 @@ Kind = Literal[
     "raw",
     "strange",
     "again",
+    "asked",
     "refused",
     "poison",
 ]
@@ -43,14 +53,19 @@ WEIGHTS: dict[Kind, float] = {
     "raw": 5,
     "strange": 2,
     "again": 4,
+    "asked": 8,
     "refused": 1,
-    "poison": 1.5,
+    "poison": 2,
 }
-POISONED = ("events", "classified", "enriched")
+POISONED = ("events", "classified", "enriched", "stored", "recalled", "tiered")
 REFUSED_MARK = "[a text that the model refuses]"
 """What the embedder of a chaos stack cannot use."""
 
 _RECENT = 3
+_IN_CONVERSATION = 0.35
+"""Of what is new. The others stand alone."""
+_TURNS = 6
+"""Memories of a conversation, then there is another one."""
 _SUBJECTS = (
     "the parser,our supplier,Amara,the night shift,my sister,the invoice,the cluster,a customer"
 )
@@ -75,11 +90,13 @@ class Step:
     topic: str = ""
     """Where `poison` goes."""
     text: str = ""
+    run_id: str | None = None
+    """The conversation that the memory belongs to, in all its states."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is done to whom; `seconds` is how long where it lasts."""
+    """What is done to whom, a role or a part; `seconds` is how long where it lasts."""
 
     manner: Manner
     target: str
@@ -165,6 +182,10 @@ class _User:
     recent: list[str] = field(default_factory=list[str])
     keyed: list[str] = field(default_factory=list[str])
     raw: list[Step] = field(default_factory=list[Step])
+    runs: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    """The conversation of each memory."""
+    turns: int = 0
+    """Memories that were said in conversations."""
 
 
 def _steps(rng: random.Random, events: int) -> Iterator[Step]:
@@ -182,17 +203,28 @@ def _step(rng: random.Random, number: int, kind: Kind, user: _User) -> Step:
         return Step(number, kind, user.name, f"r{number}", text=f"{text} {REFUSED_MARK}")
     if kind == "keyed":
         user.keyed.append(f"k{number}")
-        return Step(number, kind, user.name, key=f"k{number}", text=text)
+        run_id = _conversation(rng, user)
+        return Step(number, kind, user.name, key=f"k{number}", text=text, run_id=run_id)
     chosen = _target(rng, kind, user)
     if chosen is None:
-        return _new(Step(number, "captured", user.name, f"m{number}", text=text), user)
-    if kind in ("captured", "raw", "strange"):
-        return _new(Step(number, kind, user.name, f"m{number}", text=text), user)
+        kind = "captured"
+    if chosen is None or kind in ("captured", "raw", "strange"):
+        new = Step(number, kind, user.name, f"m{number}", text=text)
+        return _new(replace(new, run_id=_conversation(rng, user)), user)
     return _about(chosen, Step(number, kind, user.name, text=text), user)
+
+
+def _conversation(rng: random.Random, user: _User) -> str | None:
+    """Where something new is said."""
+    if rng.random() >= _IN_CONVERSATION:
+        return None
+    user.turns += 1
+    return f"{user.name}-talk-{user.turns // _TURNS}"
 
 
 def _new(step: Step, user: _User) -> Step:
     user.alive.append(step.memory_id)
+    user.runs[step.memory_id] = step.run_id
     user.recent = [*user.recent, step.memory_id][-_RECENT:]
     if step.kind != "captured":
         user.raw.append(step)
@@ -213,8 +245,10 @@ def _about(chosen: str | Step, step: Step, user: _User) -> Step:
         case "user forgotten":
             user.alive, user.recent = [], []
             return replace(step, text="")
+        case "asked":
+            return replace(step, text=step.text.partition(": ")[2])
         case _:
-            return replace(step, memory_id=chosen)
+            return replace(step, memory_id=chosen, run_id=user.runs[chosen])
 
 
 def _target(rng: random.Random, kind: Kind, user: _User) -> str | Step | None:
@@ -226,6 +260,8 @@ def _target(rng: random.Random, kind: Kind, user: _User) -> str | Step | None:
         "revised": user.recent,
         "repeated": user.keyed,
         "again": user.raw,
+        # Whoever has nothing is told of nothing.
+        "asked": user.alive,
     }
     if kind not in choices:
         return ""

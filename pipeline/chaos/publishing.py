@@ -26,16 +26,21 @@ from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from producers.client import MemoryClient
 from producers.receipts import Receipt
 from schemas.events import MemoryCaptured
-from schemas.topics import CLASSIFIED, ENRICHED, EVENTS
+from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, RECALLED, STORED, TIERED
 
 _FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 _AGAIN_S = 0.2
 _REVISE_S = 5.0
+_QUESTION_S = 5.0
+_HITS = 5
 _MOST_REFUSALS = 10
 _READERS = {
     "events": (EVENTS, ("classifier",)),
     "classified": (CLASSIFIED, ("embedder",)),
     "enriched": (ENRICHED, ("record_writer", "vector_writer")),
+    "stored": (STORED, ("contextualizer",)),
+    "recalled": (RECALLED, ("lifecycle",)),
+    "tiered": (TIERED, ("tier_writer",)),
 }
 STRANGE_HEADERS: Sequence[Sequence[tuple[str, bytes | None]]] = (
     [("event-id", None)],
@@ -80,7 +85,10 @@ class Publisher:
         """The name of each poison record, and each stage that must set it aside."""
         self.published = 0
         self.in_progress = 0
-        """Calls that were not acknowledged yet."""
+        """Calls that were not acknowledged yet; no questions."""
+        self.asking = 0
+        """Questions that were not answered yet."""
+        self.answered = 0
         self.unanswered = 0
         """Calls that ended without an acknowledgement, and were made again."""
         self.refused: list[str] = []
@@ -125,11 +133,33 @@ class Publisher:
     async def publish(self, steps: Sequence[Step]) -> None:
         """Returns when every step was acknowledged."""
         by_user: defaultdict[str, list[Step]] = defaultdict(list)
+        asked = [step for step in steps if step.kind == "asked"]
         for step in steps:
-            by_user[step.user_id].append(step)
+            if step.kind != "asked":
+                by_user[step.user_id].append(step)
         async with asyncio.TaskGroup() as together:
             for user_id, mine in by_user.items():
                 together.create_task(self._in_order(user_id, mine))
+            together.create_task(self.ask(asked))
+        self.published += len(asked)
+
+    async def ask(self, steps: Sequence[Step]) -> None:
+        """Asks side by side; returns when all are answered. What is told first counts as recalled."""
+        async with asyncio.TaskGroup() as together:
+            for step in steps:
+                together.create_task(self._ask(step))
+
+    async def _ask(self, step: Step) -> None:
+        self.asking += 1
+        try:
+            await self._persistently(
+                lambda: self.client.search(
+                    step.text, user_id=step.user_id, limit=_HITS, timeout_s=_QUESTION_S
+                )
+            )
+        finally:
+            self.asking -= 1
+        self.answered += 1
 
     async def _in_order(self, user_id: str, steps: Sequence[Step]) -> None:
         async with self._in_turn[user_id]:
@@ -139,6 +169,7 @@ class Publisher:
 
     async def _step(self, batch: Sequence[Step]) -> None:
         step = batch[0]
+        assert step.kind != "asked", "`ask` does that: questions wait for nobody"
         match step.kind:
             case "captured" | "overwritten" | "refused":
                 await self._remember(batch)
@@ -285,27 +316,30 @@ class Publisher:
         self.poison |= {(name, stage) for stage in stages}
 
     async def _acknowledged(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Makes a call until it is acknowledged. One that is refused again and again is a bug of ours."""
         self.in_progress += 1
         try:
-            for _ in range(_MOST_REFUSALS):
-                while True:
-                    opened = self._opened
-                    try:
-                        return await call()
-                    except Unavailable:
-                        await self._call_again()
-                    except (Refused, KafkaError) as error:
-                        # What Kafka answers while its disk is full says nothing of the call, and
-                        # neither does a client that was closed under it.
-                        if opened == self._opened and not _by_kafka(error):
-                            self.refused.append(str(error))
-                            break
-                        await self._call_again(opened)
-                await asyncio.sleep(_AGAIN_S)
-            raise AssertionError(f"A call is refused that is right: {self.refused[-1]}")
+            return await self._persistently(call)
         finally:
             self.in_progress -= 1
+
+    async def _persistently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Makes a call until it is answered. One that is refused again and again is a bug of ours."""
+        for _ in range(_MOST_REFUSALS):
+            while True:
+                opened = self._opened
+                try:
+                    return await call()
+                except Unavailable:
+                    await self._call_again()
+                except (Refused, KafkaError) as error:
+                    # What Kafka answers while its disk is full says nothing of the call, and
+                    # neither does a client that was closed under it.
+                    if opened == self._opened and not _by_kafka(error):
+                        self.refused.append(str(error))
+                        break
+                    await self._call_again(opened)
+            await asyncio.sleep(_AGAIN_S)
+        raise AssertionError(f"A call is refused that is right: {self.refused[-1]}")
 
     async def _call_again(self, opened: int | None = None) -> None:
         self.unanswered += 1
@@ -350,6 +384,7 @@ def said(step: Step) -> dict[str, Any]:
         "occurred_at": _FIRST_MOMENT + timedelta(seconds=step.number),
         "speaker": f"friend of {step.user_id}",
         "metadata": {"note": step.number},
+        "run_id": step.run_id,
     }
 
 

@@ -5,9 +5,10 @@ does not get away with it.
 """
 
 import json
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,35 +16,100 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer
 
 from pipeline.chaos.checking import Held, Letter
-from pipeline.domain.identity import content_hash
+from pipeline.chaos.conversations import Reading, Talk, Turn
+from pipeline.chaos.finding import MemoryName
+from pipeline.chaos.lives import Recall, Standing, Use
+from pipeline.domain.identity import content_hash, context_hash
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import topic_partitions
 from pipeline.kafka.records import Record, legible
-from schemas.events import MemoryCaptured
+from schemas.events import MemoryCaptured, Said
 
 _SAID = ("text", "occurred_at", "speaker", "agent_id", "app_id", "run_id", "metadata")
+_PLACED = ("version", "event_id", "heard", "context")
 _PAGE = 1_000
+_HOUR_MS = 3_600_000
 
 
-async def read_record(dsn: str) -> list[Held]:
-    """Every row of Postgres, tombstones too."""
+@dataclass(frozen=True)
+class InRecord:
+    """What Postgres holds."""
+
+    held: Sequence[Held]
+    """Every row, tombstones too."""
+    turns: Sequence[Turn]
+    lives: Mapping[MemoryName, Standing]
+    hours: Mapping[MemoryName, set[int]]
+
+
+@dataclass(frozen=True)
+class InIndex:
+    """What Qdrant Edge holds."""
+
+    held: Sequence[Held]
+    """Every point, tombstones too."""
+    contexts: Mapping[MemoryName, int]
+    lives: Mapping[MemoryName, Standing]
+
+
+async def read_record(dsn: str) -> InRecord:
+    """Memories, conversations and lives."""
     import asyncpg
 
+    fields = ", ".join(("user_id", "memory_id", "forgotten", *_SAID, *_PLACED))
     connection = await asyncpg.connect(dsn)
     try:
-        rows = await connection.fetch(
-            f"select user_id, memory_id, forgotten, {', '.join(_SAID)} from memories"  # noqa: S608
+        rows = await _rows(connection, f"select {fields} from memories")  # noqa: S608
+        of_life = (
+            "select user_id, memory_id, life, told from memory_lives join memories using (key)"
         )
+        lives = await _rows(connection, of_life)
     finally:
         await connection.close()
-    return [
-        Held(
-            row["user_id"],
-            row["memory_id"],
-            None if row["forgotten"] else _content_of_row(dict(row)),
-        )
-        for row in rows
-    ]
+    return InRecord(
+        held=[
+            Held(*_name(row), None if row["forgotten"] else _content_of_row(row)) for row in rows
+        ],
+        turns=[_turn(row) for row in rows if row["run_id"] and not row["forgotten"]],
+        lives={_name(row): _standing(_life_told(json.loads(row["told"]))) for row in lives},
+        hours={_name(row): set(json.loads(row["life"])["uses"]) for row in lives},
+    )
+
+
+async def _rows(connection: Any, statement: str) -> Sequence[Mapping[str, Any]]:
+    return [dict(row) for row in await connection.fetch(statement)]
+
+
+def _name(row: Mapping[str, Any]) -> MemoryName:
+    return (row["user_id"], row["memory_id"])
+
+
+def _turn(row: Mapping[str, Any]) -> Turn:
+    said = {name: row[name] for name in ("text", "speaker", "occurred_at")}
+    return Turn(
+        _name(row),
+        row["run_id"],
+        Said.model_validate(said),
+        *(row[name] for name in _PLACED),
+    )
+
+
+def _life_told(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**told, "life": told["version"]}
+
+
+def _standing(told: Mapping[str, Any]) -> Standing:
+    moments = [told.get(name) for name in ("recalled_at", "medium_until", "long_until")]
+    recalled, medium, long = (datetime.fromisoformat(m) if m else None for m in moments)
+    return Standing(
+        told["life"],
+        told["strength"],
+        recalled,
+        medium,
+        long,
+        told.get("archived_version"),
+        frozenset(told.get("consolidated") or ()),
+    )
 
 
 def _content_of_row(row: Mapping[str, Any]) -> str:
@@ -51,21 +117,31 @@ def _content_of_row(row: Mapping[str, Any]) -> str:
     return _content({**fields, "metadata": json.loads(fields["metadata"])})
 
 
-def read_index(qdrant_path: Path) -> list[Held]:
-    """Every point of the Edge index but the watermarks of users. Nobody else may have it open."""
+def read_index(qdrant_path: Path) -> InIndex:
+    """The Edge index but the watermarks of users. Nobody else may have it open."""
+    payloads = [each for each in _payloads(qdrant_path) if each["kind"] != "user_forgotten"]
+    living = [each for each in payloads if each["kind"] == "memory"]
+    return InIndex(
+        held=[_held(payload) for payload in payloads],
+        contexts={_name(each): each.get("context", 0) for each in living},
+        # A life that a tombstone took along would be one too many.
+        lives={_name(each): _standing(each) for each in payloads if "life" in each},
+    )
+
+
+def _payloads(qdrant_path: Path) -> Sequence[Mapping[str, Any]]:
     import qdrant_edge as edge
 
     shard = edge.EdgeShard.load(str(qdrant_path / "index" / "shard"))
-    held: list[Held] = []
+    payloads: list[Mapping[str, Any]] = []
     offset: Any = None
     try:
         while True:
             request = edge.ScrollRequest(offset=offset, limit=_PAGE, with_payload=True)
             records, offset = shard.scroll(request)
-            payloads = [record.payload or {} for record in records]
-            held += [_held(payload) for payload in payloads if payload["kind"] != "user_forgotten"]
+            payloads += [record.payload or {} for record in records]
             if offset is None:
-                return held
+                return payloads
     finally:
         shard.close()
 
@@ -97,15 +173,68 @@ async def read_log(kafka: KafkaConnection, topic: str) -> Counter[UUID]:
     return found
 
 
-async def read_notices(kafka: KafkaConnection, topic: str) -> frozenset[tuple[UUID, str, int]]:
-    """Which store told that it has done with which event, and of which partition's copy."""
-    told: set[tuple[UUID, str, int]] = set()
+@dataclass(frozen=True)
+class Notices:
+    """What the stores told."""
+
+    done: frozenset[tuple[UUID, str, int]]
+    """Which store has done with which event, and of which partition's copy."""
+    stored_at_ms: Mapping[MemoryName, int]
+    """When the record told first that it has a memory."""
+
+
+async def read_notices(kafka: KafkaConnection, topic: str) -> Notices:
+    """What the stores told."""
+    done: set[tuple[UUID, str, int]] = set()
+    stored_at_ms: dict[MemoryName, int] = {}
     async for record in every_record(kafka, topic):
         notice = _object(record.value)
         event_id = _uuid(notice.get("event_id"))
-        if event_id is not None and "store" in notice:
-            told.add((event_id, str(notice["store"]), int(notice.get("partition", 0))))
-    return frozenset(told)
+        if event_id is None or "store" not in notice:
+            continue
+        done.add((event_id, str(notice["store"]), int(notice.get("partition", 0))))
+        if notice["store"] == "record" and notice.get("outcome") == "stored":
+            before = stored_at_ms.get(_name(notice), record.timestamp)
+            stored_at_ms[_name(notice)] = min(before, record.timestamp)
+    return Notices(frozenset(done), stored_at_ms)
+
+
+async def read_recalls(kafka: KafkaConnection, topic: str) -> list[Recall]:
+    """Every recall in the log, those that were told twice too."""
+    events = [(record, _object(record.value)) async for record in every_record(kafka, topic)]
+    return [
+        Recall(_name(event), _ms(event["at"]) // _HOUR_MS, record.timestamp)
+        for record, event in events
+        if event.get("type") == "MemoryRecalled"
+    ]
+
+
+def _ms(moment: str) -> int:
+    since = datetime.fromisoformat(moment) - datetime.fromtimestamp(0, UTC)
+    return int(since.total_seconds() * 1_000)
+
+
+async def read_readings(kafka: KafkaConnection, topic: str) -> Mapping[Reading, set[str]]:
+    """What was heard in each making of a memory's vectors; a hash that stands for the texts beside it."""
+    readings: defaultdict[Reading, set[str]] = defaultdict(set)
+    async for record in every_record(kafka, topic):
+        event = _object(record.value)
+        event_id = _uuid(event.get("event_id"))
+        if event_id is not None and event.get("run_id"):
+            sides = [event.get(name) or () for name in ("preceding", "following")]
+            before, after = ([Said.model_validate(said) for said in side] for side in sides)
+            readings[event_id, event.get("context", 0)].add(context_hash(before, after))
+    return readings
+
+
+def used(record: InRecord, index: InIndex, recalls: Sequence[Recall], notices: Notices) -> Use:
+    """What was read of lives, together."""
+    return Use(record.lives, index.lives, record.hours, recalls, notices.stored_at_ms)
+
+
+def talked(record: InRecord, index: InIndex, readings: Mapping[Reading, set[str]]) -> Talk:
+    """What was read of conversations, together."""
+    return Talk(record.turns, index.contexts, readings)
 
 
 async def read_letters(kafka: KafkaConnection, topic: str) -> list[Letter]:

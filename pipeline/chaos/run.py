@@ -11,20 +11,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from pipeline import app
-from pipeline.chaos.checking import Seen, Told, Verdict, judged
+from pipeline.chaos.checking import Letter, Seen, Told, Verdict, judged
+from pipeline.chaos.conversations import Reading
 from pipeline.chaos.disk import own_disk
-from pipeline.chaos.faults import Stage, struck
+from pipeline.chaos.faults import Stage, running, struck
+from pipeline.chaos.lives import Recall
 from pipeline.chaos.plan import DISK, ROLES, ChaosPlan, Fault, Step, nodes
 from pipeline.chaos.proxy import Proxy
 from pipeline.chaos.publishing import Publisher
 from pipeline.chaos.reading import (
+    InIndex,
+    InRecord,
+    Notices,
     read_index,
     read_letters,
     read_log,
     read_notices,
+    read_readings,
+    read_recalls,
     read_record,
+    talked,
+    used,
 )
 from pipeline.chaos.watching import READS, Watch
 from pipeline.embedded import Plan, Process, Progress, Stack, discover, serve
@@ -34,7 +44,7 @@ from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import group_members
 from pipeline.kafka.records import group_of
 from pipeline.settings import Settings
-from schemas.topics import DEAD, EVENTS, STORED
+from schemas.topics import DEAD, ENRICHED, EVENTS, RECALLED, STORED
 
 PREFIX = "memory"
 _CHUNK = 40
@@ -46,6 +56,10 @@ _AIM_S = 60.0
 _RECOVERY_S = 120.0
 _STANDSTILL_S = 150.0
 """Stages that commit nothing for so long have not more to say."""
+_ASK_AGAIN = ("lifecycle", "tier_writer")
+"""What they read follows from answers, and a slice has not questions enough to keep them busy."""
+_MOST_ASKING = 12
+"""Questions side by side, where they are asked again."""
 _POLL_S = 0.005
 _FIRST_START_S = 600.0
 """The first time a model is measured."""
@@ -82,6 +96,8 @@ class Report:
     skipped: Sequence[str]
     verdict: Verdict
     published: int
+    answered: int
+    """Questions; what they told first was recalled."""
     unanswered: int
     refused: Sequence[str]
     """Why a call was refused that was right."""
@@ -105,11 +121,7 @@ class Report:
 def in_flight_of(target: str) -> tuple[str, ...]:
     """The stages whose work a fault on `target` interrupts."""
     served = {"postgres": ("record_writer",), "valkey": ("embedder",)}
-    return (
-        served.get(target)
-        or tuple(name for name in target.split("+") if name in READS)
-        or (*READS,)
-    )
+    return served.get(target) or ((target,) if target in ROLES else (*READS,))
 
 
 async def chaos(plan: ChaosPlan, folder: Path, watch: Callable[[Moment], None]) -> Report:
@@ -160,6 +172,28 @@ class _Pids(Mapping[str, int | None]):
         return len(self._now())
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What was read while the stack ran: all but the index."""
+
+    record: InRecord
+    logged: Mapping[UUID, int]
+    notices: Notices
+    letters: Sequence[Letter]
+    recalls: Sequence[Recall]
+    readings: Mapping[Reading, set[str]]
+
+    def with_index(self, index: InIndex) -> Seen:
+        return Seen(
+            stores={"record": self.record.held, "index": index.held},
+            logged=self.logged,
+            notices=self.notices.done,
+            letters=self.letters,
+            talk=talked(self.record, index, self.readings),
+            use=used(self.record, index, self.recalls, self.notices),
+        )
+
+
 class _Run:
     def __init__(
         self, plan: ChaosPlan, data: Path, watch: Callable[[Moment], None], *, has_disk: bool
@@ -167,7 +201,7 @@ class _Run:
         self._plan, self._data, self._tell = plan, data, watch
         self._signs = _Signs()
         self._died_at: dict[str, int] = {}
-        """How far each role had committed when it was killed last."""
+        """How far each stage had committed when it was killed last, for its own sake or another's."""
         self._strikes: list[Strike] = []
         self._publishing: set[asyncio.Task[None]] = set()
         self._stage = Stage(data, _Pids(data), {}, has_disk)
@@ -194,16 +228,16 @@ class _Run:
             await self._suffer()
             lag = await self._quiet()
             told = self._told()
-            seen = await self._read(stack, kafka)
+            read = await self._read(stack, kafka)
         # The stack has ended: the index has no owner any more.
-        held = await asyncio.to_thread(read_index, self._data / "qdrant")
-        seen = replace(seen, stores={**seen.stores, "index": held})
+        seen = read.with_index(await asyncio.to_thread(read_index, self._data / "qdrant"))
         return Report(
             plan=self._plan,
             strikes=self._strikes,
             skipped=self._skipped(),
             verdict=judged(told, seen),
             published=self._publisher.published,
+            answered=self._publisher.answered,
             unanswered=self._publisher.unanswered,
             refused=self._publisher.refused,
             lag=lag,
@@ -252,7 +286,10 @@ class _Run:
         self, fault: Fault, steps: Sequence[Step], publishing: asyncio.TaskGroup
     ) -> None:
         chunks = deque(steps[i : i + _CHUNK] for i in range(0, len(steps), _CHUNK))
-        feed = partial(self._feed, chunks, publishing)
+        again = [step for step in steps if step.kind == "asked"]
+        if fault.target not in _ASK_AGAIN:
+            again = []
+        feed = partial(self._feed, chunks, publishing, deque(again))
         for _ in range(_TRIES):
             if not self._possible(fault) or await self._strike(fault, feed):
                 break
@@ -266,17 +303,27 @@ class _Run:
         while len(self._publishing) >= _CHUNK:
             await asyncio.wait(self._publishing, return_when=asyncio.FIRST_COMPLETED)
 
-    def _feed(self, chunks: deque[Sequence[Step]], publishing: asyncio.TaskGroup) -> None:
+    def _feed(
+        self,
+        chunks: deque[Sequence[Step]],
+        publishing: asyncio.TaskGroup,
+        again: deque[Step],
+    ) -> None:
+        """Publishes the next steps, and asks `again` what was asked, in turn."""
         if chunks:
             task = publishing.create_task(self._publisher.publish(chunks.popleft()))
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
+        if again and self._publisher.asking < _MOST_ASKING:
+            publishing.create_task(self._publisher.ask([again[0]]))
+            again.rotate(-1)
 
     async def _strike(self, fault: Fault, feed: Callable[[], None]) -> bool:
         """Waits until the target is at work, strikes, waits until it is back; whether it hit."""
         stages = in_flight_of(fault.target)
         done, ends = await self._aim(fault, stages, feed)
         calls = self._publisher.in_progress
+        beside = self._beside(fault.target)
         ready_before = dict(self._signs.ready)
         at_s = time.monotonic() - self._began
         self._say(fault.name, strikes=True)
@@ -284,13 +331,12 @@ class _Run:
             if _leaves_kafka(fault):
                 # What was there before it struck and is not committed after was in its hands.
                 done, calls = await self._watch.committed(stages), 0
+                self._died_at |= await self._watch.committed(beside)
             for _ in range(3):
                 feed()
             await asyncio.sleep(fault.seconds)
         in_flight = calls + sum(ends[stage] - done[stage] for stage in stages)
         self._strikes.append(Strike(fault, in_flight, round(at_s, 1)))
-        if fault.target in ROLES:
-            self._died_at[fault.target] = sum(done.values())
         self._say(f"after: {fault.name}")
         await self._recovered(fault, ready_before)
         return in_flight > 0
@@ -314,7 +360,7 @@ class _Run:
             if self._publisher.in_progress < _CHUNK and (works or not lag):
                 feed()
             await asyncio.sleep(_POLL_S)
-        if fault.target in ROLES and self._stage.pids.get(fault.target) is None:
+        if fault.target in ROLES and running(self._stage, fault.target) is None:
             raise Unavailable(
                 f"{fault.target} has been down for {_AIM_S:g} s: its log in the folder below says why."
             )
@@ -324,11 +370,19 @@ class _Run:
         """Whether the target runs; a role that was killed must have done something since."""
         if fault.target == DISK:
             return all(pid is not None for pid in self._stage.pids.values())
-        if self._stage.pids.get(fault.target) is None:
+        if running(self._stage, fault.target) is None:
             return False
         if fault.target not in self._died_at:
             return True
-        return sum((await self._watch.committed(stages)).values()) > self._died_at[fault.target]
+        done = await self._watch.committed(stages)
+        return done[fault.target] > self._died_at[fault.target]
+
+    def _beside(self, role: str) -> list[str]:
+        """The stages that die with a role: all in its process."""
+        if role not in ROLES:
+            return []
+        named = next((name for name in self._stage.pids if role in name.split("+")), "")
+        return [name for name in named.split("+") if name in READS]
 
     async def _recovered(self, fault: Fault, ready_before: Mapping[str, int]) -> None:
         """Until a part that died answers again. A role's recovery is its own affair."""
@@ -375,13 +429,15 @@ class _Run:
         publisher = self._publisher
         return Told(publisher.facts, publisher.sent, frozenset(publisher.poison))
 
-    async def _read(self, stack: Stack, kafka: KafkaConnection) -> Seen:
+    async def _read(self, stack: Stack, kafka: KafkaConnection) -> "_Read":
         self._say("reading everything")
-        return Seen(
-            stores={"record": await read_record(stack.postgres_dsn)},
+        return _Read(
+            record=await read_record(stack.postgres_dsn),
             logged=await read_log(kafka, EVENTS.under(PREFIX)),
             notices=await read_notices(kafka, STORED.under(PREFIX)),
             letters=await read_letters(kafka, DEAD.under(PREFIX)),
+            recalls=await read_recalls(kafka, RECALLED.under(PREFIX)),
+            readings=await read_readings(kafka, ENRICHED.under(PREFIX)),
         )
 
     def _say(self, doing: str, *, strikes: bool = False) -> None:

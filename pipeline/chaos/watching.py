@@ -14,13 +14,16 @@ from aiokafka.errors import KafkaError
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import topic_partitions
 from pipeline.kafka.records import group_of
-from schemas.topics import CLASSIFIED, ENRICHED, EVENTS
+from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, RECALLED, STORED, TIERED
 
 READS = {
     "classifier": EVENTS,
     "embedder": CLASSIFIED,
     "record_writer": ENRICHED,
     "vector_writer": ENRICHED,
+    "contextualizer": STORED,
+    "lifecycle": RECALLED,
+    "tier_writer": TIERED,
 }
 _ANSWER_S = 3.0
 _AGAIN_S = 0.3

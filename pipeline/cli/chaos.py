@@ -149,7 +149,9 @@ def picture(report: "Report") -> None:
     verdict = report.verdict
     show(
         f"{report.published:,} events in {duration(report.took_s)}: {verdict.memories:,} memories, "
-        f"{verdict.forgotten:,} forgotten, {verdict.dead_letters:,} dead letters, "
+        f"{verdict.turns:,} of them in conversations, {verdict.lives:,} recalled by "
+        f"{report.answered:,} questions; {verdict.forgotten:,} forgotten, "
+        f"{verdict.dead_letters:,} dead letters, "
         f"{report.unanswered:,} calls without an answer that were made again."
     )
     show(_words(report))
@@ -206,10 +208,13 @@ def as_json(report: "Report") -> dict[str, Any]:
         "seed": report.plan.seed,
         "brokers": report.plan.brokers,
         "events": report.published,
+        "answered": report.answered,
         "took_s": round(report.took_s, 1),
         "unanswered": report.unanswered,
         **report.verdict.counts,
         "memories": report.verdict.memories,
+        "in_conversations": report.verdict.turns,
+        "recalled": report.verdict.lives,
         "forgotten": report.verdict.forgotten,
         "dead_letters": report.verdict.dead_letters,
         "refused": list(report.refused),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.chaos.checking import WORDS
+from pipeline.chaos.finding import WORDS
 from pipeline.chaos.plan import PART_MANNERS, ROLES
 
 pytestmark = pytest.mark.connected
@@ -36,6 +36,8 @@ async def test_whatever_is_killed_stopped_paused_and_cut_off_nothing_is_lost(
     assert struck >= {f"{role} killed" for role in ROLES} | {"disk full"}
     assert {name.split(" ", 1)[1] for name in struck} >= set(PART_MANNERS)
     assert report["memories"] > 500
+    assert report["in_conversations"] > 150
+    assert report["recalled"] > 100
     assert report["dead_letters"] > 20
     assert f"--seed {SEED}" in told.decode()
     assert not any(os.scandir(tmp_path)), "a run that found nothing leaves nothing"

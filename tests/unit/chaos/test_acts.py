@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.chaos.brittle import Brittle
 from pipeline.chaos.disk import filled, no_longer_files, own_disk
-from pipeline.chaos.faults import Stage, struck
+from pipeline.chaos.faults import Stage, pid_of, running, struck
 from pipeline.chaos.plan import REFUSED_MARK, Fault, planned
 from pipeline.chaos.proxy import Proxy
 from pipeline.chaos.publishing import batches, content, said
@@ -78,6 +78,19 @@ async def test_whoever_is_down_cannot_be_struck(sleeper: subprocess.Popen[bytes]
     with pytest.raises(LookupError, match="valkey is down"):
         async with struck(stage(sleeper), Fault("killed", "valkey")):
             pytest.fail("it struck")
+
+
+def test_a_stage_is_struck_wherever_it_runs() -> None:
+    stage = Stage(
+        Path(),
+        {"embedder": 7, "vector_writer+tier_writer": 8, "lifecycle": None},
+        {},
+        own_disk=False,
+    )
+    assert pid_of(stage, "tier_writer") == pid_of(stage, "vector_writer") == 8
+    assert running(stage, "lifecycle") is None
+    with pytest.raises(LookupError, match="writer is down"):
+        pid_of(stage, "writer")
 
 
 @pytest.fixture
@@ -193,7 +206,9 @@ def test_what_is_remembered_in_a_row_goes_in_one_call_in_order() -> None:
     ("target", "stages"),
     [
         ("embedder", ("embedder",)),
-        ("vector_writer+query+operator_desk+tier_writer", ("vector_writer",)),
+        ("vector_writer", ("vector_writer",)),
+        ("tier_writer", ("tier_writer",)),
+        ("lifecycle", ("lifecycle",)),
         ("postgres", ("record_writer",)),
         ("valkey", ("embedder",)),
         ("kafka-2", tuple(READS)),

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from pipeline.chaos.checking import STORES, Fact, Held, Letter, Seen, Told, Word, judged, newest
+from pipeline.chaos.checking import STORES, Fact, Held, Letter, Seen, Told, judged, newest
+from pipeline.chaos.finding import Word
 from pipeline.domain.identity import memory_key
 from pipeline.domain.versions import settle
 from schemas.events import MemoryEnriched

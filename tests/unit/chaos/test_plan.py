@@ -48,7 +48,7 @@ def test_the_brief_form_has_each_role_each_manner_and_each_server(seed: int) -> 
     faults = planned(seed, events=1_000, brief=True).faults
     assert {fault.manner for fault in faults} == {*PART_MANNERS, "full"}
     assert {fault.target for fault in faults} == {*ROLES, "kafka", "postgres", "valkey", DISK}
-    assert len(faults) == 10
+    assert len(faults) == len(ROLES) + len(PART_MANNERS) + 1
 
 
 def test_each_fault_has_its_slice_of_all_events() -> None:
@@ -90,6 +90,25 @@ def test_a_step_is_only_about_what_is_there(seed: int) -> None:
                 continue
 
 
+def test_questions_are_asked_of_users_who_have_something() -> None:
+    has: set[str] = set()
+    for step in steps(planned(1, events=3_000)):
+        assert step.kind != "asked" or step.user_id in has
+        if step.kind in ("captured", "raw", "strange"):
+            has.add(step.user_id)
+
+
 def test_no_two_states_say_the_same() -> None:
-    texts = [step.text for step in steps(planned(1, events=3_000)) if step.text]
+    said = [step for step in steps(planned(1, events=3_000)) if step.kind != "asked"]
+    texts = [step.text for step in said if step.text]
     assert len(set(texts)) == len(texts)
+
+
+def test_a_memory_stays_in_its_conversation_and_conversations_have_a_few() -> None:
+    runs: dict[str, str | None] = {}
+    for step in steps(planned(1, events=3_000)):
+        if step.memory_id and step.kind not in ("again", "forgotten", "refused"):
+            assert runs.setdefault(step.memory_id, step.run_id) == step.run_id
+    sizes = Counter(run_id for run_id in runs.values() if run_id)
+    assert max(sizes.values()) > 3
+    assert 0.2 < sizes.total() / len(runs) < 0.5
