@@ -68,6 +68,10 @@ class History:
         self._ids = [f"m{number}" for number in range(random.randint(1, 4))]
         # A memory may move to another conversation, but not out of all of them: m0 is in none.
         self._runs = random.choice([[], [], ["r"], ["r", "s"]])
+        if self._runs:
+            # Few enough people and memories enough that most conversations have several turns.
+            self._users = self._users[:1]
+            self._ids = [f"m{number}" for number in range(4)]
         # All at once, so that everything is in flight together, or one after the other.
         self.published_within_s = random.choice([0.2, 2.0, 20.0])
         if self._runs and random.random() < 0.5:

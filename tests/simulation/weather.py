@@ -27,7 +27,7 @@ class Weather:
     @classmethod
     def drawn(cls, random: Random) -> "Weather":
         """Each kind of trouble is absent in some histories and frequent in others."""
-        most = {"kill": 0.004, "pause": 0.002, "stop": 0.001, "power": 0.0005}
+        most = {"kill": 0.004, "pause": 0.002, "stop": 0.001, "power": 0.002}
         return cls(
             **{
                 field.name: random.choice([0.0, 0.3, 1.0]) * most.get(field.name, 0.12)
