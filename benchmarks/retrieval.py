@@ -38,7 +38,7 @@ from benchmarks.stack import own_stack, tell
 from pipeline.cli.rows import Conversations, memory_of
 from pipeline.contract import flows
 from pipeline.domain.lexical import lexical_terms
-from pipeline.domain.ranking import score
+from pipeline.domain.ranking import SIGNALS as RANKED_BY
 from pipeline.domain.reordering import alike
 from pipeline.domain.weights import Weights
 from pipeline.kafka.connection import KafkaConnection
@@ -238,7 +238,8 @@ def ablations(answers: Sequence[Asked]) -> dict[str, Ranks]:
 
 def _ranked(answers: Sequence[Asked], weights: Weights) -> Ranks:
     def by_score(hit: Hit) -> tuple[float, str]:
-        return -score(hit.signals, weights), hit.memory_id
+        score = sum(getattr(weights, name) * hit.signals.get(name, 0.0) for name in RANKED_BY)
+        return -score, hit.memory_id
 
     return [
         (asked.question, [hit.memory_id for hit in sorted(asked.hits, key=by_score)])

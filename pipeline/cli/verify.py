@@ -88,7 +88,6 @@ async def _verify(
     here: Located, *, repair: bool, log: bool, keep: int, patience_s: float
 ) -> "tuple[Report, Mending | None]":
     from pipeline import app
-    from pipeline.kafka.publishing import publishing
     from pipeline.verifying.lives import tell_lives
     from pipeline.verifying.repairing import mending
 
@@ -105,8 +104,7 @@ async def _verify(
             tell(f"{mend.published:,} published again; waiting for the stages, then looking again.")
             await mend.done(patience_s=patience_s)
             # What is in the index again does not know how it stood by its use.
-            async with publishing(here.kafka, here.prefix) as telling:
-                await tell_lives(records, telling)
+            await tell_lives(records, mend.publishing)
         # What was found is not believed to be mended: it is looked at.
         return await look(keep=keep), mend
 

@@ -130,11 +130,6 @@ def named(speaker: str | None, words: Collection[str]) -> bool:
     return any(part in words for part in parts if len(part) >= _LEAST_NAME_CHARS)
 
 
-def score(given: Mapping[str, float], weights: Weights) -> float:
-    """The signals of one candidate, weighed; the sum is not divided by what it could be."""
-    return sum(getattr(weights, name) * given.get(name, 0.0) for name in SIGNALS)
-
-
 def _whole(
     given: Sequence[Mapping[str, float]], heard: Heard, counted: Sequence[tuple[str, float]]
 ) -> float:

@@ -11,7 +11,6 @@ ends the process with nothing committed.
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -40,7 +39,8 @@ from pipeline.kafka.dead_letters import (
     notice,
     utc_now,
 )
-from pipeline.kafka.records import Headers, Record, as_pairs, group_of, headers_of, key_of, value_of
+from pipeline.kafka.publishing import Outgoing
+from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, key_of, value_of
 from pipeline.liveness import Liveness
 from pipeline.stage import Made, Stage
 from schemas.events import Event, MemoryState, Message
@@ -70,17 +70,6 @@ MOST_DEAD_BYTES = 2 * 1024 * 1024
 """Of a value that is set aside: compressed, one can be far larger than what Kafka takes from us."""
 ENVELOPE_BYTES = 4_096
 """What a record's key and headers may take beside its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A record on its way out."""
-
-    topic: Topic
-    partition: int | None
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
 
 
 class Stopping(PipelineError):
@@ -326,7 +315,7 @@ class StageDelivery(ConsumerRebalanceListener):
         if len(value) > topic.max_message_bytes - ENVELOPE_BYTES:
             raise Unusable(f"{self.stage.name} made {len(value)} bytes of it, too large for Kafka")
         headers = as_pairs(headers_of(message))
-        return Outgoing(topic, partition, key_of(message), value, headers)
+        return Outgoing(topic, value, key_of(message), headers, partition)
 
     async def _publish(
         self, made: Sequence[Outgoing], dead: Sequence[tuple[Record, Unusable]]
@@ -373,13 +362,11 @@ class StageDelivery(ConsumerRebalanceListener):
         # A record may have neither key nor value, which no producer would publish.
         value = b"" if record.key is None and record.value is None else record.value
         kept = value[:MOST_DEAD_BYTES] if value is not None else None
-        sent = [await self._send(Outgoing(DEAD, None, record.key, kept, headers))]
+        sent = [await self._send(Outgoing(DEAD, kept, record.key, headers))]
         news = notice(record, stage=name, reason=reason, now=now)
         if news is not None:
-            news_headers = as_pairs(headers_of(news))
-            sent.append(
-                await self._send(Outgoing(STORED, None, record.key, value_of(news), news_headers))
-            )
+            headers = as_pairs(headers_of(news))
+            sent.append(await self._send(Outgoing(STORED, value_of(news), record.key, headers)))
         return sent
 
     async def _commit(self, records: Sequence[Record]) -> None:

@@ -1,9 +1,9 @@
-"""Events of an operator's, published under their keys; each page is acknowledged before the next."""
+"""Records of an operator's; each page is acknowledged before the next."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -15,9 +15,19 @@ from pipeline.kafka.connection import (
     started_producer,
     stopped_producer,
 )
-from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from pipeline.kafka.records import Headers, as_pairs, headers_of, key_of, value_of
 from schemas.events import Message
 from schemas.topics import Topic
+
+
+class Outgoing(NamedTuple):
+    """A record on its way out."""
+
+    topic: Topic
+    value: bytes | None
+    key: bytes | None
+    headers: Headers
+    partition: int | None = None
 
 
 class Publishing:
@@ -32,24 +42,35 @@ class Publishing:
 
     async def publish(self, topic: Topic, messages: Sequence[Message]) -> None:
         """Returns when all in-sync replicas have them. Raises Unavailable."""
+        await self.send([packed(topic, message) for message in messages])
+
+    async def send(self, records: Sequence[Outgoing]) -> None:
+        """Returns when all in-sync replicas have them. Raises Unavailable."""
         producer: Any = self._producer
         try:
             async with asyncio.timeout(PUBLISH_PATIENCE_S):
                 sent = [
                     await producer.send(
-                        topic.under(self._prefix),
-                        value_of(message),
-                        key=key_of(message),
-                        headers=as_pairs(headers_of(message)),
+                        each.topic.under(self._prefix),
+                        each.value,
+                        key=each.key,
+                        partition=each.partition,
+                        headers=each.headers,
                     )
-                    for message in messages
+                    for each in records
                 ]
                 await asyncio.gather(*sent)
         except TimeoutError as error:
             raise Unavailable("Kafka does not acknowledge: is it running?") from error
         except KafkaError as error:
             raise self._connection.named(error) from error
-        self.published += len(messages)
+        self.published += len(records)
+
+
+def packed(topic: Topic, message: Message, partition: int | None = None) -> Outgoing:
+    """The message as a record, under its own key."""
+    headers = as_pairs(headers_of(message))
+    return Outgoing(topic, value_of(message), key_of(message), headers, partition)
 
 
 @asynccontextmanager

@@ -183,7 +183,7 @@ class Nearest:
     vector: NDArray[np.floating] | SparseVector
     limit: int
     among: tuple["Nearest", ...] = ()
-    """Only what these find. They are asked by themselves, too: this one is for the place alone."""
+    """Only what these find, which are asked before it by themselves: this one is for the place alone."""
 
 
 @dataclass(frozen=True, slots=True)

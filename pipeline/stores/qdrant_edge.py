@@ -156,24 +156,29 @@ class EdgePoints:
         return await self._call(self._ask, requests, _filter(where))
 
     def _ask(self, requests: Sequence[Nearest], where: edge.Filter) -> Sequence[Sequence[Found]]:
-        asked = [
+        told: dict[int, Sequence[Found]] = {}
+        for request in requests:
+            if request.among:
+                # Nobody writes in between: what met `where` just now need not be searched for again.
+                ids: set[edge.PointId] = {
+                    each.id for among in request.among for each in told[id(among)]
+                }
+                met = edge.Filter(must=[edge.HasIdCondition(ids)])
+            else:
+                met = where
+            told[id(request)] = self._nearest(request, met)
+        return [told[id(request)] for request in requests]
+
+    def _nearest(self, request: Nearest, where: edge.Filter) -> Sequence[Found]:
+        found = self._shard.query(
             edge.QueryRequest(
                 limit=request.limit,
                 query=_nearest(request),
                 filter=where,
                 with_payload=False if request.among else FOUND_FIELDS,
-                prefetches=[
-                    edge.Prefetch(limit=each.limit, query=_nearest(each), filter=where)
-                    for each in request.among
-                ],
             )
-            for request in requests
-        ]
-        told = [self._shard.query(request) for request in asked]
-        return [
-            [Found(_uuid(point.id), point.payload or {}, point.score) for point in found]
-            for found in told
-        ]
+        )
+        return [Found(_uuid(point.id), point.payload or {}, point.score) for point in found]
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         # The offset is the first point of the page, so the one before it comes again.

@@ -16,7 +16,7 @@ from pipeline import metrics
 from pipeline.ports import Cache
 from schemas.search import CacheState
 
-ENTRY_BYTES: Final = 1_000
+ENTRY_BYTES: Final = 500
 """What Python takes for an entry beside its value, measured."""
 _NEARER_FOR_S: Final = 3_600
 """How long tier 0 keeps what it has from a farther one, which does not tell how long it would."""

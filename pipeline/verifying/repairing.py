@@ -10,33 +10,16 @@ same event: whoever has done with it does nothing.
   the index would refuse anything older in its place. `rebuild` makes the index anew without it.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from pipeline.errors import Unavailable
-from pipeline.kafka.connection import (
-    PUBLISH_PATIENCE_S,
-    KafkaConnection,
-    started_producer,
-    stopped_producer,
-)
+from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import topic_partitions
+from pipeline.kafka.publishing import Outgoing, Publishing, packed, publishing
 from pipeline.kafka.readers import group_readers
-from pipeline.kafka.records import (
-    Record,
-    as_pairs,
-    group_of,
-    headers_of,
-    key_of,
-    legible,
-    value_of,
-)
+from pipeline.kafka.records import Record, group_of, legible
 from pipeline.ports import MemoryRecords
 from pipeline.verifying.comparing import Difference
 from schemas.events import Published, UserForgotten
@@ -56,7 +39,7 @@ class Mending:
     """Publishes again what a store lacks."""
 
     records: MemoryRecords
-    producer: AIOKafkaProducer
+    publishing: Publishing
     connection: KafkaConnection
     prefix: str
     partitions: int
@@ -67,10 +50,11 @@ class Mending:
 
     async def from_log(self, lost: Sequence[Record]) -> None:
         """Appends the records to their own partitions once more. Raises Unavailable."""
-        topic = ENRICHED.under(self.prefix)
-        await self._publish(
+        await self.publishing.send(
             [
-                (topic, record.value, record.key, record.partition, legible(record.headers))
+                Outgoing(
+                    ENRICHED, record.value, record.key, legible(record.headers), record.partition
+                )
                 for record in lost
             ]
         )
@@ -81,29 +65,14 @@ class Mending:
         mendable = [each.key for each in found if can_mend(each)]
         self.left_alone += len(found) - len(mendable)
         events = await self.records.publishable(mendable)
-        topic = EVENTS.under(self.prefix)
-        await self._publish(
+        await self.publishing.send(
             [
-                (topic, value_of(copy), key_of(copy), partition, as_pairs(headers_of(copy)))
+                packed(EVENTS, copy, partition)
                 for event in events
                 for copy, partition in copies(event, self.partitions)
             ]
         )
         self.published += len(events)
-
-    async def _publish(self, outgoing: Sequence[tuple[Any, ...]]) -> None:
-        producer: Any = self.producer
-        try:
-            async with asyncio.timeout(PUBLISH_PATIENCE_S):
-                sent = [
-                    await producer.send(topic, value, key=key, partition=partition, headers=headers)
-                    for topic, value, key, partition, headers in outgoing
-                ]
-                await asyncio.gather(*sent)
-        except TimeoutError as error:
-            raise Unavailable("Kafka does not acknowledge: is it running?") from error
-        except KafkaError as error:
-            raise self.connection.named(error) from error
 
     async def done(self, *, patience_s: float) -> None:
         """Returns when the stages have done with all that was published so far.
@@ -145,8 +114,6 @@ async def mending(
     connection: KafkaConnection, prefix: str, records: MemoryRecords
 ) -> AsyncGenerator[Mending]:
     """Ready to publish. Raises Unavailable."""
-    async with AsyncExitStack() as stack:
-        producer = await started_producer(connection)
-        stack.push_async_callback(stopped_producer, producer)
+    async with publishing(connection, prefix) as to_kafka:
         partitions = len(await topic_partitions(connection, EVENTS.under(prefix)))
-        yield Mending(records, producer, connection, prefix, partitions)
+        yield Mending(records, to_kafka, connection, prefix, partitions)
