@@ -79,6 +79,7 @@ def held(asked: Asked, told: Sequence[Fingerprint]) -> FingerprintsAnswered:
                 forgotten=each.known.forgotten,
                 watermark=each.watermark,
                 content_hash=each.content_hash,
+                life=each.life,
             )
             for each in told
         ),

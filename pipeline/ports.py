@@ -80,6 +80,9 @@ class Fingerprint:
     """Empty for a forgotten memory."""
     watermark: bool = False
     """Tells up to which version a user was forgotten; the key is the user's."""
+    life: int | None = field(default=None, compare=False)
+    """The version of what the store knows of the use of a living memory, 0 for nothing. Compared by itself: it
+    is written by another hand than the state. None where nobody told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,6 +307,8 @@ class HeldState(BaseModel):
     """Up to this version a user was forgotten."""
     content_hash: str
     """Empty for what was forgotten."""
+    life: int | None = None
+    """The version of what the index knows of the memory's use, 0 for nothing; None: it does not say."""
 
 
 class FingerprintsAnswered(Answer):

@@ -14,10 +14,12 @@ from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, located, quiet, running
 
 if TYPE_CHECKING:
+    from pipeline.kafka.readers import GroupReaders
     from pipeline.ports import Fingerprint, Fingerprints, MemoryRecords
     from pipeline.verifying.comparing import Difference
     from pipeline.verifying.repairing import Mending
     from pipeline.verifying.verifying import Report
+    from schemas.topics import Topic
 
 UNDECIDED = 75  # EX_TEMPFAIL
 WORDS = {
@@ -29,6 +31,7 @@ WORDS = {
     "resurrected_in_index": "forgotten in the record, alive in the index",
     "resurrected_in_record": "forgotten in the index, alive in the record",
     "watermark_differs": "a user's forgetting differs",
+    "tier_differs": "stands elsewhere by its use in the index",
     "missing_in_record_but_in_log": "in the log, not in the record",
     "content_differs_from_log": "same version, other content than in the log",
 }
@@ -57,7 +60,7 @@ def verify(
     json: AsJson = False,
     data: Data = None,
 ) -> None:
-    """Compare the record, the index and the log: versions, content hashes, what was forgotten.
+    """Compare the record, the index and the log: versions, content hashes, what was forgotten, tiers.
 
     Works while everything runs: what is only on its way is no difference. --repair publishes again what a
     store lacks; the stages do the rest, so nothing newer is undone and nothing forgotten comes back.
@@ -103,6 +106,7 @@ async def _verify(
         if mend.published:
             tell(f"{mend.published:,} published again; waiting for the stages, then looking again.")
             await mend.done(patience_s=patience_s)
+        if mend.published or mend.behind:
             # What is in the index again does not know how it stood by its use.
             await tell_lives(records, mend.publishing)
         # What was found is not believed to be mended: it is looked at.
@@ -124,13 +128,23 @@ async def compared(
     from pipeline.kafka.records import group_of
     from pipeline.verifying.logged import compare_log
     from pipeline.verifying.repairing import WRITERS
-    from pipeline.verifying.verifying import Report, compare, nothing_more
-    from schemas.topics import ENRICHED
+    from pipeline.verifying.verifying import InTurn, Report, compare, nothing_more
+    from schemas.topics import ENRICHED, RECALLED, TIERED
 
     report = Report(keep)
     topic = ENRICHED.under(here.prefix)
-    groups = [group_of(here.prefix, writer) for writer in WRITERS]
-    async with group_readers(here.kafka, topic, groups, patience_s=patience_s) as readers:
+    async with AsyncExitStack() as stack:
+
+        async def readers_of(topic: "Topic", *stages: str) -> "GroupReaders":
+            groups = [group_of(here.prefix, stage) for stage in stages]
+            name = topic.under(here.prefix)
+            return await stack.enter_async_context(
+                group_readers(here.kafka, name, groups, patience_s=patience_s)
+            )
+
+        readers = await readers_of(ENRICHED, *WRITERS)
+        of_lives = await readers_of(RECALLED, "lifecycle")
+        of_tiers = await readers_of(TIERED, "tier_writer")
         if log:
             with Passing("log and record") as passing:
                 await compare_log(
@@ -153,6 +167,7 @@ async def compared(
                 report,
                 take=mend.from_record if mend else nothing_more,
                 on_progress=passing,
+                tiers=InTurn([of_lives, of_tiers]),
             )
     return report
 
@@ -170,7 +185,7 @@ def as_json(report: "Report", mend: "Mending | None", took_s: float) -> dict[str
         "took_s": round(took_s, 3),
     }
     if mend is not None:
-        told |= {"mended": mend.published, "left_alone": mend.left_alone}
+        told |= {"mended": mend.published + mend.behind, "left_alone": mend.left_alone}
     return told
 
 
@@ -191,12 +206,13 @@ def _held_json(held: "Fingerprint | None") -> dict[str, Any] | None:
         "tie": held.known.stamp.tie,
         "forgotten": held.known.forgotten,
         "content_hash": held.content_hash,
+        "life": held.life,
     }
 
 
 def _show(report: "Report", mend: "Mending | None", took_s: float) -> None:
     if mend is not None:
-        show(f"Published again: {mend.published:,}.")
+        show(f"Published again: {mend.published:,}. Tiers told again: {mend.behind:,}.")
     seen = f"{report.compared:,} keys of both stores"
     if report.logged:
         seen += f", {report.logged:,} records of the log"

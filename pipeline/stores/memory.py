@@ -361,12 +361,13 @@ class RecordsInMemory:
                 key,
                 known_of(state),
                 content_hash(state) if isinstance(state, MemoryEnriched) else "",
+                life=self._lives[key].told.version if key in self._lives else 0,
             )
             for key, state in self._states.items()
         ]
         for user_id, mark in self._marks.items():
             known = Known(Stamp(mark.version, 0), forgotten=True)
-            told.append(Fingerprint(user_key(user_id), known, "", watermark=True))
+            told.append(Fingerprint(user_key(user_id), known, "", watermark=True, life=0))
         return sorted(told, key=lambda each: each.key)
 
     async def publishable(self, keys: Sequence[UUID]) -> Sequence[Published]:

@@ -421,7 +421,8 @@ def watermark(payload: Payload) -> Watermark:
 def fingerprint(id: UUID, payload: Payload) -> Fingerprint:
     """What `verify` compares."""
     told = payload.get("content_hash", "")
-    return Fingerprint(id, held(payload), told, watermark=payload["kind"] == USER_FORGOTTEN)
+    life = payload.get("life", 0) if payload["kind"] == MEMORY else 0
+    return Fingerprint(id, held(payload), told, payload["kind"] == USER_FORGOTTEN, life)
 
 
 def hit(found: Found, now: datetime) -> Hit:

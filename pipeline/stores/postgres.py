@@ -414,7 +414,7 @@ def _known_of_row(row: asyncpg.Record) -> Known:
 
 def _fingerprint(row: asyncpg.Record) -> Fingerprint:
     known = _known_of_row(row)
-    return Fingerprint(row["key"], known, row["content_hash"], watermark=row["watermark"])
+    return Fingerprint(row["key"], known, row["content_hash"], row["watermark"], row["life"])
 
 
 def _user_forgotten(row: asyncpg.Record) -> UserForgotten:

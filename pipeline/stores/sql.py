@@ -317,7 +317,11 @@ _FINGERPRINT = f"""
 select
     {_KNOWN},
     case when mark.version is null then memories.content_hash else '' end as content_hash,
-    false as watermark
+    false as watermark,
+    coalesce((
+        select (told ->> 'version')::bigint from memory_lives lives
+        where lives.key = memories.key and {_LIVING}
+    ), 0) as life
 from {_MEMORIES}
 """  # noqa: S608
 
@@ -328,7 +332,7 @@ select * from (
     ({FINGERPRINTS})
     union all
     (
-        select key, version, 0, true, '', true from forgotten_users
+        select key, version, 0, true, '', true, 0 from forgotten_users
         where key > $1 order by key limit $2
     )
 ) as page
@@ -338,7 +342,7 @@ order by key limit $2
 FINGERPRINTS_OF = f"""
 {_FINGERPRINT} where memories.key = any($1::uuid[])
 union all
-select key, version, 0, true, '', true from forgotten_users where key = any($1::uuid[])
+select key, version, 0, true, '', true, 0 from forgotten_users where key = any($1::uuid[])
 """  # noqa: S608
 
 PUBLISHABLE = f"""

@@ -84,6 +84,7 @@ def decide(
     gone: dict[UUID, State] = {}
     outcomes: list[Outcome] = []
     heard: dict[UUID, str] = {}
+    read: set[UUID] = set()
     for event in events:
         assert not isinstance(event, UserForgotten)
         key = memory_key(event.user_id, event.memory_id)
@@ -91,7 +92,7 @@ def decide(
         settled = settle([event], now, {event.user_id: mark.version} if mark else {})
         outcomes.extend(settled.outcomes)
         if settled.writes:
-            writes[key] = keeping(event, writes.get(key))
+            writes[key] = keeping(event, _told_before(event, writes.get(key), key, read))
             heard[key] = _heard(event)
             now[key] = known_of(event)
         elif mark and event.version <= mark.version and _came_last(event, now.get(key)):
@@ -100,6 +101,27 @@ def decide(
         if key in writes and now[key].forgotten:
             gone[key] = writes[key]
     return Decided(writes, outcomes, gone, heard)
+
+
+def _told_before(
+    event: MemoryChange, before: State | None, key: UUID, read: set[UUID]
+) -> State | None:
+    """What of the batch `event` may know more from. `read` are the keys of which it holds readings only.
+
+    What a reading says was said before is what the record made out, or its publisher had told: nobody
+    can tell here. What the publisher has told the store knows, and gives it to another state by itself.
+    """
+    if before is None:
+        if _is_reading(event):
+            read.add(key)
+    elif key in read and known_of(before).stamp != stamp(event):
+        read.discard(key)
+        return None
+    return before
+
+
+def _is_reading(event: MemoryChange) -> bool:
+    return isinstance(event, MemoryEnriched) and event.context > 0
 
 
 def _heard(event: MemoryChange) -> str:

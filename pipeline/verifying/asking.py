@@ -52,4 +52,4 @@ def _told(answered: Answered) -> Sequence[Fingerprint]:
 
 def _fingerprint(state: HeldState) -> Fingerprint:
     known = Known(Stamp(state.precedence, state.tie), state.forgotten)
-    return Fingerprint(state.key, known, state.content_hash, state.watermark)
+    return Fingerprint(state.key, known, state.content_hash, state.watermark, state.life)

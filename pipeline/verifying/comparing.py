@@ -25,6 +25,7 @@ Kind = Literal[
     "resurrected_in_index",
     "resurrected_in_record",
     "watermark_differs",
+    "tier_differs",
     "missing_in_record_but_in_log",
     "content_differs_from_log",
 ]
@@ -39,6 +40,8 @@ class Difference:
     kind: Kind
     record: Fingerprint | None
     index: Fingerprint | None
+    lives: tuple[int, int] | None = None
+    """Where it is the tier: the lives of record and index, whose tiers are told. They change by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,23 @@ def differences(
     keys = sorted(in_record.keys() | in_index.keys())
     found = (difference(in_record.get(key), in_index.get(key)) for key in keys)
     return [each for each in found if each is not None]
+
+
+def tier_differences(
+    record: Iterable[Fingerprint], index: Iterable[Fingerprint]
+) -> Sequence[Difference]:
+    """Where the two hold the same state, but not what its use has made of it; in the order of the keys."""
+    in_index = {each.key: each for each in index}
+    found = (_tier_difference(each, in_index.get(each.key)) for each in record)
+    return [each for each in found if each is not None]
+
+
+def _tier_difference(record: Fingerprint, index: Fingerprint | None) -> Difference | None:
+    if index is None or record != index or record.life is None or index.life is None:
+        return None
+    if record.life == index.life:
+        return None
+    return Difference(record.key, "tier_differs", record, index, (record.life, index.life))
 
 
 async def windows(record: Fingerprints, index: Fingerprints) -> AsyncGenerator[Window]:

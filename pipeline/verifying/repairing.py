@@ -6,6 +6,7 @@ same event: whoever has done with it does nothing.
 
 - What the log holds and the record lacks goes into memory.enriched again, byte for byte.
 - What the record holds and the index lacks goes into memory.events, to be embedded anew.
+- Where memories stand by their use is told once more by who sees that the index has an older word.
 - What only the index holds, newer than record and log, is left alone: nothing accepted can prove it, and
   the index would refuse anything older in its place. `rebuild` makes the index anew without it.
 """
@@ -45,6 +46,8 @@ class Mending:
     partitions: int
     published: int = 0
     """Events that were published again."""
+    behind: int = 0
+    """Memories that stand in the index where they stood before, to be told of."""
     left_alone: int = 0
     """Differences that nothing accepted can mend."""
 
@@ -62,8 +65,10 @@ class Mending:
 
     async def from_record(self, found: Sequence[Difference]) -> None:
         """Publishes the record's states where the index has nothing newer. Raises Unavailable."""
-        mendable = [each.key for each in found if can_mend(each)]
-        self.left_alone += len(found) - len(mendable)
+        mendable = [each.key for each in found if can_mend(each) and each.lives is None]
+        behind = [each for each in found if can_mend(each) and each.lives is not None]
+        self.behind += len(behind)
+        self.left_alone += len(found) - len(mendable) - len(behind)
         events = await self.records.publishable(mendable)
         await self.publishing.send(
             [
@@ -96,6 +101,9 @@ def can_mend(found: Difference) -> bool:
     """Whether publishing the record's state again would make the index agree."""
     if found.record is None:
         return False
+    if found.lives is not None:
+        in_record, in_index = found.lives
+        return in_index < in_record
     return found.index is None or found.index.known.stamp <= found.record.known.stamp
 
 

@@ -4,6 +4,9 @@ What one writer has done and the other has not yet is no difference. So a key th
 again once both writers have read all that the log held when it was found. Differs it still, and neither
 side has changed meanwhile, then nothing on its way can explain it. If a side has changed, something
 newer came by: once more.
+
+Where memories stand by their use is compared beside their states: it is another stage that tells the index,
+from another topic, and who has no such stage behind must still be told of states.
 """
 
 from collections import Counter
@@ -13,8 +16,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
-from pipeline.ports import Fingerprints
-from pipeline.verifying.comparing import KINDS, Difference, Kind, differences, windows
+from pipeline.ports import Fingerprint, Fingerprints
+from pipeline.verifying.comparing import (
+    KINDS,
+    Difference,
+    Kind,
+    differences,
+    tier_differences,
+    windows,
+)
 
 CHUNK = 1_000
 """Keys looked at again at once; as many differences are in memory at a time."""
@@ -30,12 +40,27 @@ class Readers(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class InTurn:
+    """Readers of which one writes what the next one reads."""
+
+    readers: Sequence[Readers]
+
+    async def caught_up(self) -> bool:
+        for each in self.readers:
+            if not await each.caught_up():
+                return False
+        return True
+
+
 class Progress(Protocol):
     """Where a pass is: its share of the way, and how many it has seen."""
 
     def __call__(self, fraction: float, seen: int) -> None: ...
 
 
+Tell = Callable[[Sequence[Fingerprint], Sequence[Fingerprint]], Sequence[Difference]]
+"""What two stores' fingerprints differ in."""
 Taker = Callable[[Sequence[Difference]], Awaitable[None]]
 """What else to do with differences, a chunk at a time."""
 
@@ -81,23 +106,30 @@ async def compare(
     *,
     take: Taker,
     on_progress: Progress,
+    tiers: Readers | None = None,
 ) -> None:
-    """Compares all that both stores hold, and gives each chunk of differences to `take`."""
-    differing: list[Difference] = []
+    """Compares all that both stores hold, and gives each chunk of differences to `take`.
+
+    `tiers` are those who write where memories stand; without them that is not compared.
+    """
+    passes = [_Pass(differences, readers)]
+    passes += [_Pass(tier_differences, tiers)] if tiers is not None else []
 
     async def settle(least: int) -> None:
-        while len(differing) >= least:
-            chunk = differing[:CHUNK]
-            del differing[:CHUNK]
-            found, open_ = await settled(chunk, record, index, readers)
-            report.add(found)
-            report.in_flight += len(open_)
-            if found:
-                await take(found)
+        for each in passes:
+            while len(each.differing) >= least:
+                chunk = each.differing[:CHUNK]
+                del each.differing[:CHUNK]
+                found, open_ = await settled(chunk, record, index, each.readers, each.tell)
+                report.add(found)
+                report.in_flight += len(open_)
+                if found:
+                    await take(found)
 
     async with aclosing(windows(record, index)) as all_:
         async for window in all_:
-            differing += differences(window.record, window.index)
+            for each in passes:
+                each.differing += each.tell(window.record, window.index)
             keys = {each.key for each in window.record} | {each.key for each in window.index}
             report.compared += len(keys)
             # Keys are hashes, evenly spread: the last one tells how far we are.
@@ -107,8 +139,21 @@ async def compare(
     on_progress(1.0, report.compared)
 
 
+@dataclass
+class _Pass:
+    """What is compared, who writes it, and what is to be looked at again."""
+
+    tell: Tell
+    readers: Readers
+    differing: list[Difference] = field(default_factory=list[Difference])
+
+
 async def settled(
-    differing: Sequence[Difference], record: Fingerprints, index: Fingerprints, readers: Readers
+    differing: Sequence[Difference],
+    record: Fingerprints,
+    index: Fingerprints,
+    readers: Readers,
+    tell: Tell = differences,
 ) -> tuple[Sequence[Difference], Sequence[Difference]]:
     """The differences that nothing in flight explains, and those that nobody can tell of."""
     found: list[Difference] = []
@@ -116,17 +161,17 @@ async def settled(
     for _ in range(ROUNDS):
         if not before or not await readers.caught_up():
             break
-        now = await look(list(before), record, index)
+        now = await look(list(before), record, index, tell)
         found += [each for each in now if each == before[each.key]]
         before = {each.key: each for each in now if each != before[each.key]}
     return found, list(before.values())
 
 
 async def look(
-    keys: Sequence[UUID], record: Fingerprints, index: Fingerprints
+    keys: Sequence[UUID], record: Fingerprints, index: Fingerprints, tell: Tell = differences
 ) -> Sequence[Difference]:
     """Where the two differ in these keys."""
-    return differences(await record.fingerprints_of(keys), await index.fingerprints_of(keys))
+    return tell(await record.fingerprints_of(keys), await index.fingerprints_of(keys))
 
 
 async def nothing_more(_: Sequence[object]) -> None:

@@ -344,3 +344,21 @@ async def test_record_and_index_see_the_same_tiers(
             kept = {each.memory_id for _, each in await records.lives(None, 10)}
             if memory.memory_id in kept:
                 assert hit.tier == memory.tier
+
+
+async def test_both_stores_tell_which_life_they_know(
+    records: MemoryRecords, vectors: MemoryVectors
+) -> None:
+    memories = [enriched(memory_id=name, version=5) for name in ("a", "b", "c")]
+    await records.write(memories)
+    await vectors.write(memories)
+    told = await records.live([recalled(name, at=NOW) for name in ("a", "c")], TIERS)
+    await vectors.tier([each for each in told if each])
+    for store in (records, vectors):
+        await store.write([forgotten("c", version=6)])
+    lives = {memory_key("alice", "a"): told[0].version if told[0] else -1}
+    expected = {memory_key("alice", name): 0 for name in ("b", "c")} | lives
+    for store in (records, vectors):
+        assert {each.key: each.life for each in await store.page(None, 10)} == expected
+        some = await store.fingerprints_of(list(expected))
+        assert {each.key: each.life for each in some} == expected

@@ -687,6 +687,29 @@ async def test_a_revision_hears_what_its_first_state_heard(records: MemoryRecord
     assert (await heard(records, of(revised)))["m0"] == (["before"], ["turn 1"])
 
 
+async def test_who_moves_does_not_take_along_what_a_reading_has_heard_elsewhere(
+    records: MemoryRecords,
+) -> None:
+    turns = [turn(number) for number in range(4)]
+    await records.write(turns)
+    reading = _enriched_again((await anew(records, of(turns[1])))["m1"])
+    moved = turn(1, version=50)
+    await records.write([reading, moved])
+    assert (await heard(records, of(moved)))["m1"] == (["turn 2", "turn 3"], [])
+
+
+async def test_a_revision_of_what_was_read_meanwhile_knows_what_its_publisher_said(
+    records: MemoryRecords,
+) -> None:
+    turns = [turn(0, "before"), turn(1, "turn 0")]
+    await records.write(turns)
+    reading = _enriched_again((await anew(records, of(*turns)))["m0"])
+    revised = turn(0, text="revised", version=50, occurred_at=turns[0].occurred_at)
+    for batch in ([reading, revised], [turns[0], reading, revised]):
+        await records.write(batch)
+        assert await preceding(records, "m0") == ["before"]
+
+
 async def test_what_is_forgotten_is_not_heard_any_more(records: MemoryRecords) -> None:
     turns = [turn(0), turn(1, "turn 0"), turn(2, "turn 0", "turn 1"), turn(3, "turn 1", "turn 2")]
     await records.write(turns)

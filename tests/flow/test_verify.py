@@ -22,11 +22,13 @@ from pipeline.stores.qdrant_edge import EdgePoints
 from pipeline.stores.replaceable import ReplaceableIndex
 from producers.client import MemoryClient
 from tests.conftest import running
-from tests.flow.owned import OWNER, UPSTREAM, stages
+from tests.flow import owned
+from tests.flow.owned import stages
 
 pytestmark = pytest.mark.connected
 
 MEMORIES = 40
+UPSTREAM, OWNER = (*owned.UPSTREAM, "lifecycle"), (*owned.OWNER, "tier_writer")
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +60,12 @@ async def remembered(memory: MemoryClient) -> None:
         await memory.forget_user("leaver"),
     ]:
         await forgetting.stored(timeout_s=60)
+    # From now on they have a life.
+    await memory.search("Note 3 about cycling", user_id="rider", limit=3, mode="lexical")
 
 
 async def tamper(stack: Stack) -> None:
-    """One lost, one altered, one brought back, a user's forgetting forgotten."""
+    """One lost, one altered, one brought back, a recall and a user's forgetting forgotten."""
     settings = Settings()
     where = app.addresses(settings, stack)
     async with app.open_ports(settings, where, ["vectors"]) as ports:
@@ -71,6 +75,7 @@ async def tamper(stack: Stack) -> None:
         lost, gone, altered = (memory_key("rider", name) for name in ("m0", "m1", "m2"))
         there = await points.fetch([altered])
         delete(points, lost, gone, user_key("leaver"))
+        unlive(points, memory_key("rider", "m3"))
         content: dict[str, Any] = {"content_hash": "0" * 32, "text": "Something else"}
         await points.put([Point(altered, there[altered] | content, None)])
         alive = there[altered] | content | {"memory_id": "m1", "version": 1, "precedence": 1}
@@ -80,6 +85,10 @@ async def tamper(stack: Stack) -> None:
 
 def delete(points: EdgePoints, *keys: UUID) -> None:
     points._shard.update(edge.UpdateOperation.delete_points(list(keys)))  # pyright: ignore[reportPrivateUsage]
+
+
+def unlive(points: EdgePoints, key: UUID) -> None:
+    points._shard.update(edge.UpdateOperation.delete_payload([key], ["life"]))  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_what_was_done_behind_the_streams_back_is_told_and_mended(
@@ -103,6 +112,7 @@ async def test_what_was_done_behind_the_streams_back_is_told_and_mended(
             "content_differs": 1,
             "resurrected_in_index": 1,
             "watermark_differs": 1,
+            "tier_differs": 1,
         }
         assert told["kinds"] == kinds
         async with (
@@ -113,7 +123,7 @@ async def test_what_was_done_behind_the_streams_back_is_told_and_mended(
             assert (code, told["kinds"]) == (1, kinds)
             assert str(memory_key("rider", "m0")) in {each["key"] for each in told["first"]}
             code, told = await verify(stack, "--repair")
-            assert (code, told["equal"], told["mended"], told["left_alone"]) == (0, True, 4, 0)
+            assert (code, told["equal"], told["mended"], told["left_alone"]) == (0, True, 5, 0)
             found = await memory.search("Note 0 about cycling", user_id="rider", limit=100)
             texts = {hit.memory_id: hit.text for hit in found.hits}
             assert texts["m0"] == "Note 0 about cycling"

@@ -9,7 +9,13 @@ import pytest
 from pipeline.domain.versions import Known, Stamp
 from pipeline.ports import Fingerprint
 from pipeline.verifying import comparing
-from pipeline.verifying.comparing import Kind, difference, differences, windows
+from pipeline.verifying.comparing import (
+    Kind,
+    difference,
+    differences,
+    tier_differences,
+    windows,
+)
 
 KEY = UUID(int=7)
 
@@ -21,10 +27,11 @@ def told(
     forgotten: bool = False,
     content: str = "a",
     watermark: bool = False,
+    life: int | None = None,
 ) -> Fingerprint:
     gone = forgotten or watermark
     known = Known(Stamp(version, 0), gone)
-    return Fingerprint(key, known, "" if gone else content, watermark)
+    return Fingerprint(key, known, "" if gone else content, watermark, life)
 
 
 class Store:
@@ -66,6 +73,27 @@ def test_a_difference_has_a_name(
     found = difference(record, index)
     assert found is not None
     assert (found.key, found.kind) == (KEY, kind)
+
+
+@pytest.mark.parametrize(
+    ("record", "index", "lives"),
+    [
+        (told(life=3), told(life=0), (3, 0)),
+        (told(life=0), told(life=3), (0, 3)),
+        (told(life=3), told(life=3), None),
+        # Whoever does not say is of another version.
+        (told(life=3), told(life=None), None),
+        # These are differences of states, and are told as such.
+        (told(6, life=3), told(5, life=0), None),
+        (told(life=3), None, None),
+    ],
+)
+def test_where_memories_stand_is_compared_beside_their_states(
+    record: Fingerprint, index: Fingerprint | None, lives: tuple[int, int] | None
+) -> None:
+    found = tier_differences([record], [index] if index else [])
+    assert [each.lives for each in found] == ([lives] if lives else [])
+    assert difference(told(life=3), told(life=0)) is None
 
 
 def test_what_is_the_same_is_no_difference() -> None:

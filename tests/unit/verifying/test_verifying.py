@@ -1,11 +1,13 @@
 """The record and the index are compared while both are written to."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
 from pipeline.domain.identity import memory_key
+from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Stamp
 from pipeline.ports import Fingerprint
 from pipeline.stores.index import VectorIndex
@@ -15,9 +17,17 @@ from pipeline.verifying import verifying
 from pipeline.verifying.comparing import Difference
 from pipeline.verifying.logged import lacks
 from pipeline.verifying.repairing import can_mend, copies
-from pipeline.verifying.verifying import Report, compare
-from schemas.events import Enriched
-from tests.builders import DIMENSIONS, MODEL, captured, enriched, forgotten, user_forgotten
+from pipeline.verifying.verifying import InTurn, Report, compare
+from schemas.events import Enriched, MemoryTiered
+from tests.builders import (
+    DIMENSIONS,
+    MODEL,
+    captured,
+    enriched,
+    forgotten,
+    recalled,
+    user_forgotten,
+)
 
 
 class Stream:
@@ -29,6 +39,7 @@ class Stream:
         self.vectors = VectorIndex(PointsInMemory(self.points), IndexShape(MODEL, DIMENSIONS))
         self.unread: list[Callable[[], Awaitable[object]]] = []
         self.stuck = False
+        self.tiers = InTurn([self])
         self.waits = 0
 
     async def write(self, *changes: Enriched) -> None:
@@ -53,7 +64,10 @@ class Stream:
         async def take(found: Sequence[Difference]) -> None:
             taken.extend(found)
 
-        await compare(self.records, self.vectors, self, report, take=take, on_progress=unseen)
+        tiers = self.tiers
+        await compare(
+            self.records, self.vectors, self, report, take=take, on_progress=unseen, tiers=tiers
+        )
         return report, taken
 
 
@@ -125,6 +139,40 @@ async def test_a_key_that_keeps_changing_is_left_undecided(stream: Stream) -> No
     assert (report.differences, report.in_flight) == (0, 1)
 
 
+async def lived(stream: Stream, memory_id: str) -> MemoryTiered:
+    """The record has heard of a recall; the index has not."""
+    (told,) = await stream.records.live([recalled(memory_id, at=datetime.now(UTC))], Tiers())
+    assert told is not None
+    return told
+
+
+async def test_a_recall_that_the_index_never_heard_of_is_told(stream: Stream) -> None:
+    await lived(stream, "m3")
+    report, (found,) = await stream.report()
+    assert report.by_kind() == {"tier_differs": 1}
+    assert found.key == memory_key("alice", "m3")
+    assert can_mend(found)
+
+
+async def test_a_tier_that_is_on_its_way_is_no_difference(stream: Stream) -> None:
+    told = await lived(stream, "m3")
+    stream.unread = [lambda: stream.vectors.tier([told])]
+    report, taken = await stream.report()
+    assert report.equal
+    assert (taken, stream.waits) == ([], 1)
+
+
+async def test_whose_tiers_nobody_writes_just_now_is_not_known(stream: Stream) -> None:
+    await lived(stream, "m3")
+    stream.lose("m4")
+    behind = Stream()
+    behind.stuck = True
+    stream.tiers = InTurn([stream, behind])
+    report, (found,) = await stream.report()
+    assert (report.by_kind(), report.in_flight) == ({"missing_in_index": 1}, 1)
+    assert found.key == memory_key("alice", "m4")
+
+
 async def test_only_the_first_differences_are_kept(
     stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +220,8 @@ def test_the_record_mends_what_is_not_newer_in_the_index() -> None:
     assert can_mend(Difference(NEW.key, "resurrected_in_index", GONE, OLD))
     assert not can_mend(Difference(NEW.key, "stale_in_record", OLD, NEW))
     assert not can_mend(Difference(NEW.key, "missing_in_record", None, NEW))
+    assert can_mend(Difference(NEW.key, "tier_differs", NEW, NEW, lives=(3, 2)))
+    assert not can_mend(Difference(NEW.key, "tier_differs", NEW, NEW, lives=(2, 3)))
 
 
 def test_a_users_forgetting_goes_to_each_partition_again() -> None:
