@@ -1,7 +1,10 @@
 """One chaos run: a stack of its own, the plan's events and faults, quiet, the verdict."""
 
 import asyncio
+import json
+import os
 import shutil
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -103,6 +106,8 @@ class Report:
     """Why a call was refused that was right."""
     lag: Mapping[str, int]
     """What was left at the end; 0 everywhere unless a stage stood still."""
+    differing: Mapping[str, int]
+    """What `verify` found to mend, and how often."""
     took_s: float
 
     @property
@@ -115,7 +120,30 @@ class Report:
     @property
     def ok(self) -> bool:
         wrong = self.verdict.findings or self.refused or self.hollow
-        return not wrong and not any(self.lag.values())
+        return not wrong and not any(self.lag.values()) and not self.differing
+
+
+async def verified(data: Path, env: Mapping[str, str]) -> Mapping[str, int]:
+    """What `hybrid-memory verify` finds in the stack of that folder, by kind: nothing, if all is well.
+
+    Raises Unavailable where it cannot say.
+    """
+    verify = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pipeline.cli", "verify", "--json", "--data", str(data)),
+        env={**os.environ, **env},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        said, told = await verify.communicate()
+    finally:
+        if verify.returncode is None:
+            verify.kill()
+    try:
+        report = json.loads(said)
+        return {**report["kinds"], **({"undecided": n} if (n := report["in_flight"]) else {})}
+    except (ValueError, KeyError) as error:
+        raise Unavailable(f"`verify` does not say what it found: {told.decode()[-500:]}") from error
 
 
 def in_flight_of(target: str) -> tuple[str, ...]:
@@ -229,6 +257,7 @@ class _Run:
             lag = await self._quiet()
             told = self._told()
             read = await self._read(stack, kafka)
+            differing = await verified(self._data, addresses(stack, proxies))
         # The stack has ended: the index has no owner any more.
         seen = read.with_index(await asyncio.to_thread(read_index, self._data / "qdrant"))
         return Report(
@@ -241,6 +270,7 @@ class _Run:
             unanswered=self._publisher.unanswered,
             refused=self._publisher.refused,
             lag=lag,
+            differing=differing,
             took_s=time.monotonic() - self._began,
         )
 

@@ -56,16 +56,17 @@ def chaos(
     """Prove that nothing is lost: publish while everything is killed, stopped, paused and cut off.
 
     Starts a stack of its own in a temporary folder and touches no other. Memories are captured,
-    revised, forgotten and repeated while each stage and each server is killed and comes back, junk
+    revised, forgotten, asked for and repeated while each stage and each server is killed and comes back, junk
     arrives, texts are refused and the disk is full. Then what was acknowledged is compared with what
-    Postgres and Qdrant hold, id by id and content by content.
+    Postgres and Qdrant hold, id by id and content by content; what each memory has heard of its
+    conversation, and what its recalls came to, too.
 
     \b
     [dim]$[/dim] hybrid-memory chaos --events 5000 --brief
     [dim]$[/dim] hybrid-memory chaos --brokers 3 --seed 7
 
-    Ends with 1 where something was lost, duplicated, stale, resurrected or unseen, where a call was
-    refused that was right, or where a fault hit nothing in flight and so proved nothing. Its logs are
+    Ends with 1 where something was lost, duplicated, stale, resurrected or unseen, where `verify` finds
+    something to mend, where a call was refused that was right, or where a fault hit nothing in flight and so proved nothing. Its logs are
     kept then.
     """
     from pipeline.chaos.plan import planned
@@ -162,6 +163,8 @@ def picture(report: "Report") -> None:
         show(f"skipped: {told}", style="yellow")
     if any(report.lag.values()):
         show(f"A stage stood still: {dict(report.lag)} records were not read.", style="red")
+    if report.differing:
+        show(f"`verify` found something to mend: {dict(report.differing)}.", style="red")
     if report.hollow:
         show(f"Hollow: nothing was in flight at {', '.join(report.hollow)}.", style="red")
     if report.ok:
@@ -219,6 +222,7 @@ def as_json(report: "Report") -> dict[str, Any]:
         "dead_letters": report.verdict.dead_letters,
         "refused": list(report.refused),
         "lag": dict(report.lag),
+        "differing": dict(report.differing),
         "hollow": report.hollow,
         "skipped": list(report.skipped),
         "faults": [
