@@ -10,13 +10,14 @@ Safe to repeat: asking changes nothing, and one question asked twice is one reca
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
 import numpy as np
 import structlog
 
+from pipeline.domain.clock import version_at
 from pipeline.domain.lexical import question_terms, shared_words
 from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
 from pipeline.domain.receipts import summed
@@ -32,17 +33,21 @@ from pipeline.ports import (
     Embedder,
     MemoryRecords,
     MemoryVectors,
+    Past,
+    PastState,
     Question,
     Reranker,
 )
 from pipeline.stage import Desk
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.points import leaves, searched
 from pipeline.stores.tiers import Caches
-from schemas.events import MemoryRecalled, Outcome
+from schemas.events import MemoryCaptured, MemoryClassified, MemoryRecalled, Outcome
 from schemas.search import (
     Answered,
     Asked,
     Hit,
+    KnownMemory,
     MemoryAnswered,
     MemoryAsked,
     NewestAnswered,
@@ -57,6 +62,10 @@ from schemas.topics import ASKED, OPERATOR_ASKED, RECALLED
 
 MOST_TOPICS = 32
 """Of one question, as of one memory."""
+MOST_CHANGED = 2_000
+"""Memories that have changed since a moment in the past, looked through for those that a filter leaves."""
+MOST_EMBEDDED = 256
+"""Of those, embedded to answer one question: a second or two, and then they are kept for the next."""
 RERANK_DEPTH = 30
 """Hits that are read again, unless said otherwise."""
 SHARE_OF_PATIENCE = 0.7
@@ -97,7 +106,9 @@ def stage(
     periods("on 8 May 2023", datetime.now(UTC))
 
     async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await search(asked, embedder, classifier, vectors, weights, reading, tiers)
+        return await search(
+            asked, embedder, classifier, vectors, weights, reading, tiers, records=records
+        )
 
     async def answer(asked: Asked) -> Answered:
         match asked:
@@ -106,7 +117,7 @@ def stage(
             case ReceiptsAsked():
                 return await receipts(asked, records, vectors)
             case MemoryAsked():
-                return await known(asked, records)
+                return await known(asked, records, classifier)
             case NewestAsked():
                 newest = await records.newest(asked.user_id)
                 return NewestAnswered(question_id=asked.question_id, version=newest)
@@ -123,7 +134,7 @@ def stage(
 
 
 def recalled(asked: Asked, answered: Answered, most: int) -> Sequence[MemoryRecalled]:
-    """What the answer tells first, unless its asker only looks."""
+    """What the answer tells first, unless its asker only looks, or looks back."""
     if not (isinstance(asked, SearchAsked) and isinstance(answered, SearchAnswered)):
         return ()
     return [
@@ -136,7 +147,7 @@ def recalled(asked: Asked, answered: Answered, most: int) -> Sequence[MemoryReca
             published_at=asked.asked_at,
             at=asked.asked_at,
         )
-        for hit in answered.hits[: most if asked.recall else 0]
+        for hit in answered.hits[: most if asked.recall and asked.as_of is None else 0]
     ]
 
 
@@ -169,9 +180,10 @@ def told_apart(asked: SearchAsked, weights: Weights) -> str | None:
     """Equal for two questions only if they have the same answer while nothing is written.
 
     Everything that is asked, whatever fields it has, but when: of that only the periods which the
-    question names. None where the answer is another one in a moment, or tells words of memories.
+    question names. None where the answer is another one in a moment, tells words of memories, or comes
+    from the record, too, whose writes nobody hears of here.
     """
-    if weights.recency or weights.use or asked.explain or asked.filter.names_tiers:
+    if asked.as_of or weights.recency or weights.use or asked.explain or asked.filter.names_tiers:
         return None
     named = periods(asked.text, asked.asked_at)
     return f"{asked.model_dump_json(exclude=_OF_THE_ENVELOPE)} {named!r}"
@@ -185,6 +197,8 @@ async def search(
     weights: Weights,
     reading: Reading | None = None,
     tiers: Tiers | None = None,
+    *,
+    records: MemoryRecords | None = None,
 ) -> SearchAnswered:
     """The memories of the asker's user that answer the question best."""
     reading = _wanted(asked, reading)
@@ -192,8 +206,9 @@ async def search(
     counted = weights if asked.use_classifiers else weights.without_classifiers()
     question = await understood(asked, embedder, classifier, counted)
     embedded = time.perf_counter()
+    past = await believed(asked, embedder, classifier, records, counted)
     find = closest if asked.mode == "dense" else weighed
-    hits = await find(asked, question, vectors, counted, tiers, _looked_at(asked, reading))
+    hits = await find(asked, question, vectors, counted, tiers, _looked_at(asked, reading), past)
     searched = time.perf_counter()
     ranking, degraded = await reread(asked, placed(hits), reading)
     read = time.perf_counter()
@@ -270,6 +285,57 @@ async def understood(
     )
 
 
+async def believed(
+    asked: SearchAsked,
+    embedder: Embedder,
+    classifier: Classifier,
+    records: MemoryRecords | None,
+    weights: Weights,
+) -> Past | None:
+    """The moment that is asked about, and the states of then that the filter leaves. Raises Refused."""
+    if asked.as_of is None:
+        return None
+    assert records is not None, "the past is in the record"
+    version = version_at(asked.as_of)
+    changed = await records.past(asked.user_id, version, limit=MOST_CHANGED + 1)
+    if len(changed) > MOST_CHANGED:
+        raise Refused(
+            f"as_of: more than {MOST_CHANGED:,} memories of this user have changed since "
+            f"{asked.as_of.isoformat()}: ask for a later moment."
+        )
+    where = searched(asked.user_id, asked.filter, datetime.now(UTC))
+    states = [state for state in await understood_anew(changed, classifier) if leaves(where, state)]
+    if len(states) > MOST_EMBEDDED:
+        raise Refused(
+            f"as_of: {len(states):,} of the memories that fit have changed since "
+            f"{asked.as_of.isoformat()}, and {MOST_EMBEDDED} are looked at: narrow the filter (speaker, "
+            "run_id, occurred_at, ...), or ask for a later moment."
+        )
+    labels = {topic for state in states for topic in state.topics if weights.topics}
+    texts = [worded(state) for state in states]
+    seen = dict(zip([*texts, *labels], await embedder.embed([*texts, *labels]), strict=True))
+    return Past(
+        version,
+        [
+            PastState(
+                state, seen[text], tuple(seen[t].text for t in state.topics if weights.topics)
+            )
+            for state, text in zip(states, texts, strict=True)
+        ],
+    )
+
+
+async def understood_anew(
+    states: Sequence[MemoryCaptured], classifier: Classifier
+) -> Sequence[MemoryClassified]:
+    """Past states, and what they are about: the audit trail keeps only what was said."""
+    found = await asyncio.to_thread(classifier.classify, [state.text for state in states])
+    return [
+        state.becomes(MemoryClassified, asdict(classified))
+        for state, classified in zip(states, found, strict=True)
+    ]
+
+
 async def closest(
     asked: SearchAsked,
     question: Question,
@@ -277,6 +343,7 @@ async def closest(
     _: Weights,
     __: Tiers | None,
     limit: int,
+    past: Past | None,
 ) -> Sequence[Hit]:
     """What lies closest by meaning alone; the score is the cosine."""
     hits = await vectors.search(
@@ -285,6 +352,7 @@ async def closest(
         filter=asked.filter,
         limit=limit,
         min_score=asked.min_score,
+        past=past,
     )
     if not asked.explain:
         return hits
@@ -301,6 +369,7 @@ async def weighed(
     weights: Weights,
     tiers: Tiers | None,
     limit: int,
+    past: Past | None,
 ) -> Sequence[Hit]:
     """What meaning and words have found, ranked by all that speaks for it."""
     found = await vectors.candidates(
@@ -309,6 +378,7 @@ async def weighed(
         filter=asked.filter,
         mode=asked.mode,
         depth=max(DEPTH, limit),
+        past=past,
     )
     return ranked(
         found,
@@ -329,11 +399,33 @@ def matching(asked: SearchAsked, hit: Hit) -> Hit:
     return hit.model_copy(update={"matched": shared_words(asked.text, said)})
 
 
-async def known(asked: MemoryAsked, records: MemoryRecords) -> MemoryAnswered:
-    """The newest state of one memory, or that it was forgotten."""
+async def known(
+    asked: MemoryAsked, records: MemoryRecords, classifier: Classifier
+) -> MemoryAnswered:
+    """The newest state of one memory, or the one of then, or that it was forgotten."""
     memory = await records.get(asked.user_id, asked.memory_id)
     forgotten = memory is None and await records.is_forgotten(asked.user_id, asked.memory_id)
+    if asked.as_of is not None and memory is not None:
+        memory = await known_then(asked, memory, version_at(asked.as_of), records, classifier)
     return MemoryAnswered(question_id=asked.question_id, memory=memory, forgotten=forgotten)
+
+
+async def known_then(
+    asked: MemoryAsked,
+    newest: KnownMemory,
+    version: int,
+    records: MemoryRecords,
+    classifier: Classifier,
+) -> KnownMemory | None:
+    """The state that a memory had at `version`; None where there was none."""
+    if newest.version <= version:
+        return newest
+    then = await records.past(asked.user_id, version, limit=1, memory_id=asked.memory_id)
+    told = [
+        KnownMemory.model_validate(state.model_dump(include=set(KnownMemory.model_fields)))
+        for state in await understood_anew(then, classifier)
+    ]
+    return told[0] if told else None
 
 
 async def receipts(

@@ -20,6 +20,7 @@ from schemas.events import (
     Domain,
     Enriched,
     Lived,
+    MemoryCaptured,
     MemoryClassified,
     MemoryForgotten,
     MemoryTiered,
@@ -57,6 +58,25 @@ class Question:
     """Its words as BM25 counts them, each once; none where it has stop words only."""
     topics: Floats | None = None
     """topics x dimensions: what it is about, where that is to count."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastState:
+    """A state that a memory had, understood and placed anew."""
+
+    state: MemoryClassified
+    embedding: Embedding
+    topics: tuple[Floats, ...] = ()
+    """dimensions each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A moment, and the states that memories had then which have changed since."""
+
+    version: int
+    """The moment, in microseconds."""
+    states: Sequence[PastState] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +251,15 @@ class MemoryRecords(Fingerprints, Protocol):
         """The newest state; None where there is none, or it was forgotten."""
         ...
 
+    async def past(
+        self, user_id: str, version: int, *, limit: int, memory_id: str | None = None
+    ) -> Sequence[MemoryCaptured]:
+        """The states that memories had at `version`, of those that have changed since, by memory id.
+
+        Of all or of one memory, at most `limit`, without `preceding`. What was forgotten is not told.
+        """
+        ...
+
     async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
         """Whether the record holds the memory's tombstone."""
         ...
@@ -313,19 +342,28 @@ class MemoryVectors(Fingerprints, Protocol):
         filter: SearchFilter,
         limit: int,
         min_score: float | None,
+        past: Past | None = None,
     ) -> Sequence[Hit]:
         """The closest memories of `user_id`, best first; equal scores in the order of their ids.
 
-        Raises Refused without a user.
+        With a `past`, those that have not changed since, and its states. Raises Refused without a user.
         """
         ...
 
     async def candidates(
-        self, user_id: str, question: Question, *, filter: SearchFilter, mode: Mode, depth: int
+        self,
+        user_id: str,
+        question: Question,
+        *,
+        filter: SearchFilter,
+        mode: Mode,
+        depth: int,
+        past: Past | None = None,
     ) -> Sequence[Candidate]:
         """What may answer the question: the `depth` closest by meaning, and as many by words.
 
-        In any order; `pipeline.domain.ranking` ranks them. Raises Refused without a user.
+        In any order; `pipeline.domain.ranking` ranks them. With a `past`, of those that have not changed
+        since, and of its states. Raises Refused without a user.
         """
         ...
 

@@ -338,6 +338,7 @@ class MemoryClient:
         explain: bool = False,
         recall: bool = True,
         use_classifiers: bool = True,
+        as_of: datetime | None = None,
         timeout_s: float = 10.0,
     ) -> SearchAnswered:
         """The user's memories that answer `text` best, best first.
@@ -349,7 +350,9 @@ class MemoryClient:
         RERANKER_MODEL is set for the query consumer. `diversity`, 0 to 1, prefers hits that are unlike
         better ones. The answer's `degraded` says what could not be done of that. With
         `explain` each hit tells what every signal gave and added to the score, and which words matched.
-        Without `use_classifiers` topics and importance count nothing. `filter` may name `domain`, `topics` (any
+        Without `use_classifiers` topics and importance count nothing. `as_of` searches what was believed at
+        that moment: what came later is not there, what was revised since has its text of then, what was
+        forgotten since stays forgotten. `filter` may name `domain`, `topics` (any
         of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
         `app_id`, `run_id`, `tiers` (any of "short", "medium", "long", "archived") and `metadata` (each key
         with its value): all must hold; archived memories are found by their tier alone. It may nest, and
@@ -374,6 +377,7 @@ class MemoryClient:
                 explain=explain,
                 recall=recall,
                 use_classifiers=use_classifiers,
+                as_of=as_of,
             ),
             timeout_s,
         )
@@ -383,10 +387,18 @@ class MemoryClient:
         return answered
 
     async def get(
-        self, memory_id: str, *, user_id: str, timeout_s: float = 10.0
+        self,
+        memory_id: str,
+        *,
+        user_id: str,
+        as_of: datetime | None = None,
+        timeout_s: float = 10.0,
     ) -> KnownMemory | None:
-        """The newest state of a memory; None where there is none, or it was forgotten."""
-        return (await self._known(user_id, memory_id, timeout_s)).memory
+        """The newest state of a memory; None where there is none, or it was forgotten.
+
+        With `as_of` the state that it had at that moment.
+        """
+        return (await self._known(user_id, memory_id, timeout_s, as_of)).memory
 
     async def counts(self, *, timeout_s: float = 10.0) -> CountsAnswered:
         """How many memories each store holds, of all users: an operator's question."""
@@ -591,9 +603,13 @@ class MemoryClient:
         except ValidationError as error:
             raise Refused(told(error)) from error
 
-    async def _known(self, user_id: str, memory_id: str, timeout_s: float) -> MemoryAnswered:
+    async def _known(
+        self, user_id: str, memory_id: str, timeout_s: float, as_of: datetime | None = None
+    ) -> MemoryAnswered:
         answered = await self._ask(
-            lambda envelope: MemoryAsked(**envelope.fields(), user_id=user_id, memory_id=memory_id),
+            lambda envelope: MemoryAsked(
+                **envelope.fields(), user_id=user_id, memory_id=memory_id, as_of=as_of
+            ),
             timeout_s,
         )
         assert isinstance(answered, MemoryAnswered)

@@ -101,6 +101,9 @@ class SearchAsked(UserQuestion):
     """How much it counts that a hit is unlike the better ones; 0: not at all."""
     explain: bool = False
     """Whether each hit tells what every signal gave, and which words matched."""
+    as_of: Utc | None = None
+    """What was believed then: each memory as it was published by that moment, without those that came later.
+    What was forgotten since is gone from the past, too."""
     use_classifiers: bool = True
     """Whether what the classifiers said of memories and question may count: topics and importance."""
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
@@ -130,10 +133,11 @@ class ReceiptsAsked(UserQuestion):
 
 
 class MemoryAsked(UserQuestion):
-    """What is the newest state of this memory?"""
+    """What is the newest state of this memory, or the one that it had at a moment?"""
 
     type: Literal["MemoryAsked"] = "MemoryAsked"
     memory_id: Id
+    as_of: Utc | None = None
 
 
 class NewestAsked(UserQuestion):

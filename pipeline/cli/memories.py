@@ -3,13 +3,14 @@
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.dates import optional
-from pipeline.cli.options import AsJson, Data, MetadataPairs, Timeout, User, Wait, pairs
+from pipeline.cli.options import AsJson, AsOf, Data, MetadataPairs, Timeout, User, Wait, pairs
 from pipeline.cli.patience import saying
 from pipeline.cli.printing import complain, duration, moment, show, show_json, tell
 from pipeline.cli.reaching import connected, running
@@ -207,17 +208,21 @@ def forget_user(
 def get(
     memory_id: MemoryId,
     user: User,
+    as_of: AsOf = None,
     json: AsJson = False,
     data: Data = None,
 ) -> None:
-    """Show the newest state of a memory, as the record holds it.
+    """Show the newest state of a memory, as the record holds it, or the one that it had then.
 
     \b
     [dim]$[/dim] hybrid-memory get ID --user alice
     """
-    memory = running(_known(memory_id, user, data))
+    memory = running(_known(memory_id, user, data, optional(as_of, "--as-of")))
     if memory is None:
-        complain(f"{user} has no memory {memory_id}: it never was there, or it was forgotten.")
+        then = " then" if as_of else ""
+        complain(
+            f"{user} has no memory {memory_id}{then}: it never was there, or it was forgotten."
+        )
         raise typer.Exit(1)
     if json:
         show_json(memory.model_dump_json(exclude_none=True))
@@ -225,9 +230,11 @@ def get(
         _show(memory)
 
 
-async def _known(memory_id: str, user: str, data: Path | None) -> "KnownMemory | None":
+async def _known(
+    memory_id: str, user: str, data: Path | None, as_of: datetime | None
+) -> "KnownMemory | None":
     async with connected(data) as client:
-        return await client.get(memory_id, user_id=user)
+        return await client.get(memory_id, user_id=user, as_of=as_of)
 
 
 def _show(memory: "KnownMemory") -> None:

@@ -39,6 +39,15 @@ Wait = Annotated[
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="S", min=0.1, help="Seconds to wait at most.")
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="TIME",
+        help="As it was then; what was forgotten since stays forgotten.",
+        show_default=False,
+    ),
+]
 MetadataPairs = Annotated[
     list[str] | None,
     typer.Option(

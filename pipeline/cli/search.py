@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.dates import span
-from pipeline.cli.options import AsJson, Data, MetadataPairs, Timeout, User, pairs
+from pipeline.cli.dates import optional, span
+from pipeline.cli.options import AsJson, AsOf, Data, MetadataPairs, Timeout, User, pairs
 from pipeline.cli.printing import moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import connected, running
 from pipeline.errors import Refused
@@ -62,6 +62,7 @@ def search(
             "--classifiers/--no-classifiers", help="Let topics and importance count, where weighed."
         ),
     ] = True,
+    as_of: AsOf = None,
     domain: Annotated[
         Literal["coding", "business", "other"] | None,
         typer.Option(help="Only about this.", show_default=False),
@@ -145,6 +146,7 @@ def search(
             explain=explain,
             recall=recall,
             use_classifiers=classifiers,
+            as_of=optional(as_of, "--as-of"),
             timeout_s=timeout,
         )
     )

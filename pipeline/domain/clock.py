@@ -1,7 +1,7 @@
 """Versions from the clock: microseconds since 1970, and never the same one twice from one clock."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 class VersionClock:
@@ -19,3 +19,8 @@ class VersionClock:
 def moment_of(version: int) -> datetime:
     """When a version was made."""
     return datetime.fromtimestamp(version / 1_000_000, UTC)
+
+
+def version_at(moment: datetime) -> int:
+    """The version that would be made at a moment."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

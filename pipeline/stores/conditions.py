@@ -18,12 +18,12 @@ from uuid import UUID
 
 from pydantic import JsonValue
 
+from pipeline.domain.clock import version_at
 from schemas.events import Tier
 from schemas.filters import Moments, Numbers, Values, Where, Words, moment_in
 from schemas.search import SearchFilter
 
 ARCHIVED: Tier = "archived"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -325,7 +325,7 @@ def _bounds(tests: Numbers | Moments | Values) -> dict[str, Any]:
 def number_of(bound: float | datetime) -> float:
     """A number as a double; of a moment, its microseconds since 1970: exact for some 285 years around."""
     if isinstance(bound, datetime):
-        return float((bound - _EPOCH) // _MICROSECOND)
+        return float(version_at(bound))
     return float(bound)
 
 

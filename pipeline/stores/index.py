@@ -16,9 +16,10 @@ from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
 from pipeline.domain.versions import Outcome, erased, runs
 from pipeline.errors import Unavailable
-from pipeline.ports import Embedding, Fingerprint, Floats, Question
+from pipeline.ports import Embedding, Fingerprint, Floats, Past, Question
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.generations import Generations, OwnGenerations, SharedGenerations
+from pipeline.stores.past import ask_past, of_each_term, rarity_in, together, unchanged
 from pipeline.stores.points import (
     ANY_POINT,
     ANY_STATE,
@@ -56,11 +57,12 @@ from pipeline.stores.states import (
     named_user,
     outcome_of,
 )
-from schemas.events import Enriched, MemoryEnriched, MemoryTiered, UserForgotten
+from schemas.events import Enriched, MemoryEnriched, MemoryTiered, SparseVector, UserForgotten
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
 _TRIES = 10
 """How often a write is tried that another hand has come in between."""
+NO_TERMS = SparseVector()
 _SPARE = 8
 """Points read beyond the limit, to see whether a tie goes on there."""
 _MOST = 1_024
@@ -247,34 +249,62 @@ class VectorIndex:
         filter: SearchFilter,
         limit: int,
         min_score: float | None,
+        past: Past | None = None,
     ) -> Sequence[Hit]:
         where = searched(user_id, filter, self.now())
         text = fitting_question(question.text, self.shape)
         wanted = limit + _SPARE
-        found = await self._closest(text, where, wanted)
+        found = await self._closest(text, where, wanted, past)
         # Many texts of a user may be the same: which of them are told must not be left to chance.
         while len(found) == wanted < _MOST and rounded(found[limit - 1].score) == rounded(
             found[-1].score
         ):
             wanted *= 4
-            found = await self._closest(text, where, wanted)
+            found = await self._closest(text, where, wanted, past)
         now = self.now()
         hits = sorted(
             (hit(each, now) for each in found), key=lambda hit: (-hit.score, hit.memory_id)
         )
         return [hit for hit in hits[:limit] if min_score is None or hit.score >= min_score]
 
-    async def _closest(self, text: Floats, where: Every, limit: int) -> Sequence[Found]:
-        (found,) = await self.points.ask([Nearest("text", text, limit)], where)
+    async def _closest(
+        self, text: Floats, where: Every, limit: int, past: Past | None
+    ) -> Sequence[Found]:
+        (found,) = await self._ask([Nearest("text", text, limit)], where, past)
         return found
 
+    async def _ask(
+        self,
+        requests: Sequence[Nearest],
+        where: Every,
+        past: Past | None,
+        terms: SparseVector = NO_TERMS,
+    ) -> Sequence[Sequence[Found]]:
+        if past is None:
+            return await self.points.ask(requests, where)
+        also = of_each_term(terms) if past.states else ()
+        told = await self.points.ask([*requests, *also], unchanged(where, past))
+        found = told[: len(requests)]
+        if not past.states:
+            return found
+        changed = await ask_past(past, requests, where, rarity_in(terms, told[len(requests) :]))
+        return together(found, changed, requests)
+
     async def candidates(
-        self, user_id: str, question: Question, *, filter: SearchFilter, mode: Mode, depth: int
+        self,
+        user_id: str,
+        question: Question,
+        *,
+        filter: SearchFilter,
+        mode: Mode,
+        depth: int,
+        past: Past | None = None,
     ) -> Sequence[Candidate]:
         now = self.now()
         where = searched(user_id, filter, now)
         requests = self._requests(question, mode, depth)
-        found = await self.points.ask(list(requests.values()), where) if requests else ()
+        asked = list(requests.values())
+        found = await self._ask(asked, where, past, question.terms) if asked else ()
         return candidates(question, dict(zip(requests, found, strict=True)), depth, now)
 
     def _requests(self, question: Question, mode: Mode, depth: int) -> dict[Signal, Nearest]:

@@ -3,35 +3,22 @@
 Each passes the contract suite of its port. Nothing here outlives the process.
 """
 
-import math
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import numpy as np
-
 from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
-from pipeline.ports import AuditEntry, Belonging, Changes, Fingerprint, Floats
-from pipeline.stores.conditions import Condition, Every, holds
+from pipeline.ports import AuditEntry, Belonging, Changes, Fingerprint
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.lives import KeptLife, decide_lives, parted
-from pipeline.stores.points import (
-    PAGE,
-    Amendment,
-    Found,
-    IndexShape,
-    Nearest,
-    Payload,
-    Point,
-    PointVectors,
-    replaceable,
-)
+from pipeline.stores.points import IndexShape
+from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.states import (
     Erased,
     MemoryChange,
@@ -58,7 +45,6 @@ from schemas.events import (
     MemoryTiered,
     Published,
     Said,
-    SparseVector,
     UserForgotten,
 )
 from schemas.search import EventRef, KnownMemory
@@ -69,100 +55,7 @@ def vectors_in_memory(model: str, dimensions: int) -> VectorIndex:
     return VectorIndex(PointsInMemory(), IndexShape(model, dimensions))
 
 
-@dataclass
-class PointsInMemory:
-    """Points in a dict, searched one by one."""
-
-    _points: dict[UUID, Point] = field(default_factory=dict[UUID, Point], repr=False)
-
-    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
-        return {key: self._points[key].payload for key in ids if key in self._points}
-
-    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
-        return await self.fetch(ids)
-
-    async def put(self, points: Sequence[Point]) -> None:
-        for point in points:
-            there = self._points.get(point.id)
-            if there is None or holds(replaceable([point]), there.id, there.payload):
-                self._points[point.id] = point
-
-    async def amend(self, amendments: Sequence[Amendment]) -> None:
-        for amendment in amendments:
-            for point in [
-                p for p in self._points.values() if holds(amendment.where, p.id, p.payload)
-            ]:
-                amended = replace(point, payload=point.payload | amendment.payload)
-                self._points[point.id] = amended
-
-    async def settle(self) -> None:
-        pass
-
-    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
-        met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
-        return [
-            [
-                Found(point.id, {} if request.among else point.payload, score)
-                for point, score in self._nearest(request, met)
-            ]
-            for request in requests
-        ]
-
-    def _nearest(self, request: Nearest, met: Sequence[Point]) -> Sequence[tuple[Point, float]]:
-        if request.among:
-            among = [self._nearest(each, met) for each in request.among]
-            met = list({point.id: point for found in among for point, _ in found}.values())
-        rarity = self._rarity() if request.using == "bm25" else {}
-        scored = [(point, _score(request, point.vectors, rarity)) for point in met if point.vectors]
-        found = [(point, score) for point, score in scored if score is not None]
-        return sorted(found, key=lambda each: -each[1])[: request.limit]
-
-    def _rarity(self) -> Mapping[int, float]:
-        """The IDF of each term, as Qdrant has it: over all points with words, of all users."""
-        own = [point.vectors.bm25.indices for point in self._points.values() if point.vectors]
-        there = [indices for indices in own if indices]
-        counts = Counter(index for indices in there for index in indices)
-        return {
-            term: math.log(1 + (len(there) - count + 0.5) / (count + 0.5))
-            for term, count in counts.items()
-        }
-
-    async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
-        met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
-        beyond = sorted((point.id, point.payload) for point in met if not after or point.id > after)
-        return beyond[:PAGE]
-
-    async def count(self, where: Condition) -> int:
-        return sum(holds(where, point.id, point.payload) for point in self._points.values())
-
-    async def close(self) -> None:
-        pass
-
-
-def _score(request: Nearest, vectors: PointVectors, rarity: Mapping[int, float]) -> float | None:
-    """None where the point has no such vector, or no word of the question."""
-    asked = request.vector
-    if isinstance(asked, SparseVector):
-        own = dict(zip(vectors.bm25.indices, vectors.bm25.values, strict=True))
-        shared = [(index, value) for index, value in _terms(asked) if index in own]
-        return sum(rarity[i] * value * own[i] for i, value in shared) if shared else None
-    if request.using == "text":
-        return _cosine(asked, vectors.text)
-    own = vectors.tokens if request.using == "tokens" else vectors.topics
-    if not len(own):
-        return None
-    return float((asked @ own.astype(np.float32).T).max(axis=1).sum())
-
-
-def _terms(vector: SparseVector) -> Sequence[tuple[int, float]]:
-    return list(zip(vector.indices, vector.values, strict=True))
-
-
-def _cosine(one: Floats, other: Floats) -> float:
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / lengths if lengths else 0.0
-
-
+_NOT_IN_THE_TRAIL = {"type", "hops", "preceding", "following", "context"}
 _BELONGING = {each.name for each in fields(Belonging)} - {"told"}
 
 
@@ -311,6 +204,33 @@ class RecordsInMemory:
                 "consolidated": told.consolidated if told else (),
             }
         )
+
+    async def past(
+        self, user_id: str, version: int, *, limit: int, memory_id: str | None = None
+    ) -> Sequence[MemoryCaptured]:
+        named_user(user_id)
+        wanted = None if memory_id is None else memory_key(user_id, memory_id)
+        states = [
+            self._state_at(key, version)
+            for key, state in self._states.items()
+            if state.user_id == user_id
+            and known_of(state).stamp.version > version
+            and wanted in {None, key}
+        ]
+        told = [state for state in states if state is not None]
+        return sorted(told, key=lambda state: state.memory_id)[:limit]
+
+    def _state_at(self, key: UUID, version: int) -> MemoryCaptured | None:
+        audit = self._audit.get(key, {}).values()
+        until = [event for event in audit if event.version <= version]
+        state = max(until, key=stamp, default=None)
+        if not isinstance(state, MemoryEnriched):
+            return None
+        mark = self._marks.get(state.user_id)
+        if _recorded(state, audit, mark).text is None:
+            return None
+        names = set(MemoryCaptured.model_fields) - _NOT_IN_THE_TRAIL
+        return MemoryCaptured(**{name: getattr(state, name) for name in names})
 
     async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
         state = self._states.get(memory_key(named_user(user_id), memory_id))

@@ -32,6 +32,7 @@ from pipeline.stores.conditions import (
     Not,
     Present,
     Some,
+    holds,
     metadata_numbers,
     metadata_terms,
     narrowed,
@@ -42,6 +43,7 @@ from schemas.events import (
     MemoryTiered,
     SparseVector,
     Tier,
+    UnderstoodState,
     UserForgotten,
     Vectors,
 )
@@ -173,6 +175,8 @@ class Found:
     """The FOUND_FIELDS; empty where the request is for the place alone."""
     score: float
     """By the vector that was asked: cosine, BM25, or the sum of each token's, or topic's, best match."""
+    terms: SparseVector | None = None
+    """Its words, where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,7 @@ class Nearest:
     limit: int
     among: tuple["Nearest", ...] = ()
     """Only what these find, which are asked before it by themselves: this one is for the place alone."""
+    with_terms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +207,11 @@ def of_user(user_id: str) -> Every:
 def searched(user_id: str, filter: SearchFilter, now: datetime) -> Every:
     """The memories of one user that `filter` leaves. Raises Refused where `user_id` names nobody."""
     return Every((of_user(user_id), *narrowed(filter, now)))
+
+
+def leaves(where: Every, state: UnderstoodState) -> bool:
+    """Whether a state that is in no index meets what a search asks."""
+    return holds(where, memory_key(state.user_id, state.memory_id), understood_payload(state))
 
 
 def erased_by(forgetting: UserForgotten) -> Every:
@@ -319,16 +329,30 @@ def _read(moment: str | None) -> datetime | None:
 
 def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
     """The point of a memory. Raises Unusable where its vectors do not fit the index."""
+    told = {
+        "content_hash": content_hash(event),
+        "model": event.model,
+        "context": event.context,
+    }
+    payload = _state(event) | understood_payload(event) | told
+    key = memory_key(event.user_id, event.memory_id)
+    return Point(key, payload, fitting_vectors(event, shape))
+
+
+def understood_payload(event: UnderstoodState) -> Payload:
+    """What a memory is found and told by, beside its vectors."""
     said = {
         "speaker": event.speaker,
         "agent_id": event.agent_id,
         "app_id": event.app_id,
         "run_id": event.run_id,
     }
-    payload = _state(event) | {
+    return {
         "kind": MEMORY,
+        "user_id": event.user_id,
+        "memory_id": event.memory_id,
+        "version": event.version,
         "text": event.text,
-        "content_hash": content_hash(event),
         "occurred_at": event.occurred_at.isoformat(timespec="microseconds"),
         "domain": event.domain,
         "topics": list(event.topics),
@@ -336,12 +360,8 @@ def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
         "metadata": event.metadata,
         "metadata_terms": metadata_terms(event.metadata),
         "metadata_numbers": metadata_numbers(event.metadata),
-        "model": event.model,
-        "context": event.context,
         **{name: value for name, value in said.items() if value is not None},
     }
-    key = memory_key(event.user_id, event.memory_id)
-    return Point(key, payload, fitting_vectors(event, shape))
 
 
 def point(state: State, shape: IndexShape) -> Point:

@@ -186,6 +186,15 @@ class PostgresRecords:
             rows = await self._pool.fetch(sql.BELONGINGS, whose, *(after or ("", "")), limit)
         return [_belonging(row) for row in rows]
 
+    async def past(
+        self, user_id: str, version: int, *, limit: int, memory_id: str | None = None
+    ) -> Sequence[MemoryCaptured]:
+        named_user(user_id)
+        key = None if memory_id is None else memory_key(user_id, memory_id)
+        with _remedies(self._address):
+            rows = await self._pool.fetch(sql.PAST, user_id, version, key, limit)
+        return [MemoryCaptured(**_event(row), **_said_in(row)) for row in rows]
+
     async def is_forgotten(self, user_id: str, memory_id: str) -> bool:
         with _remedies(self._address):
             key = memory_key(named_user(user_id), memory_id)
@@ -446,11 +455,17 @@ def _event(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def _state(row: asyncpg.Record) -> dict[str, Any]:
-    names = ("text", "occurred_at", "speaker", "agent_id", "app_id", "run_id", "context")
-    return {name: row[name] for name in names} | {
-        "metadata": _metadata(row["metadata"]),
+    return _said_in(row) | {
+        "context": row["context"],
         "preceding": json.loads(row["preceding"] or "[]"),
         "following": json.loads(row["following"] or "[]"),
+    }
+
+
+def _said_in(row: asyncpg.Record) -> dict[str, Any]:
+    names = ("text", "occurred_at", "speaker", "agent_id", "app_id", "run_id")
+    return {name: row[name] for name in names} | {
+        "metadata": _metadata(row["metadata"]),
         "if_absent": row["precedence"] < 0,
     }
 

@@ -325,7 +325,10 @@ class QdrantPoints:
             )
         )
         return [
-            [Found(UUID(str(p.id)), p.payload or {}, p.score) for p in response.points]
+            [
+                Found(UUID(str(p.id)), p.payload or {}, p.score, _terms(p.vector))
+                for p in response.points
+            ]
             for response in told
         ]
 
@@ -487,11 +490,19 @@ def _request(request: Nearest, where: models.Filter) -> models.QueryRequest:
         filter=where,
         limit=request.limit,
         with_payload=False if request.among else FOUND_FIELDS,
+        with_vector=["bm25"] if request.with_terms else False,
         prefetch=[
             models.Prefetch(query=_nearest(each), using=each.using, filter=where, limit=each.limit)
             for each in request.among
         ],
     )
+
+
+def _terms(vectors: Any) -> SparseVector | None:
+    terms = vectors.get("bm25") if isinstance(vectors, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if terms is None:
+        return None
+    return SparseVector(indices=tuple(terms.indices), values=tuple(terms.values))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
 def _nearest(request: Nearest) -> Any:

@@ -176,9 +176,13 @@ class EdgePoints:
                 query=_nearest(request),
                 filter=where,
                 with_payload=False if request.among else FOUND_FIELDS,
+                with_vector=["bm25"] if request.with_terms else False,
             )
         )
-        return [Found(_uuid(point.id), point.payload or {}, point.score) for point in found]
+        return [
+            Found(_uuid(point.id), point.payload or {}, point.score, _terms(point.vector))
+            for point in found
+        ]
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         # The offset is the first point of the page, so the one before it comes again.
@@ -333,6 +337,13 @@ def _config(dimensions: int) -> edge.EdgeConfig:
         sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         hnsw_config=_PLAIN,
     )
+
+
+def _terms(vectors: Any) -> SparseVector | None:
+    terms = vectors.get("bm25") if isinstance(vectors, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if terms is None:
+        return None
+    return SparseVector(indices=tuple(terms.indices), values=tuple(terms.values))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
 
 
 def _nearest(request: Nearest) -> Any:

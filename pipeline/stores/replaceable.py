@@ -18,7 +18,7 @@ import structlog
 from pipeline.domain.ranking import Candidate
 from pipeline.domain.versions import Outcome
 from pipeline.errors import Refused
-from pipeline.ports import Embedding, Fingerprint, Question
+from pipeline.ports import Embedding, Fingerprint, Past, Question
 from pipeline.stores.index import VectorIndex
 from schemas.events import Enriched, MemoryTiered
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
@@ -163,17 +163,27 @@ class ReplaceableIndex:
         filter: SearchFilter,
         limit: int,
         min_score: float | None,
+        past: Past | None = None,
     ) -> Sequence[Hit]:
         async with self._current.used() as index:
             return await index.search(
-                user_id, question, filter=filter, limit=limit, min_score=min_score
+                user_id, question, filter=filter, limit=limit, min_score=min_score, past=past
             )
 
     async def candidates(
-        self, user_id: str, question: Question, *, filter: SearchFilter, mode: Mode, depth: int
+        self,
+        user_id: str,
+        question: Question,
+        *,
+        filter: SearchFilter,
+        mode: Mode,
+        depth: int,
+        past: Past | None = None,
     ) -> Sequence[Candidate]:
         async with self._current.used() as index:
-            return await index.candidates(user_id, question, filter=filter, mode=mode, depth=depth)
+            return await index.candidates(
+                user_id, question, filter=filter, mode=mode, depth=depth, past=past
+            )
 
     async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         async with self._current.used() as index:

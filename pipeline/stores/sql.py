@@ -294,6 +294,26 @@ from {_MEMORIES}
 where memories.key = $1 and {_LIVING}
 """  # noqa: S608
 
+PAST = """
+select * from (
+    select distinct on (state.key)
+        memories.user_id, memories.memory_id, state.event_id, state.version, state.published_at,
+        state.precedence, state.text, state.occurred_at, state.speaker, state.agent_id, state.app_id,
+        state.run_id, state.metadata
+    from memories
+    join memory_states state on state.key = memories.key and state.version <= $2
+    where memories.user_id = $1 and memories.version > $2
+        and ($3::uuid is null or memories.key = $3)
+    order by state.key, state.precedence desc, state.tie desc
+) as then
+where then.text is not null and not exists (
+    select from forgotten_users mark
+    where mark.user_id = then.user_id and mark.version >= then.version
+)
+order by then.memory_id collate "C"
+limit $4
+"""
+
 IS_FORGOTTEN = f"""
 select exists (select from {_MEMORIES} where memories.key = $1 and not ({_LIVING}))
 """  # noqa: S608

@@ -15,8 +15,8 @@ from pipeline.kafka import delivery, records
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.stores import index, memory, points, states
 from pipeline.stores.conditions import Every, HasId, Is, Some
-from pipeline.stores.memory import PointsInMemory
 from pipeline.stores.points import FORGOTTEN, MEMORY, Point
+from pipeline.stores.points_in_memory import PointsInMemory
 from schemas.events import MemoryForgotten
 from tests.simulation.stores import RemotePoints, RemoteRecords
 

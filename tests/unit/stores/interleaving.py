@@ -26,7 +26,7 @@ from pipeline.models.seen import Remembering
 from pipeline.ports import Embedding, MemoryVectors
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import CacheInMemory, PointsInMemory
+from pipeline.stores.memory import CacheInMemory
 from pipeline.stores.points import (
     GENERATION,
     MEMORY,
@@ -37,6 +37,7 @@ from pipeline.stores.points import (
     Payload,
     Point,
 )
+from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.tiers import Caches, HotCache
 from schemas.events import Enriched
 from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked, SearchFilter
