@@ -38,6 +38,7 @@ from pipeline.ports import Embedder
 from pipeline.settings import Settings
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.index import VectorIndex
+from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import Nearest, Point, PointVectors, searched
 from pipeline.stores.qdrant_edge import open_edge
 from pipeline.stores.redis import RedisCache
@@ -144,7 +145,7 @@ async def _desk(
     """Milliseconds of one search at the desk, by what is known of it."""
     far = RedisCache(redis)
     took: dict[str, list[float]] = {}
-    labels = HeuristicClassifier()
+    labels, record = HeuristicClassifier(), RecordsInMemory()
 
     async def ask(text: str, caches: Caches, name: str | None = None) -> None:
         began = time.perf_counter()
@@ -153,7 +154,7 @@ async def _desk(
             _asked(text),
             KeptAnswers.of(caches, index),
             Weights(),
-            lambda asked: query.search(asked, known, labels, index, Weights()),
+            lambda asked: query.search(asked, known, labels, record, index, Weights()),
         )
         if name is not None:
             took.setdefault(name, []).append((time.perf_counter() - began) * 1_000)

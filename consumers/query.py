@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -29,6 +30,7 @@ from pipeline.domain.wording import worded
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.seen import Remembering
 from pipeline.ports import (
+    Believed,
     Classifier,
     Embedder,
     MemoryRecords,
@@ -40,6 +42,7 @@ from pipeline.ports import (
 )
 from pipeline.stage import Desk
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.past import past_payload
 from pipeline.stores.points import leaves, searched
 from pipeline.stores.tiers import Caches
 from schemas.events import MemoryCaptured, MemoryClassified, MemoryRecalled, Outcome
@@ -62,8 +65,10 @@ from schemas.topics import ASKED, OPERATOR_ASKED, RECALLED
 
 MOST_TOPICS = 32
 """Of one question, as of one memory."""
+MOST_WRITTEN = 100_000
+"""Memories newer than a moment in the past, looked up in the audit trail: nearly a second of the record's."""
 MOST_CHANGED = 2_000
-"""Memories that have changed since a moment in the past, looked through for those that a filter leaves."""
+"""Of those, memories that there were then, looked through for what a filter leaves."""
 MOST_EMBEDDED = 256
 """Of those, embedded to answer one question: a second or two, and then they are kept for the next."""
 RERANK_DEPTH = 30
@@ -106,9 +111,7 @@ def stage(
     periods("on 8 May 2023", datetime.now(UTC))
 
     async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await search(
-            asked, embedder, classifier, vectors, weights, reading, tiers, records=records
-        )
+        return await search(asked, embedder, classifier, records, vectors, weights, reading, tiers)
 
     async def answer(asked: Asked) -> Answered:
         match asked:
@@ -193,12 +196,11 @@ async def search(
     asked: SearchAsked,
     embedder: Embedder,
     classifier: Classifier,
+    records: MemoryRecords,
     vectors: MemoryVectors,
     weights: Weights,
     reading: Reading | None = None,
     tiers: Tiers | None = None,
-    *,
-    records: MemoryRecords | None = None,
 ) -> SearchAnswered:
     """The memories of the asker's user that answer the question best."""
     reading = _wanted(asked, reading)
@@ -289,40 +291,59 @@ async def believed(
     asked: SearchAsked,
     embedder: Embedder,
     classifier: Classifier,
-    records: MemoryRecords | None,
+    records: MemoryRecords,
     weights: Weights,
 ) -> Past | None:
-    """The moment that is asked about, and the states of then that the filter leaves. Raises Refused."""
+    """The moment that is asked about, and the states of then that the filter leaves.
+
+    Raises Refused where more of them have changed than one question may cost.
+    """
     if asked.as_of is None:
         return None
-    assert records is not None, "the past is in the record"
     version = version_at(asked.as_of)
-    changed = await records.past(asked.user_id, version, limit=MOST_CHANGED + 1)
-    if len(changed) > MOST_CHANGED:
-        raise Refused(
-            f"as_of: more than {MOST_CHANGED:,} memories of this user have changed since "
-            f"{asked.as_of.isoformat()}: ask for a later moment."
-        )
+    changed = await records.past(asked.user_id, version, limit=MOST_CHANGED + 1, among=MOST_WRITTEN)
+    if changed is None or len(changed) > MOST_CHANGED:
+        raise Refused(too_many_since(asked.as_of, changed))
+    understood = await understood_anew([each.state for each in changed], classifier)
     where = searched(asked.user_id, asked.filter, datetime.now(UTC))
-    states = [state for state in await understood_anew(changed, classifier) if leaves(where, state)]
-    if len(states) > MOST_EMBEDDED:
+    left = [
+        (state, then)
+        for state, then in zip(understood, changed, strict=True)
+        if leaves(where, past_payload(state, then.newest, then.told))
+    ]
+    if len(left) > MOST_EMBEDDED:
         raise Refused(
-            f"as_of: {len(states):,} of the memories that fit have changed since "
+            f"as_of: {len(left):,} of the memories that fit have changed since "
             f"{asked.as_of.isoformat()}, and {MOST_EMBEDDED} are looked at: narrow the filter (speaker, "
-            "run_id, occurred_at, ...), or ask for a later moment."
+            "run_id, occurred_from, ...), or ask for a later moment."
         )
-    labels = {topic for state in states for topic in state.topics if weights.topics}
-    texts = [worded(state) for state in states]
-    seen = dict(zip([*texts, *labels], await embedder.embed([*texts, *labels]), strict=True))
-    return Past(
-        version,
-        [
-            PastState(
-                state, seen[text], tuple(seen[t].text for t in state.topics if weights.topics)
-            )
-            for state, text in zip(states, texts, strict=True)
-        ],
+    return Past(version, await placed_anew(left, embedder, weights))
+
+
+def too_many_since(moment: datetime, changed: Sequence[Believed] | None) -> str:
+    """Why a moment is too long ago for this user."""
+    what = (
+        f"{MOST_WRITTEN:,} memories of this user were written"
+        if changed is None
+        else f"{MOST_CHANGED:,} memories of this user have changed"
     )
+    return f"as_of: more than {what} since {moment.isoformat()}: ask for a later moment."
+
+
+async def placed_anew(
+    states: Sequence[tuple[MemoryClassified, Believed]], embedder: Embedder, weights: Weights
+) -> Sequence[PastState]:
+    """Past states, and where they lie, which nobody has kept."""
+    topics = [state.topics if weights.topics else () for state, _ in states]
+    texts = [worded(state) for state, _ in states]
+    wanted = list(dict.fromkeys([*texts, *chain.from_iterable(topics)]))
+    seen = dict(zip(wanted, await embedder.embed(wanted), strict=True)) if wanted else {}
+    return [
+        PastState(
+            state, seen[text], then.newest, then.told, tuple(seen[each].text for each in labels)
+        )
+        for (state, then), text, labels in zip(states, texts, topics, strict=True)
+    ]
 
 
 async def understood_anew(
@@ -420,12 +441,14 @@ async def known_then(
     """The state that a memory had at `version`; None where there was none."""
     if newest.version <= version:
         return newest
-    then = await records.past(asked.user_id, version, limit=1, memory_id=asked.memory_id)
-    told = [
-        KnownMemory.model_validate(state.model_dump(include=set(KnownMemory.model_fields)))
-        for state in await understood_anew(then, classifier)
-    ]
-    return told[0] if told else None
+    then = await records.state_at(asked.user_id, asked.memory_id, version)
+    if then is None:
+        return None
+    (state,) = await understood_anew([then.state], classifier)
+    said = state.model_dump(include=set(KnownMemory.model_fields))
+    # Lives have no past.
+    today = {"tier": newest.tier, "consolidated": newest.consolidated}
+    return KnownMemory.model_validate(said | today)
 
 
 async def receipts(

@@ -61,11 +61,26 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Believed:
+    """A state that a memory had, and where the memory stands today."""
+
+    state: MemoryCaptured
+    """Without `preceding`."""
+    newest: int
+    """The version of its state of today."""
+    told: MemoryTiered | None
+    """Of its life, the latest; None where it was never of use, nor put away."""
+
+
+@dataclass(frozen=True, slots=True)
 class PastState:
     """A state that a memory had, understood and placed anew."""
 
     state: MemoryClassified
     embedding: Embedding
+    newest: int
+    told: MemoryTiered | None
+    """As of `Believed`."""
     topics: tuple[Floats, ...] = ()
     """dimensions each."""
 
@@ -252,12 +267,17 @@ class MemoryRecords(Fingerprints, Protocol):
         ...
 
     async def past(
-        self, user_id: str, version: int, *, limit: int, memory_id: str | None = None
-    ) -> Sequence[MemoryCaptured]:
+        self, user_id: str, version: int, *, limit: int, among: int
+    ) -> Sequence[Believed] | None:
         """The states that memories had at `version`, of those that have changed since, by memory id.
 
-        Of all or of one memory, at most `limit`, without `preceding`. What was forgotten is not told.
+        At most `limit`. None where more than `among` memories are newer, as each is looked at. What was
+        forgotten is not told. Raises Refused without a user.
         """
+        ...
+
+    async def state_at(self, user_id: str, memory_id: str, version: int) -> Believed | None:
+        """The state that a memory had at `version`; None where it has not changed since, or was forgotten."""
         ...
 
     async def is_forgotten(self, user_id: str, memory_id: str) -> bool:

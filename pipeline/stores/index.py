@@ -4,6 +4,7 @@ A batch is read, decided and written: what the engine holds of the memories in i
 write. Nothing is written before every vector in the batch was found to fit.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from pipeline.errors import Unavailable
 from pipeline.ports import Embedding, Fingerprint, Floats, Past, Question
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.generations import Generations, OwnGenerations, SharedGenerations
-from pipeline.stores.past import ask_past, of_each_term, rarity_in, together, unchanged
+from pipeline.stores.past import Then, marks_of, of_each_term, rarity_in, then, together
 from pipeline.stores.points import (
     ANY_POINT,
     ANY_STATE,
@@ -253,42 +254,46 @@ class VectorIndex:
     ) -> Sequence[Hit]:
         where = searched(user_id, filter, self.now())
         text = fitting_question(question.text, self.shape)
+        beside = await self._then(past)
         wanted = limit + _SPARE
-        found = await self._closest(text, where, wanted, past)
+        found = await self._closest(text, where, wanted, beside)
         # Many texts of a user may be the same: which of them are told must not be left to chance.
         while len(found) == wanted < _MOST and rounded(found[limit - 1].score) == rounded(
             found[-1].score
         ):
             wanted *= 4
-            found = await self._closest(text, where, wanted, past)
+            found = await self._closest(text, where, wanted, beside)
         now = self.now()
         hits = sorted(
             (hit(each, now) for each in found), key=lambda hit: (-hit.score, hit.memory_id)
         )
         return [hit for hit in hits[:limit] if min_score is None or hit.score >= min_score]
 
+    async def _then(self, past: Past | None) -> Then | None:
+        if past is None:
+            return None
+        there = await self.points.fetch(marks_of(past)) if past.states else {}
+        return await asyncio.to_thread(then, past, there)
+
     async def _closest(
-        self, text: Floats, where: Every, limit: int, past: Past | None
+        self, text: Floats, where: Every, limit: int, beside: Then | None
     ) -> Sequence[Found]:
-        (found,) = await self._ask([Nearest("text", text, limit)], where, past)
+        (found,) = await self._ask([Nearest("text", text, limit)], where, beside)
         return found
 
     async def _ask(
         self,
         requests: Sequence[Nearest],
         where: Every,
-        past: Past | None,
+        beside: Then | None,
         terms: SparseVector = NO_TERMS,
     ) -> Sequence[Sequence[Found]]:
-        if past is None:
+        if beside is None:
             return await self.points.ask(requests, where)
-        also = of_each_term(terms) if past.states else ()
-        told = await self.points.ask([*requests, *also], unchanged(where, past))
-        found = told[: len(requests)]
-        if not past.states:
-            return found
-        changed = await ask_past(past, requests, where, rarity_in(terms, told[len(requests) :]))
-        return together(found, changed, requests)
+        said = beside.said(terms)
+        told = await self.points.ask([*requests, *of_each_term(said)], beside.unchanged(where))
+        rarity = rarity_in(said, told[len(requests) :])
+        return together(told, await beside.ask(requests, where, rarity), requests)
 
     async def candidates(
         self,
@@ -302,9 +307,11 @@ class VectorIndex:
     ) -> Sequence[Candidate]:
         now = self.now()
         where = searched(user_id, filter, now)
+        beside = await self._then(past)
         requests = self._requests(question, mode, depth)
         asked = list(requests.values())
-        found = await self._ask(asked, where, past, question.terms) if asked else ()
+        terms = question.terms if "lexical" in requests else NO_TERMS
+        found = await self._ask(asked, where, beside, terms) if asked else ()
         return candidates(question, dict(zip(requests, found, strict=True)), depth, now)
 
     def _requests(self, question: Question, mode: Mode, depth: int) -> dict[Signal, Nearest]:

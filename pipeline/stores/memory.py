@@ -14,7 +14,7 @@ from uuid import UUID
 from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
-from pipeline.ports import AuditEntry, Belonging, Changes, Fingerprint
+from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.lives import KeptLife, decide_lives, parted
 from pipeline.stores.points import IndexShape
@@ -206,19 +206,30 @@ class RecordsInMemory:
         )
 
     async def past(
-        self, user_id: str, version: int, *, limit: int, memory_id: str | None = None
-    ) -> Sequence[MemoryCaptured]:
+        self, user_id: str, version: int, *, limit: int, among: int
+    ) -> Sequence[Believed] | None:
         named_user(user_id)
-        wanted = None if memory_id is None else memory_key(user_id, memory_id)
-        states = [
-            self._state_at(key, version)
-            for key, state in self._states.items()
-            if state.user_id == user_id
-            and known_of(state).stamp.version > version
-            and wanted in {None, key}
+        newer = [
+            state
+            for state in self._living().values()
+            if state.user_id == user_id and state.version > version
         ]
-        told = [state for state in states if state is not None]
-        return sorted(told, key=lambda state: state.memory_id)[:limit]
+        if len(newer) > among:
+            return None
+        told = [
+            believed
+            for state in sorted(newer, key=lambda state: state.memory_id)
+            if (believed := await self.state_at(user_id, state.memory_id, version))
+        ]
+        return told[:limit]
+
+    async def state_at(self, user_id: str, memory_id: str, version: int) -> Believed | None:
+        key = memory_key(named_user(user_id), memory_id)
+        newest, state = self._living().get(key), self._state_at(key, version)
+        if newest is None or state is None or newest.version <= version:
+            return None
+        kept = self._lives.get(key)
+        return Believed(state, newest.version, kept.told if kept else None)
 
     def _state_at(self, key: UUID, version: int) -> MemoryCaptured | None:
         audit = self._audit.get(key, {}).values()

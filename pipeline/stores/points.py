@@ -209,9 +209,9 @@ def searched(user_id: str, filter: SearchFilter, now: datetime) -> Every:
     return Every((of_user(user_id), *narrowed(filter, now)))
 
 
-def leaves(where: Every, state: UnderstoodState) -> bool:
-    """Whether a state that is in no index meets what a search asks."""
-    return holds(where, memory_key(state.user_id, state.memory_id), understood_payload(state))
+def leaves(where: Every, payload: Payload) -> bool:
+    """Whether a memory that is in no index meets what a search asks."""
+    return holds(where, memory_key(payload["user_id"], payload["memory_id"]), payload)
 
 
 def erased_by(forgetting: UserForgotten) -> Every:
@@ -275,6 +275,14 @@ def with_life(point: Point, there: Payload | None) -> Point:
 
 def amendment(told: MemoryTiered, key: UUID, there: Payload) -> Amendment:
     """What a tiering changes of the memory that is `there`, unless that has changed meanwhile."""
+    life = lived_payload(told, there["version"])
+    same = (Is(name, there[name]) for name in ("user_id", "kind", "precedence", "tie"))
+    older = Some((Not(Present("life")), Below("life", told.version)))
+    return Amendment(life, Every((HasId(key), *same, older)))
+
+
+def lived_payload(told: MemoryTiered, version: int) -> Payload:
+    """The LIFE_FIELDS of a memory whose newest state has this version."""
     life: Payload = {
         "life": told.version,
         "strength": told.strength,
@@ -284,10 +292,7 @@ def amendment(told: MemoryTiered, key: UUID, there: Payload) -> Amendment:
         "archived_version": told.archived_version,
         "consolidated": list(told.consolidated),
     }
-    life["tier"] = _tier(life, there["version"])
-    same = (Is(name, there[name]) for name in ("user_id", "kind", "precedence", "tie"))
-    older = Some((Not(Present("life")), Below("life", told.version)))
-    return Amendment(life, Every((HasId(key), *same, older)))
+    return life | {"tier": _tier(life, version)}
 
 
 def is_older_life(there: Payload | None, told: MemoryTiered) -> bool:

@@ -55,6 +55,9 @@ class PointsInMemory:
         pass
 
     async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
+        return self.answer(requests, where)
+
+    def answer(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
         met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
         return [
             [

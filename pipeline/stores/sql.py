@@ -294,24 +294,39 @@ from {_MEMORIES}
 where memories.key = $1 and {_LIVING}
 """  # noqa: S608
 
-PAST = """
-select * from (
-    select distinct on (state.key)
-        memories.user_id, memories.memory_id, state.event_id, state.version, state.published_at,
-        state.precedence, state.text, state.occurred_at, state.speaker, state.agent_id, state.app_id,
-        state.run_id, state.metadata
-    from memories
-    join memory_states state on state.key = memories.key and state.version <= $2
-    where memories.user_id = $1 and memories.version > $2
-        and ($3::uuid is null or memories.key = $3)
-    order by state.key, state.precedence desc, state.tie desc
-) as then
-where then.text is not null and not exists (
-    select from forgotten_users mark
-    where mark.user_id = then.user_id and mark.version >= then.version
-)
-order by then.memory_id collate "C"
-limit $4
+
+def _past(whose: str) -> str:
+    """The states that memories had at version $1, of those that have changed since."""
+    return f"""
+select
+    memories.user_id, memories.memory_id, memories.version as newest, lives.told, past.*
+from memories
+cross join lateral (
+    select
+        event_id, version, published_at, precedence, text, occurred_at, speaker, agent_id, app_id,
+        run_id, metadata
+    from memory_states state
+    where state.key = memories.key and state.version <= $1
+    order by state.precedence desc, state.tie desc
+    limit 1
+) as past
+left join memory_lives lives on lives.key = memories.key
+where {whose} and memories.version > $1 and not memories.forgotten and past.text is not null
+    and not exists (
+        select from forgotten_users mark
+        where mark.user_id = memories.user_id and mark.version >= past.version
+    )
+"""  # noqa: S608
+
+
+PAST = f"{_past('memories.user_id = $2')} order by memories.memory_id limit $3"
+
+PAST_OF = _past("memories.key = $2")
+
+NEWER = """
+select count(*) from (
+    select from memories where user_id = $2 and version > $1 and not forgotten limit $3
+) as newer
 """
 
 IS_FORGOTTEN = f"""

@@ -1,6 +1,6 @@
 """What was believed then: the record tells the states of then, the index ranks them among what is unchanged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,13 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.domain.lexical import lexical_vector, question_terms
+from pipeline.domain.tiers import Tiers
 from pipeline.errors import Refused
 from pipeline.ports import Embedding, MemoryRecords, MemoryVectors, Past, PastState, Question
 from pipeline.stores.memory import RecordsInMemory
-from schemas.events import Enriched, MemoryClassified, MemoryEnriched, SparseVector
+from schemas.events import (
+    Enriched,
+    MemoryClassified,
+    MemoryEnriched,
+    MemoryTiered,
+)
 from schemas.filters import Where
 from schemas.search import SearchFilter
-from tests.builders import direction, enriched, forgotten, user_forgotten
+from tests.builders import archived, direction, enriched, forgotten, tiered, user_forgotten
 
 WHEN = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -22,8 +29,9 @@ WHEN = datetime(2026, 5, 1, tzinfo=UTC)
 async def past(
     records: MemoryRecords, version: int, user_id: str = "alice", limit: int = 100
 ) -> list[tuple[str, str]]:
-    told = await records.past(user_id, version, limit=limit)
-    return [(state.memory_id, state.text) for state in told]
+    told = await records.past(user_id, version, limit=limit, among=100)
+    assert told is not None
+    return [(each.state.memory_id, each.state.text) for each in told]
 
 
 # The record
@@ -46,10 +54,14 @@ async def test_the_record_tells_the_states_of_then_of_what_has_changed_since(
     assert await past(records, 4) == [("b", "first")]
     assert await past(records, 5) == await past(records, 8) == [("b", "second")]
     assert await past(records, 9) == []
-    (state,) = await records.past("alice", 4, limit=9)
-    assert (state.version, state.speaker, state.metadata) == (2, "Ana", {"n": 1})
-    assert await records.past("alice", 4, limit=9, memory_id="b") == [state]
-    assert await records.past("alice", 4, limit=9, memory_id="c") == []
+    told = await records.past("alice", 4, limit=9, among=9)
+    assert told is not None
+    (then,) = told
+    assert (then.state.version, then.state.speaker, then.state.metadata) == (2, "Ana", {"n": 1})
+    assert (then.newest, then.told) == (9, None)
+    assert await records.state_at("alice", "b", 4) == then
+    assert await records.state_at("alice", "c", 4) is None
+    assert await records.state_at("alice", "a", 4) is None, "it is as it was"
 
 
 async def test_what_was_forgotten_since_is_gone_from_the_past(records: MemoryRecords) -> None:
@@ -76,7 +88,36 @@ async def test_the_past_is_told_by_memory_id_and_within_the_limit(records: Memor
     assert await past(records, 1) == [("m1", "1"), ("m2", "2"), ("m3", "3")]
     assert await past(records, 1, limit=2) == [("m1", "1"), ("m2", "2")]
     with pytest.raises(Refused):
-        await records.past(" ", 1, limit=2)
+        await records.past(" ", 1, limit=2, among=9)
+    with pytest.raises(Refused):
+        await records.state_at(" ", "m1", 1)
+
+
+async def test_who_has_written_too_much_since_is_not_looked_through(records: MemoryRecords) -> None:
+    await records.write([enriched("said", memory_id=f"m{n}", version=5) for n in range(4)])
+    await records.write([forgotten("m3", version=6)])
+    assert await records.past("alice", 4, limit=9, among=2) is None
+    assert await records.past("alice", 4, limit=9, among=3) == []
+    assert await records.past("alice", 5, limit=9, among=0) == []
+    assert await records.past("bob", 4, limit=9, among=0) == []
+
+
+@pytest.mark.parametrize("version", [-(2**62), 0, 2**53 + 1, 2**62])
+async def test_any_moment_may_be_asked_about(records: MemoryRecords, version: int) -> None:
+    await records.write([enriched(memory_id="m", version=v) for v in (3, 5)])
+    assert await past(records, version) == []
+
+
+async def test_a_state_of_then_tells_how_its_memory_stands_today(records: MemoryRecords) -> None:
+    for version in (1, 5):
+        await records.write([enriched("said", memory_id="m", version=version)])
+    (told,) = await records.live([archived("m", version=9)], Tiers())
+    then = await records.state_at("alice", "m", 3)
+    assert then is not None
+    assert then.told == told
+    assert told is not None
+    assert told.archived_version is not None
+    assert await records.past("alice", 3, limit=9, among=9) == [then]
 
 
 # A plain reading: the events of each memory, in the order of their versions
@@ -145,34 +186,37 @@ async def test_every_record_believed_the_same(records: MemoryRecords, seed: int)
 # The index
 
 
-TERMS = SparseVector(indices=(1, 2), values=(1.0, 1.0))
-QUESTION = Question(Embedding(direction("q"), direction("q", 64)[None].astype("float16")), TERMS)
+QUESTION = Question(
+    Embedding(direction("q"), direction("q", 64)[None].astype("float16")), question_terms("1 or 2?")
+)
 
 
 def memory(memory_id: str, text: str, version: int, **fields: Any) -> MemoryEnriched:
-    words = {word: 1.0 for word in (1, 2) if str(word) in text}
-    return enriched(
+    made = enriched(
         text,
         memory_id=memory_id,
         version=version,
         occurred_at=WHEN,
         vector=direction(text),
         tokens=direction(text, 64)[None],
-        lexical_vector=SparseVector(indices=tuple(words), values=tuple(words.values())),
         **fields,
     )
+    return made.model_copy(update={"lexical_vector": lexical_vector(made)})
 
 
-def then(event: MemoryEnriched) -> PastState:
+def then(event: MemoryEnriched, newest: int = 0, told: MemoryTiered | None = None) -> PastState:
     names = MemoryClassified.model_fields.keys() - {"type"}
     state = MemoryClassified(**{name: getattr(event, name) for name in names})
     tokens = direction(event.text, 64)[None].astype("float16")
-    return PastState(state, Embedding(direction(event.text), tokens), ())
+    embedding = Embedding(direction(event.text), tokens)
+    return PastState(state, embedding, newest or event.version, told)
 
 
-async def texts(vectors: MemoryVectors, past: Past | None, **filter: Any) -> dict[str, Any]:
+async def texts(
+    vectors: MemoryVectors, past: Past | None, user: str = "alice", **filter: Any
+) -> dict[str, Any]:
     told = await vectors.candidates(
-        "alice", QUESTION, filter=SearchFilter(**filter), mode="hybrid", depth=10, past=past
+        user, QUESTION, filter=SearchFilter(**filter), mode="hybrid", depth=10, past=past
     )
     return {each.memory["text"]: each.signals for each in told}
 
@@ -184,18 +228,14 @@ async def test_a_past_shows_what_is_unchanged_and_its_states_and_nothing_later(
     await vectors.write([memory("a", "unchanged", 1), memory("b", "is 2", 6), was])
     await vectors.write([memory("c", "later", 7), memory("a", "his", 1, user_id="bob")])
     past = Past(4, [then(was)])
-    assert texts_of(await texts(vectors, None)) == {"unchanged", "is 2", "later"}
-    assert texts_of(await texts(vectors, past)) == {"unchanged", "was 1"}
-    assert texts_of(await texts(vectors, Past(4))) == {"unchanged"}
+    assert set(await texts(vectors, None)) == {"unchanged", "is 2", "later"}
+    assert set(await texts(vectors, past)) == {"unchanged", "was 1"}
+    assert set(await texts(vectors, Past(4))) == {"unchanged"}
     hits = await vectors.search(
         "alice", QUESTION.embedding, filter=SearchFilter(), limit=9, min_score=None, past=past
     )
     assert {hit.text for hit in hits} == {"unchanged", "was 1"}
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-
-
-def texts_of(signals: Mapping[str, Any]) -> set[str]:
-    return set(signals)
 
 
 async def test_a_filter_narrows_the_past_too_and_never_beyond_its_user(
@@ -204,10 +244,47 @@ async def test_a_filter_narrows_the_past_too_and_never_beyond_its_user(
     anas, bobs = memory("b", "was 1", 2, speaker="Ana"), memory("c", "was 2", 2, speaker="Bob")
     his = memory("d", "his 1", 2, speaker="Ana", user_id="bob")
     past = Past(4, [then(anas), then(bobs), then(his)])
-    assert texts_of(await texts(vectors, past)) == {"was 1", "was 2"}
-    assert texts_of(await texts(vectors, past, speaker="Ana")) == {"was 1"}
+    assert set(await texts(vectors, past)) == {"was 1", "was 2"}
+    assert set(await texts(vectors, past, speaker="Ana")) == {"was 1"}
     not_anas = Where.model_validate({"not": {"speaker": "Ana"}})
-    assert texts_of(await texts(vectors, past, where=not_anas)) == {"was 2"}
+    assert set(await texts(vectors, past, where=not_anas)) == {"was 2"}
+
+
+async def test_what_the_index_knows_to_be_forgotten_is_in_no_past(vectors: MemoryVectors) -> None:
+    """The record may hear of it a moment later."""
+    states = [memory(memory_id, f"was 1 {memory_id}", 2) for memory_id in "bcd"]
+    bobs = memory("b", "bobs 1", 2, user_id="bob")
+    await vectors.write([memory("b", "is 1", 6), forgotten("b", version=7)])
+    await vectors.write([forgotten("c", version=1)])
+    assert set(await texts(vectors, Past(4, [then(each) for each in states]))) == {
+        "was 1 c",
+        "was 1 d",
+    }
+    await vectors.write([user_forgotten("bob", version=9)])
+    assert await texts(vectors, Past(4, [then(bobs)]), user="bob") == {}
+    for version, left in ((1, {"was 1 c", "was 1 d"}), (2, set[str]())):
+        await vectors.write([user_forgotten(version=version)])
+        assert set(await texts(vectors, Past(4, [then(each) for each in states]))) == left
+
+
+async def test_what_is_put_away_today_is_put_away_in_the_past_too(vectors: MemoryVectors) -> None:
+    was, unchanged = memory("b", "was 1", 2), memory("a", "unchanged 1", 1)
+    away = tiered("b", version=8, tier="archived", archived_version=7)
+    await vectors.write([unchanged, memory("b", "is 1", 6)])
+    await vectors.tier([away, tiered("a", version=8, tier="archived", archived_version=7)])
+    past = Past(4, [then(was, 6, away)])
+    assert await texts(vectors, past) == {}
+    assert set(await texts(vectors, past, tiers=("archived",))) == {"was 1", "unchanged 1"}
+    back = Past(4, [then(was, 9, away)])
+    assert set(await texts(vectors, back)) == {"was 1"}, "said anew, it came back"
+
+
+async def test_a_state_of_then_is_told_once_where_the_index_still_has_it(
+    vectors: MemoryVectors,
+) -> None:
+    was = memory("b", "was 1", 2)
+    await vectors.write([was])
+    assert set(await texts(vectors, Past(4, [then(was, 6)]))) == {"was 1"}
 
 
 async def test_a_past_state_scores_as_it_did_when_it_was_the_newest(

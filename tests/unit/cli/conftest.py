@@ -35,6 +35,7 @@ class FakeClient:
     def __init__(self) -> None:
         self.memories: dict[tuple[str, str], NewMemory] = {}
         self.asked: dict[str, Any] = {}
+        self.as_of: datetime | None = None
         self.batches: list[list[NewMemory]] = []
         self.waited_for: list[AnyReceipt] = []
         self.set_aside: dict[str, str] = {}
@@ -85,7 +86,10 @@ class FakeClient:
         )
         return receipt.answered_by(self)  # pyright: ignore[reportArgumentType]
 
-    async def get(self, memory_id: str, *, user_id: str, **_: Any) -> KnownMemory | None:
+    async def get(
+        self, memory_id: str, *, user_id: str, as_of: datetime | None = None
+    ) -> KnownMemory | None:
+        self.as_of = as_of
         memory = self.memories.get((user_id, memory_id))
         if memory is None:
             return None

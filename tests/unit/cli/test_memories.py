@@ -91,6 +91,16 @@ def test_revising_and_getting(command: Command, client: FakeClient):
     assert jsonlib.loads(command("get", "m1", "-u", "alice", "--json").stdout)["text"] == "new"
 
 
+def test_getting_what_it_was_then(command: Command, client: FakeClient):
+    command("add", "hi", "--user", "alice", "--id", "m1")
+    assert "hi" in command("get", "m1", "--user", "alice", "--as-of", "2026-05-01").stdout
+    assert client.as_of == datetime(2026, 5, 1, tzinfo=UTC)
+    result = command("get", "m2", "--user", "alice", "--as-of", "2026-05-01")
+    assert (result.exit_code, "no memory m2 then" in result.stderr) == (1, True)
+    result = command("get", "m1", "--user", "alice", "--as-of", "once")
+    assert (result.exit_code, "--as-of" in result.stderr) == (2, True)
+
+
 def test_revising_what_is_not_there_is_refused(command: Command, client: FakeClient):
     result = command("revise", "m1", "new", "--user", "alice")
     assert result.exit_code == 2

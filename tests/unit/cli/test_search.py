@@ -152,6 +152,16 @@ def test_an_explanation_reads_the_largest_part_first():
     assert why(hit) == "lexical +0.400 (1.00)  dense +0.100 (0.40)  words: hot, soups"
 
 
+def test_what_was_believed_then_is_asked_for(command: Command, client: FakeClient):
+    command("search", "tests", "--user=alice")
+    assert client.asked["as_of"] is None
+    command("search", "tests", "--user=alice", "--as-of", "2026-05-01T10:00+02:00")
+    assert client.asked["as_of"] == datetime(2026, 5, 1, 8, tzinfo=UTC)
+    result = command("search", "tests", "--user=alice", "--as-of", "yesterday")
+    assert result.exit_code == 2
+    assert "--as-of: 'yesterday' is no date" in result.stderr
+
+
 def test_classifiers_may_be_left_out(command: Command, client: FakeClient):
     command("search", "tests", "--user=alice")
     assert client.asked["use_classifiers"] is True

@@ -14,7 +14,7 @@ from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Classification, Embedding
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import vectors_in_memory
+from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import MemoryEnriched
 from schemas.search import Hit, ReplyTo, SearchAsked
 from tests.builders import enriched
@@ -87,7 +87,9 @@ async def found(
     labels: Labels | None = None,
     embedder: HashingEmbedder = EMBEDDER,
 ) -> Sequence[Hit]:
-    told = await search(question, embedder, labels or Labels(), where, weights or Weights())
+    told = await search(
+        question, embedder, labels or Labels(), RecordsInMemory(), where, weights or Weights()
+    )
     return told.hits
 
 

@@ -21,6 +21,7 @@ from schemas.search import (
     Asked,
     KnownMemory,
     MemoryAnswered,
+    MemoryAsked,
     NewestAnswered,
     NewestAsked,
     ReplyTo,
@@ -146,12 +147,14 @@ class Desk:
         self.memory, self.newest = memory, newest
         self.asked = 0
         self.away = False
+        self.last: Asked | None = None
 
     async def ask(self, make: Callable[[Envelope], Asked], *, timeout_s: float) -> Any:
         self.asked += 1
         if self.away:
             raise Unavailable("nobody answers")
         asked = make(Envelope(uuid4(), NOON, NOON, ReplyTo(topic="answers", partition=0)))
+        self.last = asked
         if isinstance(asked, NewestAsked):
             return NewestAnswered(question_id=asked.question_id, version=self.newest)
         return MemoryAnswered(question_id=asked.question_id, memory=self.memory)
@@ -173,6 +176,25 @@ async def asking(desk: Desk) -> AsyncGenerator[MemoryClient]:
 
 AHEAD = VersionClock().next() + 3_600_000_000
 """What a clock says that is an hour ahead."""
+
+
+async def test_a_memory_is_asked_for_as_it_was_then(kafka: Kafka) -> None:
+    desk = Desk(known(7))
+    async with asking(desk) as client:
+        assert await client.get("m1", user_id="alice", as_of=NOON) == known(7)
+        assert isinstance(desk.last, MemoryAsked)
+        assert desk.last.as_of == NOON
+        await client.get("m1", user_id="alice")
+        assert desk.last.as_of is None
+
+
+async def test_a_moment_without_a_zone_is_none(kafka: Kafka) -> None:
+    no_zone = NOON.replace(tzinfo=None)
+    async with asking(Desk()) as client:
+        with pytest.raises(Refused, match="as_of"):
+            await client.get("m1", user_id="alice", as_of=no_zone)
+        with pytest.raises(Refused, match="as_of"):
+            await client.search("dinner", user_id="alice", as_of=no_zone)
 
 
 async def test_a_forgetting_tells_whether_there_was_anything(kafka: Kafka) -> None:

@@ -26,7 +26,7 @@ from pipeline.models.seen import Remembering
 from pipeline.ports import Embedding, MemoryVectors
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import CacheInMemory
+from pipeline.stores.memory import CacheInMemory, RecordsInMemory
 from pipeline.stores.points import (
     GENERATION,
     MEMORY,
@@ -146,10 +146,13 @@ class WatchedPoints(PointsInMemory):
 
 
 LABELS = HeuristicClassifier()
+RECORDS = RecordsInMemory()
 
 
 def uncached(index: VectorIndex, user_id: str, fields: Mapping[str, Any]) -> Sequence[Hit]:
-    return finished(query.search(question(user_id, fields), Toy(), LABELS, index, Weights())).hits
+    return finished(
+        query.search(question(user_id, fields), Toy(), LABELS, RECORDS, index, Weights())
+    ).hits
 
 
 async def ask(asked: SearchAsked, index: MemoryVectors, caches: Caches) -> SearchAnswered:
@@ -157,7 +160,7 @@ async def ask(asked: SearchAsked, index: MemoryVectors, caches: Caches) -> Searc
 
     async def anew(asked: SearchAsked) -> SearchAnswered:
         return await query.search(
-            asked, Remembering(Toy(), caches.vectors), LABELS, index, Weights()
+            asked, Remembering(Toy(), caches.vectors), LABELS, RECORDS, index, Weights()
         )
 
     return await query.as_before(asked, KeptAnswers.of(caches, index), Weights(), anew)
