@@ -121,8 +121,9 @@ on conflict (key) do update set
         when excluded.forgotten then null
         -- The same event once more: what was forgotten since must not come back with it.
         when (excluded.precedence, excluded.tie) = (memories.precedence, memories.tie) then case
-            when excluded.context <= memories.context
-                then coalesce(memories.preceding, excluded.preceding)
+            when excluded.context = 0 then coalesce(memories.preceding, excluded.preceding)
+            -- What a reading tells, the record has made out: that is no word of the publisher.
+            when excluded.context <= memories.context then memories.preceding
             when memories.preceding is not null then (
                 select coalesce(jsonb_agg(said order by place), '[]')
                 from jsonb_array_elements(memories.preceding) with ordinality as told (said, place)
@@ -153,7 +154,7 @@ where (excluded.precedence, excluded.tie) > (memories.precedence, memories.tie)
     -- The same event once more is written where it mends or adds something.
     or (excluded.precedence, excluded.tie) = (memories.precedence, memories.tie) and (
         excluded.context > memories.context
-        or memories.preceding is null and excluded.preceding is not null
+        or excluded.context = 0 and memories.preceding is null and excluded.preceding is not null
         or (
             excluded.forgotten, excluded.content_hash, excluded.domain, excluded.topics,
             excluded.importance, excluded.model

@@ -698,6 +698,23 @@ async def test_who_moves_does_not_take_along_what_a_reading_has_heard_elsewhere(
     assert (await heard(records, of(moved)))["m1"] == (["turn 2", "turn 3"], [])
 
 
+async def test_a_reading_that_is_delivered_twice_is_still_no_word_of_its_publisher(
+    records: MemoryRecords,
+) -> None:
+    turns = [turn(number) for number in range(3)]
+    await records.write(turns)
+    readings = [_enriched_again(each) for each in (await anew(records, of(*turns))).values()]
+    await records.write(readings)
+    await records.write(readings)
+    moved = turn(0, version=50)
+    await records.write([moved])
+    assert await heard(records, of(moved)) == {
+        "m0": (["turn 1", "turn 2"], []),
+        "m1": ([], ["turn 2", "turn 0"]),
+        "m2": (["turn 1"], ["turn 0"]),
+    }
+
+
 async def test_a_revision_of_what_was_read_meanwhile_knows_what_its_publisher_said(
     records: MemoryRecords,
 ) -> None:
