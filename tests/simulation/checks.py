@@ -92,8 +92,10 @@ def _check_user(world: "World", user_id: str, states: dict[MemoryId, Expected]) 
         text=f"what did {user_id} say?",
         limit=100,
     )
+    model: Any = _Now(ToyEmbedder(world))
+    records: Any = world.records
     answered = finished(
-        search(asked, _Now(ToyEmbedder(world)), HeuristicClassifier(), world.index, Weights())
+        search(asked, model, HeuristicClassifier(), records, world.index, Weights())
     )
     assert {hit.memory_id: hit.text for hit in answered.hits} == mine
     assert finished(world.records.count(user_id)) == len(mine)
@@ -109,6 +111,8 @@ def _check_conversations(world: "World") -> None:
     for key, state in records._states.items():
         if not isinstance(state, MemoryEnriched) or state.run_id is None:
             continue
+        # Nobody told what was said before: what a reading has made out must not become a publisher's word.
+        assert not state.preceding, f"{key} keeps what it heard, whatever becomes of that"
         now = records._understood(state)
         heard = records._heard[key]
         assert heard == context_hash(now.preceding, now.following), f"{key} is out of context"
