@@ -169,6 +169,16 @@ class Changes:
         return bool(self.memories or self.users or self.read or self.again)
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A memory beside which something else is said than what it has heard."""
+
+    memory: MemoryClassified
+    """As it comes once more. Its `context` is the number of this reading, greater than any before."""
+    heard: int
+    """The number of the reading that the record holds."""
+
+
 class Classifier(Protocol):
     """Says what texts are about."""
 
@@ -309,11 +319,8 @@ class MemoryRecords(Fingerprints, Protocol):
         """
         ...
 
-    async def contexts(self, changes: Changes) -> Sequence[MemoryClassified]:
-        """The memories beside which something else is said than what their vectors have heard.
-
-        Each with the number of this reading as its `context`, greater than any before.
-        """
+    async def contexts(self, changes: Changes) -> Sequence[Reading]:
+        """The memories beside which something else is said than what their vectors have heard."""
         ...
 
     async def gone_with(

@@ -14,7 +14,7 @@ from uuid import UUID
 from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
-from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint
+from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.lives import KeptLife, decide_lives, parted
 from pipeline.stores.points import IndexShape
@@ -363,7 +363,7 @@ class RecordsInMemory:
         ]
         return sorted(said, key=_order)
 
-    async def contexts(self, changes: Changes) -> Sequence[MemoryClassified]:
+    async def contexts(self, changes: Changes) -> Sequence[Reading]:
         left = {
             key
             for key in self._states.keys() & self._neighbours.keys()
@@ -374,13 +374,13 @@ class RecordsInMemory:
             looked_at.update(self._neighbours.get(key, ()))
             if isinstance(state := self._states.get(key), MemoryEnriched):
                 looked_at.update(self._beside(state))
-        told: list[MemoryClassified] = []
+        told: list[Reading] = []
         for key in sorted(looked_at & self._states.keys()):
             if isinstance(state := self._states[key], MemoryEnriched):
                 now = self._understood(state)
                 heard = context_hash(now.preceding, now.following) == self._heard[key]
                 if key in changes.again or (state.run_id is not None and not heard):
-                    told.append(now)
+                    told.append(Reading(now, state.context))
         return told
 
     async def close(self) -> None:

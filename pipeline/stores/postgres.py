@@ -34,7 +34,7 @@ from pipeline.domain.identity import content_hash, context_hash, memory_key, use
 from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, erased, runs, stamp
 from pipeline.errors import Refused, Unavailable, Unusable
-from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint
+from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading
 from pipeline.stores import sql
 from pipeline.stores.lives import LIFE, KeptLife, decide_lives, told_of
 from pipeline.stores.states import (
@@ -283,16 +283,16 @@ class PostgresRecords:
             rows = await self._pool.fetch(sql.GONE_WITH, *of_whom, limit)
         return [_gone(row) for row in rows]
 
-    async def contexts(self, changes: Changes) -> Sequence[MemoryClassified]:
+    async def contexts(self, changes: Changes) -> Sequence[Reading]:
         again = changes.again
         asked = (changes.memories, changes.users, changes.read | again, again)
         with _remedies(self._address):
             rows = await self._pool.fetch(sql.CONTEXTS, *map(list, asked))
-        known = [(row["key"], _classified(row), row["heard"]) for row in rows]
+        known = [(row, _classified(row)) for row in rows]
         return [
-            state
-            for key, state, heard in known
-            if key in again or context_hash(state.preceding, state.following) != heard
+            Reading(state, row["reading"])
+            for row, state in known
+            if row["key"] in again or context_hash(state.preceding, state.following) != row["heard"]
         ]
 
     async def close(self) -> None:

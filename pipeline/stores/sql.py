@@ -418,6 +418,7 @@ looked_at (key) as (
 select
     {_KNOWN}, memories.user_id, memories.memory_id, memories.version, memories.event_id,
     memories.published_at, domain, topics, importance, heard,
+    memories.context as reading,
     {_STATE}
 from {_MEMORIES}
 {_IN_ITS_CONVERSATION}

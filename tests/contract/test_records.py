@@ -585,7 +585,7 @@ def of(*changed: MemoryEnriched | MemoryForgotten) -> Changes:
 
 async def anew(records: MemoryRecords, changes: Changes) -> dict[str, MemoryClassified]:
     """Those that have to hear something, by memory id."""
-    return {each.memory_id: each for each in await records.contexts(changes)}
+    return {each.memory.memory_id: each.memory for each in await records.contexts(changes)}
 
 
 async def heard(records: MemoryRecords, changes: Changes) -> dict[str, tuple[list[str], list[str]]]:

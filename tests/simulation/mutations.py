@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from consumers import record_writer
+from consumers import contextualizer, record_writer
 from pipeline.domain import versions
 from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, records
@@ -251,6 +251,46 @@ def the_same_event_takes_back_what_was_heard(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(memory, "replaceable", anything_equal)
     patch.setattr(index, "decide", unheard)
+
+
+@mutation
+def a_reading_is_on_its_way_before_it_is_acknowledged(patch: pytest.MonkeyPatch) -> None:
+    stage = contextualizer.stage
+
+    def hasty(records: Any) -> Any:
+        made = stage(records)
+
+        async def react(notices: Sequence[Any]) -> Sequence[Any]:
+            told = await made.react(notices)
+            async for _ in made.follow(list(zip(notices, told, strict=True))):
+                pass
+            return told
+
+        return replace(made, react=react)
+
+    patch.setattr(contextualizer, "stage", hasty)
+
+
+@mutation
+def a_reading_that_arrived_is_still_on_its_way(patch: pytest.MonkeyPatch) -> None:
+    is_on_its_way = contextualizer.is_on_its_way
+
+    def for_ever(sent: Any, reading: Any) -> bool:
+        return is_on_its_way(sent, replace(reading, heard=0))
+
+    patch.setattr(contextualizer, "is_on_its_way", for_ever)
+
+
+@mutation
+def a_reading_of_another_state_is_on_its_way(patch: pytest.MonkeyPatch) -> None:
+    is_on_its_way = contextualizer.is_on_its_way
+
+    def of_any(sent: Any, reading: Any) -> bool:
+        state = reading.memory
+        same = sent and sent._replace(event_id=state.event_id, version=state.version)
+        return is_on_its_way(same, reading)
+
+    patch.setattr(contextualizer, "is_on_its_way", of_any)
 
 
 def _nothing(*_: Any) -> Sequence[Any]:

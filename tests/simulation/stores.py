@@ -5,12 +5,12 @@ from typing import Any
 from uuid import UUID
 
 from pipeline.domain.versions import Outcome, runs
-from pipeline.ports import Changes
+from pipeline.ports import Changes, Reading
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import Amendment, Found, Nearest, Payload, Point
 from pipeline.stores.points_in_memory import PointsInMemory
-from schemas.events import Classified, Enriched, MemoryForgotten, Published, UserForgotten
+from schemas.events import Enriched, MemoryForgotten, Published, UserForgotten
 from tests.simulation.network import Network, finished
 
 
@@ -42,7 +42,7 @@ class RemoteRecords:
             lambda: finished(self._twin.gone_with(forgetting, after, limit))
         )
 
-    async def contexts(self, changes: Changes) -> Sequence[Classified]:
+    async def contexts(self, changes: Changes) -> Sequence[Reading]:
         return await self._network.request(lambda: finished(self._twin.contexts(changes)))
 
 

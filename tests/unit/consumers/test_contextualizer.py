@@ -5,13 +5,21 @@ from typing import Any
 from uuid import uuid4
 
 from consumers import contextualizer, embedder, record_writer
-from consumers.contextualizer import changes_in
+from consumers.contextualizer import Sent, changes_in, is_on_its_way
 from pipeline.domain.identity import memory_key
 from pipeline.domain.receipts import done
 from pipeline.models.hashing import HashingEmbedder
-from pipeline.ports import Changes
+from pipeline.ports import Changes, Reading
+from pipeline.stage import Stage
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory
-from schemas.events import Enriched, MemoryEnriched, MemorySetAside, Said, Stored
+from schemas.events import (
+    Enriched,
+    MemoryClassified,
+    MemoryEnriched,
+    MemorySetAside,
+    Said,
+    Stored,
+)
 from tests.builders import enriched, forgotten, user_forgotten
 
 KEY = memory_key("alice", "m")
@@ -66,6 +74,50 @@ async def test_what_was_on_its_way_while_the_conversation_changed_comes_right() 
     assert not more
     _, mended = await rounds(records, on_its_way)
     assert [(each.memory_id, each.following) for each in mended] == [("m0", ())]  # pyright: ignore
+
+
+async def told_by(listener: Stage, notices: Sequence[Stored]) -> list[MemoryClassified]:
+    """What one stage sends, once Kafka has it."""
+    made: Any = await listener.react(notices)
+    assert [page async for page in listener.follow(list(zip(notices, made, strict=True)))] == []
+    return [each for some in made for each in some]
+
+
+async def test_what_is_on_its_way_is_not_sent_again_nor_is_anything_else_until_it_is_there() -> (
+    None
+):
+    records, understand = RecordsInMemory(), embedder.stage(HashingEmbedder(), CacheInMemory())
+    writer, listener = record_writer.stage(records), contextualizer.stage(records)
+    on_its_way = list[MemoryClassified]()
+    for number in range(3):
+        before = tuple(Said(text=f"turn {n}") for n in range(number))
+        notices: Any = await writer.react([turn(number, preceding=before)])
+        on_its_way += await told_by(listener, notices)
+        on_its_way += await told_by(listener, notices)
+    assert [each.memory_id for each in on_its_way] == ["m0", "m1"]
+    notices = await writer.react(await understand.react(on_its_way))
+    again = await told_by(listener, notices)
+    assert [(each.memory_id, len(each.following)) for each in again] == [("m0", 2)]
+
+
+async def test_what_kafka_did_not_take_is_sent_again() -> None:
+    records = RecordsInMemory()
+    notices: Any = await record_writer.stage(records).react([turn(0), turn(1)])
+    listener = contextualizer.stage(records)
+    assert (await listener.react(notices))[-1]
+    assert len(await told_by(listener, notices)) == 2
+    assert not await told_by(listener, notices)
+
+
+def test_on_its_way_is_what_the_record_has_not_seen_of_the_same_state() -> None:
+    state = enriched(memory_id="m", run_id="r", context=9)
+    reading = Reading(state.becomes(MemoryClassified, {}), heard=4)
+    sent = Sent(state.event_id, state.version, context=5)
+    assert is_on_its_way(sent, reading)
+    assert not is_on_its_way(None, reading)
+    assert not is_on_its_way(sent._replace(context=4), reading)
+    assert not is_on_its_way(sent._replace(event_id=uuid4()), reading)
+    assert not is_on_its_way(sent._replace(version=state.version - 1), reading)
 
 
 async def test_memories_of_no_conversation_ask_nothing() -> None:
