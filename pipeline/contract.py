@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -235,11 +236,16 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
     docs: dict[str, str] = {}
     for kind in reversed(model.__mro__):
         if issubclass(kind, BaseModel) and kind is not BaseModel:
-            (tree,) = ast.parse(dedent(inspect.getsource(kind))).body
-            assert isinstance(tree, ast.ClassDef)
-            docs |= dict(_documented(tree.body))
+            docs |= _own_docs(kind)
     aliases = {name: field.serialization_alias for name, field in model.model_fields.items()}
     return {aliases[name] or name: text for name, text in docs.items()}
+
+
+@cache
+def _own_docs(kind: type[BaseModel]) -> Mapping[str, str]:
+    (tree,) = ast.parse(dedent(inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    return dict(_documented(tree.body))
 
 
 def _documented(body: Sequence[ast.stmt]) -> Iterable[tuple[str, str]]:
