@@ -32,6 +32,7 @@ from pipeline.stores.points import (
     Point,
     amendment,
     candidates,
+    closest_of,
     counted,
     erased_by,
     fingerprint,
@@ -258,9 +259,7 @@ class VectorIndex:
         wanted = limit + _SPARE
         found = await self._closest(text, where, wanted, beside)
         # Many texts of a user may be the same: which of them are told must not be left to chance.
-        while len(found) == wanted < _MOST and rounded(found[limit - 1].score) == rounded(
-            found[-1].score
-        ):
+        while _ties_on(found, limit, wanted):
             wanted *= 4
             found = await self._closest(text, where, wanted, beside)
         now = self.now()
@@ -308,11 +307,23 @@ class VectorIndex:
         now = self.now()
         where = searched(user_id, filter, now)
         beside = await self._then(past)
-        requests = self._requests(question, mode, depth)
-        asked = list(requests.values())
+        wanted = depth + _SPARE
+        found = await self._found(question, mode, wanted, where, beside)
+        # As in `search`. What is alike by words alone is many, and meaning tells it apart.
+        while _ties_on(found.get("lexical" if mode == "lexical" else "dense", ()), depth, wanted):
+            wanted *= 4
+            found = await self._found(question, mode, wanted, where, beside)
+        return candidates(question, closest_of(found, depth), depth, now)
+
+    async def _found(
+        self, question: Question, mode: Mode, limit: int, where: Every, beside: Then | None
+    ) -> Mapping[Signal, Sequence[Found]]:
+        requests = self._requests(question, mode, limit)
+        if not requests:
+            return {}
         terms = question.terms if "lexical" in requests else NO_TERMS
-        found = await self._ask(asked, where, beside, terms) if asked else ()
-        return candidates(question, dict(zip(requests, found, strict=True)), depth, now)
+        found = await self._ask(list(requests.values()), where, beside, terms)
+        return dict(zip(requests, found, strict=True))
 
     def _requests(self, question: Question, mode: Mode, depth: int) -> dict[Signal, Nearest]:
         """What to ask the engine; tokens and topics only place what meaning and words have found."""
@@ -377,6 +388,13 @@ class VectorIndex:
 
     async def close(self) -> None:
         await self.points.close()
+
+
+def _ties_on(found: Sequence[Found], limit: int, wanted: int) -> bool:
+    """Whether the last that is told scores as the last that was read, and there may be more."""
+    if not len(found) == wanted < _MOST:
+        return False
+    return rounded(found[limit - 1].score) == rounded(found[-1].score)
 
 
 def _outcome(event: EventRef, payload: Payload | None, mark: Watermark | None) -> Outcome | None:

@@ -455,6 +455,25 @@ def hit(found: Found, now: datetime) -> Hit:
     return Hit(**_known_fields(found.payload, now), score=rounded(found.score))
 
 
+def closest_of(
+    found: Mapping[Signal, Sequence[Found]], depth: int
+) -> Mapping[Signal, Sequence[Found]]:
+    """The `depth` closest by meaning, and by words; of those alike the first by their ids."""
+    return {
+        signal: told if _is_place(told) else _closest(told, depth) for signal, told in found.items()
+    }
+
+
+def _is_place(told: Sequence[Found]) -> bool:
+    """Whether it tells only where others stand."""
+    return not any(one.payload for one in told)
+
+
+def _closest(told: Sequence[Found], depth: int) -> Sequence[Found]:
+    order = sorted(told, key=lambda one: (-rounded(one.score), one.payload["memory_id"]))
+    return order[:depth]
+
+
 def candidates(
     question: Question, found: Mapping[Signal, Sequence[Found]], depth: int, now: datetime
 ) -> Sequence[Candidate]:
