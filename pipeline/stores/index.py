@@ -260,7 +260,7 @@ class VectorIndex:
         found = await self._closest(text, where, wanted, beside)
         # Many texts of a user may be the same: which of them are told must not be left to chance.
         while _ties_on(found, limit, wanted):
-            wanted *= 4
+            wanted = min(4 * wanted, _MOST)
             found = await self._closest(text, where, wanted, beside)
         now = self.now()
         hits = sorted(
@@ -311,7 +311,7 @@ class VectorIndex:
         found = await self._found(question, mode, wanted, where, beside)
         # As in `search`. What is alike by words alone is many, and meaning tells it apart.
         while _ties_on(found.get("lexical" if mode == "lexical" else "dense", ()), depth, wanted):
-            wanted *= 4
+            wanted = min(4 * wanted, _MOST)
             found = await self._found(question, mode, wanted, where, beside)
         return candidates(question, closest_of(found, depth), depth, now)
 
