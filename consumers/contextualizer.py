@@ -124,6 +124,9 @@ def _look_at(changes: Changes, key: UUID, notice: MemoryStored) -> None:
             changes.read.add(key)
         case "stored" if notice.in_conversation:
             changes.memories.add(key)
+        case "stored":
+            # It may have left one.
+            changes.alone.add(key)
         case "superseded" if notice.context:
             changes.again.add(key)
         case _:

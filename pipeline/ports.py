@@ -158,6 +158,8 @@ class Changes:
 
     memories: set[UUID] = field(default_factory=set[UUID])
     """Memories that changed: they are looked at, those beside them, and those beside whom they were."""
+    alone: set[UUID] = field(default_factory=set[UUID])
+    """Memories that are in no conversation now: those beside whom they were are looked at."""
     users: set[str] = field(default_factory=set[str])
     """Users who were forgotten: what is left of them is looked at."""
     read: set[UUID] = field(default_factory=set[UUID])
@@ -166,7 +168,7 @@ class Changes:
     """Memories to be told in any case, where they are not forgotten."""
 
     def __bool__(self) -> bool:
-        return bool(self.memories or self.users or self.read or self.again)
+        return bool(self.memories or self.alone or self.users or self.read or self.again)
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,7 +370,7 @@ class RecordsInMemory:
             if self._states[key].user_id in changes.users
         }
         looked_at = {*changes.memories, *changes.read, *changes.again}
-        for key in changes.memories | left:
+        for key in changes.memories | changes.alone | left:
             looked_at.update(self._neighbours.get(key, ()))
             if isinstance(state := self._states.get(key), MemoryEnriched):
                 looked_at.update(self._beside(state))

@@ -285,7 +285,7 @@ class PostgresRecords:
 
     async def contexts(self, changes: Changes) -> Sequence[Reading]:
         again = changes.again
-        asked = (changes.memories, changes.users, changes.read | again, again)
+        asked = (changes.memories, changes.alone, changes.users, changes.read | again, again)
         with _remedies(self._address):
             rows = await self._pool.fetch(sql.CONTEXTS, *map(list, asked))
         known = [(row, _classified(row)) for row in rows]

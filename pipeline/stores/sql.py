@@ -403,10 +403,12 @@ CONTEXTS = f"""
 with changed as (
     select * from memories where key = any($1::uuid[])
     union all
-    select * from memories where user_id = any($2::text[]) and neighbours is not null
+    select * from memories where key = any($2::uuid[]) and neighbours is not null
+    union all
+    select * from memories where user_id = any($3::text[]) and neighbours is not null
 ),
 looked_at (key) as (
-    select unnest($3::uuid[])
+    select unnest($4::uuid[])
     union select key from changed
     union select unnest(neighbours) from changed
     union select beside.key from changed cross join lateral (
@@ -423,7 +425,7 @@ select
 from {_MEMORIES}
 {_IN_ITS_CONVERSATION}
 where memories.key in (select key from looked_at) and {_LIVING}
-    and (run_id is not null or memories.key = any($4::uuid[]))
+    and (run_id is not null or memories.key = any($5::uuid[]))
 """  # noqa: S608
 
 MARKS_OF = """

@@ -753,6 +753,28 @@ async def test_who_leaves_a_place_is_not_heard_there_any_more(records: MemoryRec
     assert told["m2"] == (["turn 1"], [])
 
 
+async def test_who_is_in_no_conversation_any_more_is_not_heard_where_it_was(
+    records: MemoryRecords,
+) -> None:
+    turns = [turn(0), turn(1), turn(2)]
+    await records.write(turns)
+    await heard(records, of(*turns))
+    alone = turn(0, version=50, run_id=None)
+    await records.write([alone])
+    # Nor after another state: nobody may have looked between the two.
+    await records.write([alone, turn(0, version=51, run_id=None)])
+    left = Changes(alone={memory_key("alice", "m0"), memory_key("alice", "nobody")})
+    assert await heard(records, left) == {"m1": ([], ["turn 2"]), "m2": (["turn 1"], [])}
+    assert await heard(records, left) == {}
+
+
+async def test_who_was_never_in_a_conversation_has_left_nobody(records: MemoryRecords) -> None:
+    alone = turn(0, run_id=None)
+    await records.write([alone, turn(1)])
+    await records.write([turn(0, version=50, run_id=None), turn(2)])
+    assert await heard(records, Changes(alone={memory_key("alice", "m0")})) == {}
+
+
 async def test_what_is_left_of_a_forgotten_user_hears_nothing_of_the_rest(
     records: MemoryRecords,
 ) -> None:

@@ -66,7 +66,7 @@ class History:
         self._random, self._partitions, self._direct = random, partitions, direct
         self._users = ["alice", "bob", "carol"][: random.randint(1, 3)]
         self._ids = [f"m{number}" for number in range(random.randint(1, 4))]
-        # A memory may move to another conversation, but not out of all of them: m0 is in none.
+        # A memory may move to another conversation, and out of all of them at the end; m0 is in none.
         self._runs = random.choice([[], [], ["r"], ["r", "s"]])
         if self._runs:
             # Few enough people and memories enough that most conversations have several turns.
@@ -80,6 +80,8 @@ class History:
         self.publications: list[Publication] = []
         for number in range(events):
             self._publish_one(number)
+        if self._runs and random.random() < 0.5:
+            self._leave()
 
     @property
     def events(self) -> list[Any]:
@@ -110,6 +112,19 @@ class History:
                 self._add(self._state(number, if_absent=True))
             case _:
                 self._add(self._state(number, if_absent=False))
+
+    def _leave(self) -> None:
+        """When all has been said two still talk, and one of them leaves: nothing changes there any more."""
+        leaving, staying = self._random.sample(self._ids, 2)
+        run_id = self._random.choice(self._runs)
+        says = [(leaving, run_id), (staying, run_id), (leaving, None)]
+        for share, (memory_id, run_id) in zip((0.8, 0.9, 1.0), says, strict=True):
+            number = len(self.publications)
+            version = EPOCH_MS * 1_000 + 2 * number + 2
+            told = {"version": version, "published_at": moment_of(version)}
+            told |= {"memory_id": memory_id, "run_id": run_id}
+            state = self._state(number, if_absent=False).model_copy(update=told)
+            self._add(state, at_s=share * self.published_within_s)
 
     def _state(self, number: int, *, if_absent: bool) -> Published | MemoryEnriched:
         fields = self._fields()
@@ -160,7 +175,7 @@ class History:
         ahead = self._state(10_000, if_absent=False).model_copy(update={"version": version})
         self._add(ahead, usable=False)
 
-    def _add(self, event: Any, *, usable: bool = True) -> None:
+    def _add(self, event: Any, *, usable: bool = True, at_s: float | None = None) -> None:
         place = home(key_of(event), self._partitions)
         if isinstance(event, UserForgotten):
             place = event.partition
@@ -169,7 +184,7 @@ class History:
             place = self._random.randrange(self._partitions)
         self.publications.append(
             Publication(
-                at_s=self._moment_s(),
+                at_s=self._moment_s() if at_s is None else at_s,
                 partition=place,
                 key=key_of(event),
                 value=value_of(event),

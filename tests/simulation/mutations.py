@@ -13,7 +13,7 @@ from pipeline.domain import versions
 from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, records
 from pipeline.kafka.delivery import StageDelivery
-from pipeline.stores import index, memory, points, states
+from pipeline.stores import index, memory, points, points_in_memory, states
 from pipeline.stores.conditions import Every, HasId, Is, Some
 from pipeline.stores.points import FORGOTTEN, MEMORY, Point
 from pipeline.stores.points_in_memory import PointsInMemory
@@ -35,7 +35,7 @@ def the_index_overwrites_what_is_newer(patch: pytest.MonkeyPatch) -> None:
     def anything(some: Sequence[Point]) -> Some:
         return Some(tuple(HasId(point.id) for point in some))
 
-    patch.setattr(memory, "replaceable", anything)
+    patch.setattr(points_in_memory, "replaceable", anything)
 
 
 @mutation
@@ -249,8 +249,18 @@ def the_same_event_takes_back_what_was_heard(patch: pytest.MonkeyPatch) -> None:
         known = {key: replace(each, context=0) for key, each in known.items()}
         return states.decide(event, known=known, forgotten=forgotten)
 
-    patch.setattr(memory, "replaceable", anything_equal)
+    patch.setattr(points_in_memory, "replaceable", anything_equal)
     patch.setattr(index, "decide", unheard)
+
+
+@mutation
+def who_leaves_every_conversation_is_heard_for_ever(patch: pytest.MonkeyPatch) -> None:
+    changes_in = contextualizer.changes_in
+
+    def of_conversations(notices: Any) -> Any:
+        return replace(changes_in(notices), alone=set[UUID]())
+
+    patch.setattr(contextualizer, "changes_in", of_conversations)
 
 
 @mutation
@@ -279,18 +289,6 @@ def a_reading_that_arrived_is_still_on_its_way(patch: pytest.MonkeyPatch) -> Non
         return is_on_its_way(sent, replace(reading, heard=0))
 
     patch.setattr(contextualizer, "is_on_its_way", for_ever)
-
-
-@mutation
-def a_reading_of_another_state_is_on_its_way(patch: pytest.MonkeyPatch) -> None:
-    is_on_its_way = contextualizer.is_on_its_way
-
-    def of_any(sent: Any, reading: Any) -> bool:
-        state = reading.memory
-        same = sent and sent._replace(event_id=state.event_id, version=state.version)
-        return is_on_its_way(same, reading)
-
-    patch.setattr(contextualizer, "is_on_its_way", of_any)
 
 
 def _nothing(*_: Any) -> Sequence[Any]:

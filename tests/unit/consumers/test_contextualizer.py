@@ -1,19 +1,23 @@
 """A memory comes once more when its conversation has gone on, and that comes to an end."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from consumers import contextualizer, embedder, record_writer
+from consumers import classifier, contextualizer, embedder, record_writer
 from consumers.contextualizer import Sent, changes_in, is_on_its_way
 from pipeline.domain.identity import memory_key
 from pipeline.domain.receipts import done
+from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Changes, Reading
+from pipeline.sources.mem0 import Rules, changed, observed
 from pipeline.stage import Stage
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory
 from schemas.events import (
     Enriched,
+    MemoryCaptured,
     MemoryClassified,
     MemoryEnriched,
     MemorySetAside,
@@ -76,6 +80,37 @@ async def test_what_was_on_its_way_while_the_conversation_changed_comes_right() 
     assert [(each.memory_id, each.following) for each in mended] == [("m0", ())]  # pyright: ignore
 
 
+def from_mem0(number: int) -> MemoryCaptured:
+    """What the poller publishes of a memory that Mem0 has: it knows of nothing said before."""
+    at = datetime(2026, 3, 1, 8, number, tzinfo=UTC)
+    row = {"id": f"m{number}", "memory": f"turn {number}", "user_id": "alice", "run_id": "r"}
+    seen = observed(row | {"created_at": at.isoformat(), "updated_at": at.isoformat()})
+    told = changed(None, seen, project_id="p", asked_at=at, now=at, rules=Rules())
+    assert told is not None
+    (event,) = told.events
+    assert isinstance(event, MemoryCaptured)
+    return event
+
+
+async def test_memories_from_mem0_hear_both_sides_in_whatever_order_they_come() -> None:
+    records, understand = RecordsInMemory(), embedder.stage(HashingEmbedder(), CacheInMemory())
+    last = dict[str, tuple[list[str], list[str]]]()
+    for number in (2, 0, 4, 1, 3):
+        about: Any = await classifier.stage(HeuristicClassifier()).react([from_mem0(number)])
+        learnt: Any = await understand.react(about)
+        for written in await rounds(records, learnt):
+            last |= {
+                each.memory_id: ([t.text for t in each.preceding], [t.text for t in each.following])
+                for each in written
+                if isinstance(each, MemoryEnriched)
+            }
+    said = [f"turn {number}" for number in range(5)]
+    assert last == {
+        f"m{number}": (said[max(0, number - 2) : number], said[number + 1 : number + 3])
+        for number in range(5)
+    }
+
+
 async def told_by(listener: Stage, notices: Sequence[Stored]) -> list[MemoryClassified]:
     """What one stage sends, once Kafka has it."""
     made: Any = await listener.react(notices)
@@ -120,12 +155,25 @@ def test_on_its_way_is_what_the_record_has_not_seen_of_the_same_state() -> None:
     assert not is_on_its_way(sent._replace(version=state.version - 1), reading)
 
 
-async def test_memories_of_no_conversation_ask_nothing() -> None:
+async def test_who_leaves_every_conversation_is_not_heard_any_more() -> None:
+    records = RecordsInMemory()
+    await rounds(records, [turn(number) for number in range(3)])
+    alone = turn(2).model_copy(update={"version": 50, "run_id": None})
+    _, again, *more = await rounds(records, [alone])
+    said = {each.memory_id: each.following for each in again if isinstance(each, MemoryEnriched)}
+    assert {name: [each.text for each in texts] for name, texts in said.items()} == {
+        "m0": ["turn 1"],
+        "m1": [],
+    }
+    assert not more
+
+
+async def test_what_the_index_tells_asks_nothing() -> None:
     class Untouched(RecordsInMemory):
         async def contexts(self, changes: Changes) -> Any:
             raise AssertionError("the record was asked")
 
-    notices: list[Stored] = [done(enriched(), "record", "stored") for _ in range(3)]
+    notices: list[Stored] = [done(enriched(), "index", "stored") for _ in range(3)]
     assert await contextualizer.stage(Untouched()).react(notices) == [()] * 3
 
 
@@ -133,6 +181,7 @@ def test_what_is_stored_has_those_beside_it_looked_at() -> None:
     here = enriched(memory_id="m", run_id="r")
     assert changes_in([done(here, "record", "stored")]) == Changes(memories={KEY})
     assert changes_in([done(forgotten("m"), "record", "stored")]) == Changes(memories={KEY})
+    assert changes_in([done(enriched(memory_id="m"), "record", "stored")]) == Changes(alone={KEY})
     users = done(user_forgotten(), "record", "stored")
     assert changes_in([users]) == Changes(users={"alice"})
 
