@@ -4,7 +4,9 @@ One user of each size in an Edge index of its own, synthetic memories, the model
 this machine. Each question is asked of the desk in four states, taken in turn so that all share the machine's
 moods: cold, its vectors known, its answer in this process, its answer in Valkey. Then the part of a search
 that compares dense vectors, by the engine and as a matrix product (numpy; torch on a GPU where there is one),
-for one question and for 16 at once. Told is the tenth percentile; only the ratios mean something.
+for one question and for 16 at once. Then searches whose user's vectors are kept in the process beside
+searches without, taken in turn too, one and 16 at once, with the processor's time of it; and what it takes
+to have the vectors there. Told is the tenth percentile; only the ratios mean something.
 
     python -m benchmarks.caches [--sizes 100 5000 50000] [--rounds 40] [--json]
 """
@@ -18,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -37,12 +39,13 @@ from pipeline.models.seen import Remembering
 from pipeline.ports import Embedder
 from pipeline.settings import Settings
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.hot import KEY_BYTES, HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import Nearest, Point, PointVectors, searched
 from pipeline.stores.qdrant_edge import open_edge
 from pipeline.stores.redis import RedisCache
-from pipeline.stores.tiers import Caches, HotCache
+from pipeline.stores.tiers import Caches, HotCache, Tally
 from schemas.search import ReplyTo, SearchAsked, SearchFilter
 
 AT_ONCE = 16
@@ -87,7 +90,8 @@ async def _measured(size: int, rounds: int, embedder: Embedder, redis: str) -> d
         matrix = await _fill(index, size, dimensions)
         try:
             results = await _desk(index, embedder, redis, rounds)
-            return results | await _dense(index, matrix, embedder, rounds)
+            results |= await _dense(index, matrix, embedder, rounds)
+            return results | await _hot(index, size, embedder, rounds)
         finally:
             await index.close()
 
@@ -178,6 +182,57 @@ async def _desk(
             await ask(name, caches, state if timed else None)
     await far.close()
     return {name: quick(each) for name, each in took.items()}
+
+
+async def _hot(index: VectorIndex, size: int, embedder: Embedder, rounds: int) -> dict[str, float]:
+    """Milliseconds of searches whose question's vectors are known, with the user's kept here and without."""
+    labels, record = HeuristicClassifier(), RecordsInMemory()
+    tally, points = Tally("memories"), cast("VectorPages", index.points)
+    room = 2 * size * (4 * embedder.dimensions + KEY_BYTES)
+    kept = HotVectors(points, room, tally, min_rows=1, questions=1)
+    with_hot = VectorIndex(index.points, index.shape, sole_writer=True, hot=kept)
+    known = Remembering(embedder, Caches(HotCache(2**26), None).vectors)
+    texts = [f"{text} {uuid4()}" for text in questions(max(rounds, AT_ONCE))]
+
+    async def ask(text: str, of: VectorIndex) -> None:
+        await query.search(_asked(text), known, labels, record, of, Weights())
+
+    for text in texts:
+        await ask(text, index)
+    others = asyncio.all_tasks()
+    await ask(texts[0], with_hot)
+    began, fill = time.perf_counter(), asyncio.all_tasks() - others
+    blocked = asyncio.create_task(_longest_wait())
+    await asyncio.gather(*fill)
+    results = {"fill_hot": (time.perf_counter() - began) * 1_000}
+    blocked.cancel()
+    results |= {"fill_hot_longest_wait": await blocked, "hot_mib": tally.held_bytes / 2**20}
+    took: dict[str, list[float]] = {}
+    for number in range(rounds):
+        for name, of in (("vectors_known", index), ("user_hot", with_hot)):
+            for count in (1, AT_ONCE) if number % 4 == 0 else (1,):
+                chosen = [texts[(number + n) % len(texts)] for n in range(count)]
+                began, worked = time.perf_counter(), time.process_time()
+                await asyncio.gather(*[ask(text, of) for text in chosen])
+                spent, busy = time.perf_counter() - began, time.process_time() - worked
+                took.setdefault(f"{name}_x{count}", []).append(spent * 1_000)
+                took.setdefault(f"{name}_x{count}_cpu", []).append(busy * 1_000)
+                await asyncio.sleep(PAUSE_S)
+    assert tally.hits > rounds, tally
+    await kept.close()
+    return results | {name: quick(each) for name, each in took.items()}
+
+
+async def _longest_wait() -> float:
+    """Milliseconds that this process' loop was kept from a short sleep at most, until cancelled."""
+    longest = 0.0
+    while True:
+        began = time.perf_counter()
+        try:
+            await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            return longest
+        longest = max(longest, (time.perf_counter() - began) * 1_000)
 
 
 def quick(took: Sequence[float]) -> float:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         MemoryVectors,
         Reranker,
     )
+    from pipeline.stores.hot import Keep
     from pipeline.stores.tiers import Caches
     from pipeline.verifying.filling import Embed, Filling, Understand
     from pipeline.verifying.replacing import Fresh
@@ -336,7 +337,7 @@ def _openers(
         shape = (model.model, model.dimensions)
         if "embedder" not in ports:
             await model.close()
-        return await _patiently(lambda: _open_index(settings, where, *shape))
+        return await _patiently(lambda: _open_index(settings, where, *shape, ports.get("caches")))
 
     async def reranker(_: Mapping[str, Any]) -> "Reranker | None":
         if not settings.reranker_model:
@@ -374,7 +375,11 @@ def _values(settings: Settings) -> Mapping[str, Callable[[Mapping[str, Any]], Aw
 
 
 async def _open_index(
-    settings: Settings, where: Addresses, model: str, dimensions: int
+    settings: Settings,
+    where: Addresses,
+    model: str,
+    dimensions: int,
+    caches: "Caches | None",
 ) -> "MemoryVectors":
     if where.qdrant_url:
         from pipeline.stores.qdrant import open_qdrant
@@ -385,7 +390,19 @@ async def _open_index(
         raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
     from pipeline.stores.edge_folders import open_owned
 
-    return await open_owned(where.qdrant_path, model=model, dimensions=dimensions)
+    return await open_owned(
+        where.qdrant_path, model=model, dimensions=dimensions, keep=_keep(settings, caches)
+    )
+
+
+def _keep(settings: Settings, caches: "Caches | None") -> "Keep | None":
+    """Where questions are answered: the vectors of users who ask often."""
+    tally = caches.memories if caches else None
+    if tally is None:
+        return None
+    from pipeline.stores.hot import HotVectors
+
+    return lambda points: HotVectors(points, settings.cache_hot_users_bytes, tally)
 
 
 async def _opened_caches(settings: Settings, where: Addresses) -> "Caches":
@@ -399,6 +416,8 @@ async def _opened_caches(settings: Settings, where: Addresses) -> "Caches":
         RedisCache(url, timeout_s=DESK_CACHE_PATIENCE_S) if url else None,
         vectors=settings.cache_question_vectors,
         answers=settings.cache_answers,
+        # A server has its own ways to be fast, and others write to it.
+        memories=settings.cache_hot_users_bytes > 0 and where.qdrant_url is None,
         shares_answers=where.qdrant_url is not None,
         under=_searched_under(settings),
     )

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     """How fast memories fade that are not recalled, by tier, and how many hits of an answer count as recalled."""
     cache_memory_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     """What a query desk keeps in its own memory of questions' vectors and answers; 0: nothing."""
+    cache_hot_users_bytes: int = Field(default=128 * 1024 * 1024, ge=0)
+    """What it keeps beside that of the vectors of users with many memories who ask often; 0: nothing. Qdrant Edge only."""
     cache_question_vectors: bool = True
     """Whether the vectors of questions are kept, there and in Redis, for a day."""
     cache_answers: bool = True

@@ -278,7 +278,7 @@ class CacheState(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kind: str
-    """`vectors` of questions, or `answers`."""
+    """`vectors` of questions, `answers`, or `memories` of users with many, by their vectors."""
     tier: int
     """0: the process itself. 2: Redis."""
     hits: int

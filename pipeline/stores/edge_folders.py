@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipeline.errors import Refused
+from pipeline.stores.hot import Keep
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape
 from pipeline.stores.qdrant_edge import check_shape, current, make, open_folder, owned
@@ -25,15 +26,17 @@ from pipeline.stores.replaceable import ReplaceableIndex
 class EdgeFolders:
     """The indexes in one directory, of which this process is the owner."""
 
-    def __init__(self, directory: Path, shape: IndexShape, lock: TextIOWrapper) -> None:
-        self._directory, self._shape, self._lock = directory, shape, lock
+    def __init__(
+        self, directory: Path, shape: IndexShape, lock: TextIOWrapper, keep: Keep | None
+    ) -> None:
+        self._directory, self._shape, self._lock, self._keep = directory, shape, lock, keep
 
     async def open(self, name: str) -> VectorIndex:
         if name != current(self._directory) and not (self._directory / name).is_dir():
             raise Refused(
                 f"There is no index {name} in {self._directory}: begin the rebuild again."
             )
-        return await open_folder(self._directory / name, self._shape)
+        return await open_folder(self._directory / name, self._shape, keep=self._keep)
 
     async def keep(self, name: str) -> None:
         await asyncio.to_thread(keep, self._directory, name)
@@ -45,7 +48,9 @@ class EdgeFolders:
         self._lock.close()
 
 
-async def open_owned(directory: Path, *, model: str, dimensions: int) -> ReplaceableIndex:
+async def open_owned(
+    directory: Path, *, model: str, dimensions: int, keep: Keep | None = None
+) -> ReplaceableIndex:
     """The index in `directory`, made if there is none, which may be replaced by a fresh one.
 
     Raises Refused where the directory has an owner, or holds the vectors of another model.
@@ -57,7 +62,7 @@ async def open_owned(directory: Path, *, model: str, dimensions: int) -> Replace
         if not (directory / name).exists():
             _check_not_lost(directory, name)
             await asyncio.to_thread(make, directory / name, shape)
-        folders = EdgeFolders(directory, shape, lock)
+        folders = EdgeFolders(directory, shape, lock, keep)
         return ReplaceableIndex(folders, name, await folders.open(name))
     except BaseException:
         lock.close()

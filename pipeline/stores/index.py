@@ -5,7 +5,8 @@ write. Nothing is written before every vector in the batch was found to fit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -20,6 +21,7 @@ from pipeline.errors import Unavailable
 from pipeline.ports import Embedding, Fingerprint, Floats, Past, Question
 from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.generations import Generations, OwnGenerations, SharedGenerations
+from pipeline.stores.hot import HotVectors
 from pipeline.stores.past import Then, marks_of, of_each_term, rarity_in, then, together
 from pipeline.stores.points import (
     ANY_POINT,
@@ -27,6 +29,7 @@ from pipeline.stores.points import (
     Amendment,
     Found,
     IndexShape,
+    Nearby,
     Nearest,
     Payload,
     Point,
@@ -67,6 +70,8 @@ _TRIES = 10
 NO_TERMS = SparseVector()
 _SPARE = 8
 """Points read beyond the limit, to see whether a tie goes on there."""
+_MARGIN = 2
+"""So many times what is asked for is looked at first: a filter may leave a part of it only."""
 _MOST = 1_024
 """Points read for one question: a tie longer than that is not worth a user's whole index."""
 
@@ -121,6 +126,8 @@ class VectorIndex:
     """Whether nobody but this object writes to the points."""
     now: Callable[[], datetime] = _utc_now
     """Tiers are left at moments that nobody writes down."""
+    hot: HotVectors | None = None
+    """Of users who ask often; for a sole writer only."""
     generations: Generations = field(init=False)
 
     def __post_init__(self) -> None:
@@ -171,15 +178,7 @@ class VectorIndex:
         for _ in range(_TRIES):
             if not states:
                 return
-            await self.points.put(
-                [
-                    with_life(point(state, self.shape), there.get(key))
-                    for key, state in states.items()
-                ]
-            )
-            there = await self.points.fetch(
-                [key for key, state in states.items() if isinstance(state, MemoryEnriched)]
-            )
+            there = await self._put_once(states, there)
             states = {
                 key: states[key]
                 for key, payload in there.items()
@@ -188,6 +187,26 @@ class VectorIndex:
         raise Unavailable(
             "The lives of these memories change faster than the memories are written."
         )
+
+    async def _put_once(
+        self, states: Mapping[UUID, State], there: Mapping[UUID, Payload]
+    ) -> Mapping[UUID, Payload]:
+        """What is there then."""
+        points = {
+            key: with_life(point(state, self.shape), there.get(key))
+            for key, state in states.items()
+        }
+        async with self._writing({state.user_id for state in states.values()}):
+            await self.points.put(list(points.values()))
+            there = await self.points.fetch(list(points))
+            for key, state in states.items():
+                # What is newer was told of by whoever wrote it.
+                if self.hot and held(there[key]).place == known_of(state).place:
+                    self.hot.tell(state.user_id, points[key])
+        return there
+
+    def _writing(self, users: Collection[str]) -> AbstractAsyncContextManager[None]:
+        return self.hot.writing(users) if self.hot else nullcontext()
 
     async def tier(self, told: Sequence[MemoryTiered]) -> None:
         newest: dict[UUID, MemoryTiered] = {}
@@ -214,6 +233,13 @@ class VectorIndex:
         raise Unavailable("These memories change faster than their tiers are written.")
 
     async def _forget_user(self, forgetting: UserForgotten) -> Outcome:
+        try:
+            return await self._erase(forgetting)
+        finally:
+            if self.hot:
+                await self.hot.forget(forgetting.user_id)
+
+    async def _erase(self, forgetting: UserForgotten) -> Outcome:
         where, mark = erased_by(forgetting), watermark_point(forgetting)
         if await self._forgotten_beyond(forgetting):
             return "superseded"
@@ -257,11 +283,11 @@ class VectorIndex:
         text = fitting_question(question.text, self.shape)
         beside = await self._then(past)
         wanted = limit + _SPARE
-        found = await self._closest(text, where, wanted, beside)
+        found = await self._closest(user_id, text, where, wanted, beside)
         # Many texts of a user may be the same: which of them are told must not be left to chance.
         while _ties_on(found, limit, wanted):
             wanted = min(4 * wanted, _MOST)
-            found = await self._closest(text, where, wanted, beside)
+            found = await self._closest(user_id, text, where, wanted, beside)
         now = self.now()
         hits = sorted(
             (hit(each, now) for each in found), key=lambda hit: (-hit.score, hit.memory_id)
@@ -275,10 +301,31 @@ class VectorIndex:
         return await asyncio.to_thread(then, past, there)
 
     async def _closest(
-        self, text: Floats, where: Every, limit: int, beside: Then | None
+        self, user_id: str, text: Floats, where: Every, limit: int, beside: Then | None
     ) -> Sequence[Found]:
-        (found,) = await self._ask([Nearest("text", text, limit)], where, beside)
+        async def find(first: Nearby | None) -> Sequence[Sequence[Found]]:
+            return await self._ask([Nearest("text", text, limit, first=first)], where, beside)
+
+        (found,) = await self._looking(user_id, text if beside is None else None, limit, find)
         return found
+
+    async def _looking(
+        self,
+        user_id: str,
+        text: Floats | None,
+        limit: int,
+        find: Callable[[Nearby | None], Awaitable[Sequence[Sequence[Found]]]],
+    ) -> Sequence[Sequence[Found]]:
+        """What is found when told where to look first; the same as without."""
+        generation = await self.generations.of(user_id) if self.hot else None
+        first: Nearby | None = None
+        if self.hot and generation and text is not None:
+            first = await self.hot.nearest(user_id, text, limit * _MARGIN)
+        found = await find(first)
+        # A write meanwhile: then it may have been looked for where it was before.
+        if first is None or generation == await self.generations.of(user_id):
+            return found
+        return await find(None)
 
     async def _ask(
         self,
@@ -308,29 +355,41 @@ class VectorIndex:
         where = searched(user_id, filter, now)
         beside = await self._then(past)
         wanted = depth + _SPARE
-        found = await self._found(question, mode, wanted, where, beside)
+        found = await self._found(user_id, question, mode, wanted, where, beside)
         # As in `search`. What is alike by words alone is many, and meaning tells it apart.
         while _ties_on(found.get("lexical" if mode == "lexical" else "dense", ()), depth, wanted):
             wanted = min(4 * wanted, _MOST)
-            found = await self._found(question, mode, wanted, where, beside)
+            found = await self._found(user_id, question, mode, wanted, where, beside)
         return candidates(question, closest_of(found, depth), depth, now)
 
     async def _found(
-        self, question: Question, mode: Mode, limit: int, where: Every, beside: Then | None
+        self,
+        user_id: str,
+        question: Question,
+        mode: Mode,
+        limit: int,
+        where: Every,
+        beside: Then | None,
     ) -> Mapping[Signal, Sequence[Found]]:
         requests = self._requests(question, mode, limit)
-        if not requests:
-            return {}
         terms = question.terms if "lexical" in requests else NO_TERMS
-        found = await self._ask(list(requests.values()), where, beside, terms)
+
+        async def find(first: Nearby | None) -> Sequence[Sequence[Found]]:
+            asked = list(self._requests(question, mode, limit, first).values())
+            return await self._ask(asked, where, beside, terms)
+
+        text = question.embedding.text if "dense" in requests and beside is None else None
+        found = await self._looking(user_id, text, limit, find) if requests else ()
         return dict(zip(requests, found, strict=True))
 
-    def _requests(self, question: Question, mode: Mode, depth: int) -> dict[Signal, Nearest]:
+    def _requests(
+        self, question: Question, mode: Mode, depth: int, first: Nearby | None = None
+    ) -> dict[Signal, Nearest]:
         """What to ask the engine; tokens and topics only place what meaning and words have found."""
         text = fitting_question(question.embedding.text, self.shape)
         requests: dict[Signal, Nearest] = {}
         if mode != "lexical":
-            requests["dense"] = Nearest("text", text, depth)
+            requests["dense"] = Nearest("text", text, depth, first=first)
         if mode != "dense" and question.terms.indices:
             requests["lexical"] = Nearest("bm25", question.terms, depth)
         among = tuple(requests.values())
@@ -387,6 +446,8 @@ class VectorIndex:
                 yield fingerprint(key, payload)
 
     async def close(self) -> None:
+        if self.hot:
+            await self.hot.close()
         await self.points.close()
 
 

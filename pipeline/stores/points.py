@@ -5,6 +5,7 @@ translates: conditions to its own filters, arrays to its own vectors. What decid
 memory is said once, in `of_user`: no condition for a search can be built without it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -180,6 +181,19 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Nearby:
+    """Where to look first."""
+
+    keys: frozenset[UUID]
+    beyond: float
+    """What the user's other points score at most."""
+
+
+_ROUNDING = 1e-5
+"""By so much may two engines' cosines of the same vectors differ."""
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest:
     """One request: the points closest to a vector, or to each row of a matrix."""
 
@@ -189,6 +203,13 @@ class Nearest:
     among: tuple["Nearest", ...] = ()
     """Only what these find, which are asked before it by themselves: this one is for the place alone."""
     with_terms: bool = False
+    first: Nearby | None = None
+    """Where an engine may look first; then everywhere, unless that `suffices`."""
+
+    def suffices(self, found: Sequence[Found]) -> bool:
+        """Whether what was found among the keys of `first` is all that there is to find."""
+        beyond = self.first.beyond if self.first else -math.inf
+        return len(found) == self.limit and found[-1].score > beyond + _ROUNDING
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ from pipeline.stores.points import (
 )
 from schemas.events import SparseVector
 
+_VECTORS = 4
+"""Read at once: few, so that a test has pages."""
+
 
 @dataclass
 class PointsInMemory:
@@ -76,6 +79,13 @@ class PointsInMemory:
         if request.among:
             among = [self._nearest(each, met) for each in request.among]
             met = list({point.id: point for found in among for point, _ in found}.values())
+        if request.first:
+            found = self._best(request, [point for point in met if point.id in request.first.keys])
+            if request.suffices([Found(point.id, {}, score) for point, score in found]):
+                return found
+        return self._best(request, met)
+
+    def _best(self, request: Nearest, met: Sequence[Point]) -> Sequence[tuple[Point, float]]:
         rarity = (self.rarity or self._rarity()) if request.using == "bm25" else {}
         scored = [(point, _score(request, point.vectors, rarity)) for point in met if point.vectors]
         found = [(point, score) for point, score in scored if score is not None]
@@ -95,6 +105,13 @@ class PointsInMemory:
         met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
         beyond = sorted((point.id, point.payload) for point in met if not after or point.id > after)
         return beyond[:PAGE]
+
+    async def vectors(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Floats]]:
+        met = [point for point in self._points.values() if holds(where, point.id, point.payload)]
+        beyond = sorted(
+            (point for point in met if not after or point.id > after), key=lambda point: point.id
+        )
+        return [(point.id, point.vectors.text) for point in beyond[:_VECTORS] if point.vectors]
 
     async def count(self, where: Condition) -> int:
         return sum(holds(where, point.id, point.payload) for point in self._points.values())

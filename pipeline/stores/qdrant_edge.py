@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+import numpy as np
 import qdrant_edge as edge
 
 from pipeline.errors import Refused, Unavailable
+from pipeline.ports import Floats
 from pipeline.stores.conditions import (
     AnyOf,
     AtMost,
@@ -40,6 +42,7 @@ from pipeline.stores.conditions import (
     Some,
     Within,
 )
+from pipeline.stores.hot import Keep
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
     FOUND_FIELDS,
@@ -60,13 +63,17 @@ from schemas.events import SparseVector
 
 _PIECE = 32
 """Points written at once: some 5 ms."""
+_VECTORS = 64
+"""Vectors read at once: some 5 ms."""
 _LOG_POINTS = 4_000
 """Points that the engine's log may hold: some 80 MB, and a second when it is read again."""
 
 T = TypeVar("T")
 
 
-async def open_edge(directory: Path, *, model: str, dimensions: int) -> VectorIndex:
+async def open_edge(
+    directory: Path, *, model: str, dimensions: int, keep: Keep | None = None
+) -> VectorIndex:
     """The index in `directory`, made if there is none.
 
     Raises Refused where the directory has an owner, or holds the vectors of another model.
@@ -77,14 +84,17 @@ async def open_edge(directory: Path, *, model: str, dimensions: int) -> VectorIn
         folder = directory / current(directory)
         if not folder.exists():
             await asyncio.to_thread(make, folder, shape)
-        return await open_folder(folder, shape, lock)
+        return await open_folder(folder, shape, lock, keep)
     except BaseException:
         lock.close()
         raise
 
 
 async def open_folder(
-    folder: Path, shape: IndexShape, lock: TextIOWrapper | None = None
+    folder: Path,
+    shape: IndexShape,
+    lock: TextIOWrapper | None = None,
+    keep: Keep | None = None,
 ) -> VectorIndex:
     """The index in one folder of a directory; it closes `lock` with itself. Raises Refused."""
     # One thread: the engine's calls stay in order and off the event loop.
@@ -95,7 +105,7 @@ async def open_folder(
         thread.shutdown(wait=False)
         raise
     points = EdgePoints(shard, folder / "shard" / "wal", lock, thread)
-    return VectorIndex(points, shape, sole_writer=True)
+    return VectorIndex(points, shape, sole_writer=True, hot=keep(points) if keep else None)
 
 
 class EdgePoints:
@@ -166,8 +176,17 @@ class EdgePoints:
                 met = edge.Filter(must=[edge.HasIdCondition(ids)])
             else:
                 met = where
-            told[id(request)] = self._nearest(request, met)
+            told[id(request)] = self._looked_up(request, met)
         return [told[id(request)] for request in requests]
+
+    def _looked_up(self, request: Nearest, where: edge.Filter) -> Sequence[Found]:
+        if request.first:
+            # One condition for all of them: a condition each takes longer than to search everywhere.
+            near = edge.HasIdCondition(set(request.first.keys))
+            found = self._nearest(request, edge.Filter(must=[where, near]))
+            if request.suffices(found):
+                return found
+        return self._nearest(request, where)
 
     def _nearest(self, request: Nearest, where: edge.Filter) -> Sequence[Found]:
         found = self._shard.query(
@@ -192,6 +211,23 @@ class EdgePoints:
         records, _ = await self._call(self._shard.scroll, request)
         page = [(_uuid(record.id), record.payload or {}) for record in records]
         return [(key, payload) for key, payload in page if key != after][:PAGE]
+
+    async def vectors(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Floats]]:
+        """The vectors of meaning of some points beyond `after`, in the order of their ids."""
+        request = edge.ScrollRequest(
+            offset=after,
+            limit=_VECTORS + 1,
+            filter=_filter(where),
+            with_payload=False,
+            with_vector=["text"],
+        )
+        page = await self._call(self._vectors, request)
+        return [(key, vector) for key, vector in page if key != after][:_VECTORS]
+
+    def _vectors(self, request: edge.ScrollRequest) -> Sequence[tuple[UUID, Floats]]:
+        records, _ = self._shard.scroll(request)
+        # Here too, as it takes longer than to read them: a list for each comes out of the engine.
+        return [(_uuid(record.id), np.array(_text(record), np.float32)) for record in records]
 
     async def count(self, where: Condition) -> int:
         return await self._call(self._shard.count, edge.CountRequest(filter=_filter(where)))
@@ -410,6 +446,10 @@ def _field_condition(condition: Is | AnyOf | Between | AtMost | Below | Within) 
                 gte=since.isoformat() if since else None, lt=until.isoformat() if until else None
             )
             return edge.FieldCondition(field, range=moments)
+
+
+def _text(record: Any) -> Sequence[float]:
+    return record.vector["text"]
 
 
 def _uuid(id: object) -> UUID:

@@ -8,6 +8,7 @@ Each is asked for what the one before it lacks, and what a farther one has is th
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from cachetools import TLRUCache
@@ -21,8 +22,30 @@ ENTRY_BYTES: Final = 500
 _NEARER_FOR_S: Final = 3_600
 """How long tier 0 keeps what it has from a farther one, which does not tell how long it would."""
 
-Kind = Literal["vectors", "answers"]
+Kind = Literal["vectors", "answers", "memories"]
 Tier = Literal[0, 2]
+
+
+@dataclass
+class Tally:
+    """What one tier had of one kind of thing, and had not."""
+
+    kind: Kind
+    tier: Tier = 0
+    hits: int = 0
+    misses: int = 0
+    held_bytes: int = 0
+    """What it keeps, where nobody else counts that."""
+
+    @property
+    def state(self) -> CacheState:
+        return CacheState(kind=self.kind, tier=self.tier, hits=self.hits, misses=self.misses)
+
+    def count(self, *, hits: int, misses: int) -> None:
+        self.hits += hits
+        self.misses += misses
+        metrics.CACHE_HITS.labels(self.kind, self.tier).inc(hits)
+        metrics.CACHE_MISSES.labels(self.kind, self.tier).inc(misses)
 
 
 class HotCache:
@@ -73,17 +96,13 @@ class Tiers:
     """Cache over caches, the nearest first, that counts what each had of one kind of thing."""
 
     def __init__(self, kind: Kind, tiers: Mapping[Tier, Cache]) -> None:
-        self._kind, self._tiers = kind, tiers
-        self._hits: dict[Tier, int] = dict.fromkeys(tiers, 0)
-        self._misses: dict[Tier, int] = dict.fromkeys(tiers, 0)
+        self._tiers = tiers
+        self._tallies = {tier: Tally(kind, tier) for tier in tiers}
 
     @property
     def states(self) -> Sequence[CacheState]:
         """What each tier had and had not, so far."""
-        return [
-            CacheState(kind=self._kind, tier=tier, hits=self._hits[tier], misses=self._misses[tier])
-            for tier in self._tiers
-        ]
+        return [tally.state for tally in self._tallies.values()]
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         found: dict[str, bytes] = {}
@@ -94,7 +113,7 @@ class Tiers:
                 break
             told = dict(zip(wanted, await cache.get_many(wanted), strict=True))
             there = {key: value for key, value in told.items() if value is not None}
-            self._count(tier, hits=len(there), misses=len(told) - len(there))
+            self._tallies[tier].count(hits=len(there), misses=len(told) - len(there))
             for each in nearer:
                 await each.put_many(there, ttl_s=_NEARER_FOR_S)
             nearer.append(cache)
@@ -108,12 +127,6 @@ class Tiers:
     async def close(self) -> None:
         """Nothing to do: the tiers are others' too."""
 
-    def _count(self, tier: Tier, *, hits: int, misses: int) -> None:
-        self._hits[tier] += hits
-        self._misses[tier] += misses
-        metrics.CACHE_HITS.labels(self._kind, tier).inc(hits)
-        metrics.CACHE_MISSES.labels(self._kind, tier).inc(misses)
-
 
 class Caches:
     """What one query desk keeps, and how often that was of use."""
@@ -125,10 +138,12 @@ class Caches:
         *,
         vectors: bool = True,
         answers: bool = True,
+        memories: bool = False,
         shares_answers: bool = False,
         under: str = "",
     ) -> None:
-        """`hot` is tier 0, `far` tier 2; `vectors` and `answers` say what is kept at all.
+        """`hot` is tier 0, `far` tier 2; `vectors` and `answers` say what is kept at all, `memories` whether
+        the index keeps vectors of users.
 
         Answers go to tier 2 with `shares_answers`: of no use where generations end with the process.
         `under` is what answers depend on beside questions and memories.
@@ -139,18 +154,22 @@ class Caches:
         self.vectors = Tiers("vectors", both if vectors else {})
         """Of questions."""
         self.answers = Tiers("answers", places) if answers and places else None
+        self.memories = Tally("memories") if memories else None
+        """Of the vectors of users' memories, which the index keeps."""
         self.under = under
         self._hot, self._far = hot, far
 
     @property
     def states(self) -> Sequence[CacheState]:
         """What each tier had and had not."""
-        return [*self.vectors.states, *(self.answers.states if self.answers else ())]
+        told = [*self.vectors.states, *(self.answers.states if self.answers else ())]
+        return [*told, *([self.memories.state] if self.memories else ())]
 
     @property
     def held_bytes(self) -> int:
         """What tier 0 holds."""
-        return self._hot.held_bytes if self._hot else 0
+        own = self._hot.held_bytes if self._hot else 0
+        return own + (self.memories.held_bytes if self.memories else 0)
 
     async def close(self) -> None:
         for cache in (self._hot, self._far):

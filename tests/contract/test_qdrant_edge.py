@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from pipeline.errors import Refused
-from pipeline.ports import MemoryVectors
+from pipeline.ports import MemoryVectors, Question
+from pipeline.stores.hot import HotVectors
+from pipeline.stores.index import VectorIndex
 from pipeline.stores.qdrant_edge import open_edge
+from pipeline.stores.tiers import Tally
+from schemas.events import SparseVector
 from schemas.search import Hit, SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, question, user_forgotten
 
@@ -151,4 +155,45 @@ async def test_searches_and_writes_at_once_disturb_nobody(tmp_path: Path) -> Non
 
     await asyncio.gather(write(100), write(200), search(), search())
     assert await index.count() == 21
+    await index.close()
+
+
+async def test_looking_first_where_vectors_in_the_process_point_finds_the_same(
+    tmp_path: Path,
+) -> None:
+    tally = Tally("memories")
+    index = await open_edge(
+        tmp_path,
+        model=MODEL,
+        dimensions=DIMENSIONS,
+        keep=lambda points: HotVectors(points, 2**20, tally, min_rows=1, questions=1),
+    )
+    plain = VectorIndex(index.points, index.shape)
+
+    async def same(text: str, filter: SearchFilter) -> None:
+        asked = Question(question(text), SparseVector(indices=(), values=()))
+        found = [
+            await each.candidates("alice", asked, filter=filter, mode="hybrid", depth=5)
+            for each in (index, plain)
+        ]
+        assert len(found[0]) == 5
+        assert found[0] == found[1]
+        hits = [
+            await each.search("alice", question(text), filter=filter, limit=5, min_score=None)
+            for each in (index, plain)
+        ]
+        assert hits[0] == hits[1]
+
+    said = ["Ana", "Bob", None]
+    await index.write(
+        [enriched(f"{n}", memory_id=f"m{n}", speaker=said[n % 3]) for n in range(150)]
+    )
+    await same("0", SearchFilter())
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    assert tally.held_bytes
+    await index.write([enriched("new", memory_id="m7"), forgotten("m8")])
+    for text in ("new", "1", "2", "3"):
+        await same(text, SearchFilter())
+        await same(text, SearchFilter(speaker="Ana"))
+    assert tally.hits >= 8
     await index.close()
