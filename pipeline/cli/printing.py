@@ -42,9 +42,9 @@ def output() -> Console:
 
 
 def show(what: RenderableType = "", *, style: str | None = None) -> None:
-    """A result. A string is printed as it is, on one line however long."""
+    """A result. A string is printed without its control characters, on one line however long."""
     if isinstance(what, str | Text):
-        _out.print(Text(what) if isinstance(what, str) else what, style=style, soft_wrap=True)
+        _out.print(_plain(what), style=style, soft_wrap=True)
     else:
         if not _out.is_terminal:
             _out.width = PIPED_WIDTH
@@ -55,7 +55,7 @@ def tell(what: str | Text, *, style: str | None = None) -> None:
     """Something about the result: where it comes from, what goes on."""
     if _with_time:
         what = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {what}"
-    _err.print(Text(what) if isinstance(what, str) else what, style=style, soft_wrap=True)
+    _err.print(_plain(what), style=style, soft_wrap=True)
 
 
 def tell_a_log() -> None:
@@ -94,6 +94,10 @@ def on_one_line(text: str, most_chars: int | None = None) -> str:
     if most_chars is not None and len(line) > most_chars:
         return line[: most_chars - 1].rstrip() + "…"
     return line
+
+
+def _plain(what: str | Text) -> Text:
+    return Text(_visible(what)) if isinstance(what, str) else what
 
 
 def _visible(text: str) -> str:

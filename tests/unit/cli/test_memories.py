@@ -134,3 +134,12 @@ def test_without_an_answer_nobody_is_forgotten(command: Command, client: FakeCli
 def test_another_users_memory_is_not_shown(command: Command, client: FakeClient):
     command("add", "hi", "--user", "alice", "--id", "m1")
     assert command("get", "m1", "--user", "bob").exit_code == 1
+
+
+def test_a_memory_does_not_reach_the_terminal_as_commands(command: Command, client: FakeClient):
+    text = "thai \x1b[2Jfood [bold]x[/bold]\nnext"
+    command("add", text, "-u", "alice", "--id", "m1", "--metadata=a\x1b[1m=b\x9b2J")
+    shown = command("get", "m1", "-u", "alice").stdout
+    assert "\x1b" not in shown
+    assert "\x9b" not in shown
+    assert "[bold]x[/bold]\nnext" in shown

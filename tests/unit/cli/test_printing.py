@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import printing
-from pipeline.cli.printing import own_name, tell, tell_a_log, untimed
+from pipeline.cli.printing import complain, own_name, show, tell, tell_a_log, untimed
 
 
 def program(folder: Path) -> Path:
@@ -41,3 +41,12 @@ def test_what_is_told_to_a_log_has_its_time(
     line = capsys.readouterr().err.rstrip()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ kafka ready", line)
     assert untimed(line) == "kafka ready"
+
+
+def test_what_is_told_holds_no_commands_for_the_terminal(capsys: pytest.CaptureFixture[str]):
+    for say in (show, tell, complain):
+        say("m\x1b]0;title\x07 \u202eforged")
+    told = capsys.readouterr()
+    for stream in (told.out, told.err):
+        assert not {"\x1b", "\x07", "\u202e"} & set(stream)
+        assert "forged" in stream
