@@ -79,11 +79,15 @@ class Group:
 
 
 def words_said(text: str) -> tuple[str, ...]:
-    """The words of a text in their order, without what may differ between two that say the same."""
+    """The words of a text in their order, without what may differ between two that say the same.
+
+    Of a text that has nothing else, that is what it says: "Yes" is not "OK, please", nor "?!" nothing.
+    """
     folded = text.casefold().replace("’", "'")
     for short, long in _CONTRACTED:
         folded = folded.replace(short, long)
-    return tuple(word for word in _WORD.findall(folded) if word not in _FILLERS)
+    words: list[str] = _WORD.findall(folded)
+    return tuple(word for word in words if word not in _FILLERS) or tuple(words or folded.split())
 
 
 def says(text: str, *whose: Hashable) -> bytes:
@@ -107,7 +111,8 @@ def _grouped(same: Sequence[Candidate], within: timedelta) -> Iterable[Group]:
             each
             for each in rest
             if not each.stands_for and abs(each.occurred_at - survivor.occurred_at) <= within
-        ][: MOST_MERGED - survivor.stands_for]
+            # Two runs in quick succession may have given it more than one does.
+        ][: max(0, MOST_MERGED - survivor.stands_for)]
         if others:
             yield Group(survivor, tuple(others))
         taken = {each.memory_id for each in others}

@@ -25,6 +25,7 @@ def candidate(memory_id: str, text: str = "I love Thai food", **fields: Any) -> 
         ("I don't like it.", "I do not like it"),
         ("We’re in the office", "We are in the Office..."),
         ("Meeting at 10:30", "meeting at 10:30!"),
+        ("OK, please", "ok please."),
     ],
 )
 def test_case_punctuation_and_fillers_make_no_difference(one: str, other: str) -> None:
@@ -49,6 +50,10 @@ def test_case_punctuation_and_fillers_make_no_difference(one: str, other: str) -
         ("The flight from Rome to Oslo", "The flight from Oslo to Rome"),
         ("Meeting at 10:30", "Meeting at 10:45"),
         ("明日は会議", "今日は会議"),
+        ("Yes", "Hi!"),
+        ("Yes", "OK, please"),
+        ("Yes", "?!"),
+        ("?!", "..."),
     ],
 )
 def test_what_a_text_turns_on_makes_a_difference(one: str, other: str) -> None:
@@ -82,6 +87,14 @@ def test_who_stands_for_others_is_never_archived_into_another() -> None:
 
 def test_nobody_stands_for_more_than_an_event_can_name() -> None:
     found = groups([candidate(f"m{n}") for n in range(2 * MOST_MERGED)])
+    assert all(len(group.others) <= MOST_MERGED for group in found)
+
+
+@pytest.mark.parametrize("stands_for", [MOST_MERGED, MOST_MERGED + 5])
+def test_who_stands_for_that_many_already_is_given_none(stands_for: int) -> None:
+    full = candidate("full", stands_for=stands_for)
+    found = groups([full, *(candidate(f"m{n}") for n in range(300))])
+    assert full not in [group.survivor for group in found]
     assert all(len(group.others) <= MOST_MERGED for group in found)
 
 
