@@ -107,11 +107,15 @@ def write_private(path: Path, text: str) -> None:
     """Replace a file as a whole, mode 0600, making its folder where it is missing."""
     make_private(path.parent)
     handle, written = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(written).replace(path)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(written).replace(path)
+    except BaseException:
+        Path(written).unlink(missing_ok=True)
+        raise
 
 
 def kept_password(path: Path) -> str:

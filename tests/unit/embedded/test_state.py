@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.embedded.state import DataLock, PartState, Stack, announce, discover, withdraw
+from pipeline.embedded.state import (
+    DataLock,
+    PartState,
+    Stack,
+    announce,
+    discover,
+    withdraw,
+    write_private,
+)
 from pipeline.errors import Refused
 
 
@@ -138,3 +146,19 @@ def pid_of_a_process_that_ended() -> int:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     return ended.pid
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing_behind(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = home / "password"
+    write_private(kept, "old")
+
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_private(kept, "new")
+    assert list(home.iterdir()) == [kept]
+    assert kept.read_text() == "old"
