@@ -59,6 +59,7 @@ class Status:
     """Memories in Postgres; None where the operator desk does not say."""
     index: int | None
     dead_letters: int | None
+    """That nobody has settled yet; None where they could not be counted in time."""
     mem0: dict[str, Any] | None = None
     """The last cycle of the Mem0 poller; None where there was none."""
     caches: Sequence[dict[str, Any]] = ()
@@ -204,19 +205,18 @@ async def _stream(
         return unknown, None, None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            stages, dead = await _lags(kafka, prefix, told)
+            stages = await _lags(kafka, prefix, told)
     except (PipelineError, TimeoutError):
         return unknown, None, None
+    # Letters may be many and large: what takes long to count hides nothing else.
+    dead = await _dead_letters(kafka, prefix)
     answers = any(stage.members for stage in stages if stage.reads == OPERATOR_ASKED.under(prefix))
     return stages, dead, await _counts(kafka, prefix) if answers else None
 
 
-async def _lags(
-    kafka: "KafkaConnection", prefix: str, told: "Sequence[Flow]"
-) -> tuple[list[StageState], int]:
+async def _lags(kafka: "KafkaConnection", prefix: str, told: "Sequence[Flow]") -> list[StageState]:
     from pipeline.kafka.lag import group_states
     from pipeline.kafka.records import group_of
-    from pipeline.kafka.redriving import count_open
 
     groups = {group_of(prefix, flow.stage): flow.reads.under(prefix) for flow in told}
     states = await group_states(kafka, groups)
@@ -225,7 +225,17 @@ async def _lags(
         state = states[group_of(prefix, flow.stage)]
         lag, members = (state.lag, state.members) if state else (0, 0)
         found.append(StageState(flow.stage, flow.reads.under(prefix), lag, members))
-    return found, await count_open(kafka, prefix)
+    return found
+
+
+async def _dead_letters(kafka: "KafkaConnection", prefix: str) -> int | None:
+    from pipeline.kafka.redriving import count_open
+
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await count_open(kafka, prefix)
+    except (PipelineError, TimeoutError):
+        return None
 
 
 async def _counts(kafka: "KafkaConnection", prefix: str) -> "CountsAnswered | None":
@@ -290,6 +300,9 @@ def _sums(seen: Status) -> list[Text]:
         if seen.dead_letters:
             letters += " `hybrid-memory dead list` shows them."
         sums.append(Text(letters, "yellow" if seen.dead_letters else ""))
+    elif any(stage.lag is not None for stage in seen.stages):
+        untold = "Dead letters: not counted in time. `hybrid-memory dead list` shows them."
+        sums.append(Text(untold, "yellow"))
     return [*sums, *_hit_rates(seen), *_mem0_lines(seen)]
 
 

@@ -1,14 +1,19 @@
 """status: what is down is said, whatever is down."""
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from pipeline.cli import status as module
 from pipeline.cli.checks import Part
 from pipeline.cli.status import StageState, Status, picture
+from pipeline.errors import Unavailable
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.lag import GroupState
 from tests.unit.cli.conftest import Command
 
 
@@ -120,3 +125,33 @@ def test_servers_that_are_away_are_said_to_be_down(
 def test_a_stage_that_was_started_again_says_so():
     stages = [StageState("classifier", "memory.events", 0, 1, "restarted 3.2 s ago")]
     assert "restarted 3.2 s ago" in shown(status(stages=stages))
+
+
+@pytest.mark.parametrize("failure", [None, Unavailable("Kafka is away")])
+async def test_letters_that_take_too_long_to_count_hide_no_stage(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+):
+    async def states(_: KafkaConnection, reads: Mapping[str, str]) -> dict[str, GroupState]:
+        return {group: GroupState(lag=3, members=0) for group in reads}
+
+    async def count(*_: object) -> int:
+        if failure:
+            raise failure
+        await asyncio.sleep(60)
+        return 1
+
+    monkeypatch.setattr(module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr("pipeline.kafka.lag.group_states", states)
+    monkeypatch.setattr("pipeline.kafka.redriving.count_open", count)
+    stages, dead, _ = await module._stream(  # pyright: ignore[reportPrivateUsage]
+        KafkaConnection("localhost:9092"), "memory"
+    )
+    assert {stage.lag for stage in stages} == {3}
+    assert dead is None
+
+
+def test_letters_that_were_not_counted_are_not_said_to_be_none():
+    assert status(dead_letters=None).ok
+    assert "Dead letters: not counted in time" in shown(status(dead_letters=None))
+    nobody_knows = [StageState("classifier", "memory.events", None, None)]
+    assert "Dead letters" not in shown(status(dead_letters=None, stages=nobody_knows))
