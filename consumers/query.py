@@ -42,6 +42,7 @@ from pipeline.ports import (
 )
 from pipeline.stage import Desk
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.conditions import Every
 from pipeline.stores.past import past_payload
 from pipeline.stores.points import leaves, searched
 from pipeline.stores.tiers import Caches
@@ -215,9 +216,12 @@ async def search(
     ranking, degraded = await reread(asked, placed(hits), reading)
     read = time.perf_counter()
     told = await unlike(asked, ranking)
+    if asked.explain:
+        # Long texts take milliseconds each.
+        told = await asyncio.to_thread(matching, asked.text, told)
     return SearchAnswered(
         question_id=asked.question_id,
-        hits=tuple(matching(asked, hit) for hit in told),
+        hits=tuple(told),
         embed_ms=(embedded - began) * 1_000,
         search_ms=(searched - embedded + time.perf_counter() - read) * 1_000,
         rerank_ms=(read - searched) * 1_000 if reading else 0.0,
@@ -306,11 +310,7 @@ async def believed(
         raise Refused(too_many_since(asked.as_of, changed))
     understood = await understood_anew([each.state for each in changed], classifier)
     where = searched(asked.user_id, asked.filter, datetime.now(UTC))
-    left = [
-        (state, then)
-        for state, then in zip(understood, changed, strict=True)
-        if leaves(where, past_payload(state, then.newest, then.told))
-    ]
+    left = await asyncio.to_thread(left_by, where, understood, changed)
     if len(left) > MOST_EMBEDDED:
         raise Refused(
             f"as_of: {len(left):,} of the memories that fit have changed since "
@@ -318,6 +318,17 @@ async def believed(
             "run_id, occurred_from, ...), or ask for a later moment."
         )
     return Past(version, await placed_anew(left, embedder, weights))
+
+
+def left_by(
+    where: Every, states: Sequence[MemoryClassified], changed: Sequence[Believed]
+) -> Sequence[tuple[MemoryClassified, Believed]]:
+    """The states of then that a filter leaves. Thousands, with much metadata, take a second."""
+    return [
+        (state, then)
+        for state, then in zip(states, changed, strict=True)
+        if leaves(where, past_payload(state, then.newest, then.told))
+    ]
 
 
 def too_many_since(moment: datetime, changed: Sequence[Believed] | None) -> str:
@@ -412,12 +423,14 @@ async def weighed(
     )
 
 
-def matching(asked: SearchAsked, hit: Hit) -> Hit:
-    """The hit; where that is to be explained, with the words that it shares with the question."""
-    if not asked.explain:
-        return hit
-    said = f"{hit.speaker or ''} {hit.text}"
-    return hit.model_copy(update={"matched": shared_words(asked.text, said)})
+def matching(question: str, hits: Sequence[Hit]) -> Sequence[Hit]:
+    """The hits, each with the words that it shares with the question."""
+    return [
+        hit.model_copy(
+            update={"matched": shared_words(question, f"{hit.speaker or ''} {hit.text}")}
+        )
+        for hit in hits
+    ]
 
 
 async def known(

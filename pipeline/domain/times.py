@@ -16,6 +16,8 @@ from dateutil.relativedelta import relativedelta
 
 MOST: Final = 4
 """Of one question: whoever lists more asks about none of them."""
+_MOST_PHRASES: Final = 3 * MOST
+"""Each takes some milliseconds, and several may say the same."""
 
 _MONTH: Final = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
@@ -75,15 +77,15 @@ def periods(question: str, now: datetime) -> Sequence[Period]:
 
 
 def _periods(question: str, now: datetime) -> Iterator[Period]:
-    phrases = list(_PHRASE.finditer(question))
-    if not phrases:
+    phrases = {phrase[0].casefold(): phrase for phrase in _PHRASE.finditer(question)}
+    if not 0 < len(phrases) <= _MOST_PHRASES:
         return
     # Only now: importing it takes longer than answering.
     from dateparser.date import DateDataParser
 
     settings = {"RELATIVE_BASE": now.replace(tzinfo=None), "PREFER_DATES_FROM": "past"}
     parser: Any = DateDataParser(languages=["en"], settings=settings)
-    for phrase in phrases:
+    for phrase in phrases.values():
         # "last May" is the May that dateparser takes for the one meant, said without "last".
         when, last = _LAST_MONTH.subn("", phrase["when"])
         read = parser.get_date_data(when.replace(" of ", " "))

@@ -33,6 +33,7 @@ from pipeline.stores.points import (
     Nearest,
     Payload,
     Point,
+    alike,
     amendment,
     candidates,
     closest_of,
@@ -47,7 +48,6 @@ from pipeline.stores.points import (
     is_older_life,
     known_memory,
     point,
-    rounded,
     searched,
     watermark,
     watermark_point,
@@ -455,7 +455,7 @@ def _ties_on(found: Sequence[Found], limit: int, wanted: int) -> bool:
     """Whether the last that is told scores as the last that was read, and there may be more."""
     if not len(found) == wanted < _MOST:
         return False
-    return rounded(found[limit - 1].score) == rounded(found[-1].score)
+    return alike(found[limit - 1].score) == alike(found[-1].score)
 
 
 def _outcome(event: EventRef, payload: Payload | None, mark: Watermark | None) -> Outcome | None:

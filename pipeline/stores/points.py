@@ -491,7 +491,7 @@ def _is_place(told: Sequence[Found]) -> bool:
 
 
 def _closest(told: Sequence[Found], depth: int) -> Sequence[Found]:
-    order = sorted(told, key=lambda one: (-rounded(one.score), one.payload["memory_id"]))
+    order = sorted(told, key=lambda one: (-alike(one.score), one.payload["memory_id"]))
     return order[:depth]
 
 
@@ -557,6 +557,11 @@ def _known_fields(payload: Payload, now: datetime) -> dict[str, Any]:
         "tier": ARCHIVED if archived else tier_at(*ends, now),
         "consolidated": tuple(payload.get("consolidated") or ()),
     }
+
+
+def alike(score: float) -> float:
+    """The same number for scores that differ by an engine's arithmetic alone; cosines and BM25."""
+    return float(f"{score:.6g}")
 
 
 def rounded(score: float) -> float:

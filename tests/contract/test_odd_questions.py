@@ -167,3 +167,16 @@ async def test_the_long_is_remembered_found_and_asked(vectors: MemoryVectors) ->
         for mode in MODES:
             assert long in await found(vectors, long.split()[0], mode=mode)
             assert (await found(vectors, long, mode=mode))[0] == long
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "lexical"])
+async def test_the_best_of_many_that_share_words_is_told_first(
+    vectors: MemoryVectors, mode: Mode
+) -> None:
+    """More than are looked at, all of which words speak for, each a little more than the one before."""
+    shared, many = "spicy thai green curry noodles lime", DEPTH + 20
+    longer = [f"{shared} {'meadow ' * (many - number)}" for number in range(many)]
+    others = [f"nothing of it {number}" for number in range(many)]
+    await vectors.write(await said(*longer, *others))
+    hits = await asked(vectors, shared, mode=mode, limit=1)
+    assert hits[0].memory_id == f"m{many - 1:04}"

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from dateparser.date import DateDataParser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,6 +71,20 @@ def test_a_moment_counts_by_the_clock_on_its_own_wall() -> None:
 def test_who_names_many_times_names_none() -> None:
     many = " ".join(f"on {day} May 2023," for day in range(1, MOST + 2))
     assert told(many) == []
+
+
+def test_a_question_full_of_times_costs_no_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    parse = DateDataParser.get_date_data
+
+    def counted(self: DateDataParser, phrase: str) -> object:
+        read.append(phrase)
+        return parse(self, phrase)
+
+    monkeypatch.setattr(DateDataParser, "get_date_data", counted)
+    assert told("on 8 May 2023 " * 500) == [("2023-05-08", "2023-05-09")]
+    assert told(" ".join(f"on 8 May {year}" for year in range(1900, 2099))) == []
+    assert len(read) == 1
 
 
 @given(st.text(alphabet="0123456789 -,.agoftheMayJunelstwk", max_size=60))
