@@ -4,8 +4,9 @@
 
 Commit comes last: a crash repeats work, never loses it. While a neighbour is down the batch is tried
 again with growing pauses, and nothing is set aside. What can never work is set aside with its bytes. A
-rebalance waits for the batch in flight, so that its new owner begins after it. An error we do not know
-ends the process with nothing committed.
+rebalance waits for the batch in flight, so that its new owner begins after it; one that waits for a
+neighbour comes back instead, for Kafka waits no longer than a minute. An error we do not know ends the
+process with nothing committed.
 """
 
 import asyncio
@@ -73,7 +74,7 @@ ENVELOPE_BYTES = 4_096
 
 
 class Stopping(PipelineError):
-    """The process is asked to stop; the batch comes back to whoever is next."""
+    """The process is asked to stop, or to give partitions away; the batch comes back to whoever is next."""
 
 
 class StageDelivery(ConsumerRebalanceListener):
@@ -99,6 +100,8 @@ class StageDelivery(ConsumerRebalanceListener):
         self._liveness = liveness
         self._idle = asyncio.Event()
         self._idle.set()
+        self._leaving = asyncio.Event()
+        """Set while Kafka waits for us to give partitions away."""
         self._limit = DeadLetterLimit(share=halting_share)
         self._subscriber: Any = None
         self._committed: dict[TopicPartition, int] = {}
@@ -131,8 +134,16 @@ class StageDelivery(ConsumerRebalanceListener):
         self,
         revoked: Sequence[TopicPartition],  # noqa: ARG002
     ) -> None:
-        """Lets the batch in flight end and commit: the next owner then repeats nothing."""
-        await self._idle.wait()
+        """Lets the batch in flight end and commit: the next owner then repeats nothing.
+
+        One that waits for a neighbour waits no longer: Kafka would give us up, and its next owner waits
+        as well.
+        """
+        self._leaving.set()
+        try:
+            await self._idle.wait()
+        finally:
+            self._leaving.clear()
 
     async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, assigned: Sequence[TopicPartition]
@@ -253,14 +264,20 @@ class StageDelivery(ConsumerRebalanceListener):
         raise AssertionError("tenacity returns or raises")
 
     def _patience_ends(self, state: RetryCallState) -> bool:
-        return self._stopping.is_set() or (state.seconds_since_start or 0) > PATIENCE_S
+        asked_to_end = self._stopping.is_set() or self._leaving.is_set()
+        return asked_to_end or (state.seconds_since_start or 0) > PATIENCE_S
 
     async def _pause(self, seconds: float) -> None:
+        asked = [asyncio.create_task(each.wait()) for each in (self._stopping, self._leaving)]
         try:
-            await asyncio.wait_for(self._stopping.wait(), timeout=seconds)
-        except TimeoutError:
-            return
-        raise Stopping(f"{self.stage.name} was asked to stop while it waited for a neighbour")
+            done, _ = await asyncio.wait(
+                asked, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for each in asked:
+                each.cancel()
+        if done:
+            raise Stopping(f"{self.stage.name} was asked to stop while it waited for a neighbour")
 
     def _say_it_waits(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
