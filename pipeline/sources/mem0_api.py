@@ -121,11 +121,12 @@ class Mem0Api:
             from mem0.exceptions import MemoryNotFoundError
 
             try:
-                return observed(await self.client.get(memory_id))
+                answered: Any = await self.client.get(memory_id)
             except MemoryNotFoundError as error:
                 if says_gone(error.details):
                     return None
                 raise Passing(f"it has no such path: {error}") from error
+            return memory_of(answered)
 
         return await self._patiently(ask)
 
@@ -139,7 +140,7 @@ class Mem0Api:
                 told: Any = await self.client.history(memory_id)
             except MemoryNotFoundError:
                 return False
-            return any(entry.get("event") == "DELETE" for entry in told)
+            return ends_with_deletion(told)
 
         return await self._patiently(ask)
 
@@ -173,6 +174,23 @@ def page_of(answered: Any) -> Page:
         return Page([observed(row) for row in rows], int(count), more=following is not None)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise Passing(f"an answer that is no page of memories ({error})") from error
+
+
+def memory_of(answered: Any) -> Observed:
+    """The memory that was answered. Raises Passing where it is none."""
+    try:
+        return observed(answered)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise Passing(f"an answer that is no memory ({error})") from error
+
+
+def ends_with_deletion(answered: Any) -> bool:
+    """Whether a history, the oldest first, has a deletion and nothing after it. Raises Passing."""
+    try:
+        events = [entry["event"] for entry in answered]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise Passing(f"an answer that is no history ({error})") from error
+    return events[-1:] == ["DELETE"]
 
 
 def says_gone(details: Any) -> bool:
