@@ -124,8 +124,12 @@ async def started_producer(connection: KafkaConnection, **overrides: Any) -> AIO
     try:
         await producer.start()
     except (KafkaError, OSError) as error:
-        await producer.stop()
+        await stopped_producer(producer)
         raise connection.named(error) from error
+    except BaseException:
+        # Whoever would wait no longer: what is half open would stay so.
+        await stopped_producer(producer)
+        raise
     return producer
 
 
