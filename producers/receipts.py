@@ -270,8 +270,10 @@ class Receipts:
         """Stops listening, for good; who still waits is told."""
         self._closed = True
         self._news.set()
-        await self._open.aclose()
-        self._consumer = self._heard_from = None
+        # What is just being opened is closed, too.
+        async with self._starting:
+            await self._open.aclose()
+            self._consumer = self._heard_from = None
 
     def _check_open(self) -> None:
         if self._closed:
@@ -370,6 +372,7 @@ class Receipts:
     async def _listen(self, version: int) -> None:
         """Hears the notices from `version` on, those that went by long ago too."""
         async with self._starting:
+            self._check_open()
             if self._consumer is None:
                 self._consumer = await self._open.enter_async_context(
                     following(self._connection, STORED.under(self._prefix))

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 ASKED_TIMES = 3
 """How often one question is asked within its time."""
 
+_CLOSED = "The client was closed before the answer came."
 
 _ANSWERING = {
     ASKED: ("a query consumer", "query"),
@@ -128,12 +129,16 @@ class Asking:
     async def close(self) -> None:
         """Stops listening, for good; who still waits is told."""
         self._closed = True
-        await self._open.aclose()
-        self._asks = None
-        self._fail_all(Unavailable("The client was closed before the answer came."))
+        self._fail_all(Unavailable(_CLOSED))
+        # What is just being opened is closed, too.
+        async with self._starting:
+            await self._open.aclose()
+            self._asks = None
 
     async def _ready(self) -> tuple[AIOKafkaProducer, ReplyTo]:
         async with self._starting:
+            if self._closed:
+                raise Unavailable(_CLOSED)
             if self._asks is None:
                 async with AsyncExitStack() as stack:
                     self._asks = await self._start(stack)
@@ -204,6 +209,8 @@ class Asking:
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(error)
+                # Who is not let in yet is told there, and never looks at this.
+                waiting.exception()
 
 
 def topic_of(asked: Asked) -> Topic:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -87,3 +88,28 @@ async def test_what_was_closed_stays_closed(asking: Asking) -> None:
     await asking.close()
     with pytest.raises(Refused, match="closed"):
         await asking.ask(counting, timeout_s=1)
+
+
+async def test_what_is_being_opened_while_it_is_closed_is_closed_too(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, go_on, opened = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def start(stack: AsyncExitStack) -> tuple[Any, ReplyTo]:
+        opening.set()
+        await go_on.wait()
+        opened.append("opened")
+        stack.callback(opened.append, "closed")
+        return Kafka(takes=100), ReplyTo(topic="answers", partition=0)
+
+    monkeypatch.setattr(asking, "_start", start)
+    asks = [asyncio.create_task(asking.ask(counting, timeout_s=5)) for _ in range(2)]
+    await opening.wait()
+    closing = asyncio.create_task(asking.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
+    for ask in asks:
+        with pytest.raises(Unavailable, match="closed before the answer came"):
+            await ask
+    assert opened == ["opened", "closed"]

@@ -1,6 +1,8 @@
 """When a receipt is done: each store has said so, for each partition; or a dead letter has."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -147,3 +149,40 @@ async def test_what_the_stores_hold_now_counts_for_more_than_what_was_told_once(
         watch.hear(done(event, store, "stored"))
     watch.learn(ReceiptState(event_id=event.event_id, record=True, index=True, outcome="forgotten"))
     assert watch.outcome == "forgotten"
+
+
+async def test_listening_that_begins_while_it_is_closed_ends_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opening, go_on, opened = asyncio.Event(), asyncio.Event(), list[str]()
+
+    @asynccontextmanager
+    async def following(*_: Any) -> AsyncGenerator[Any]:
+        opening.set()
+        await go_on.wait()
+        opened.append("opened")
+        yield object()
+        opened.append("closed")
+
+    async def rewound(*_: Any, **__: Any) -> None:
+        pass
+
+    async def hears_nothing(*_: Any, **__: Any) -> AsyncGenerator[Any]:
+        await asyncio.Event().wait()
+        yield
+
+    for name, fake in {"following": following, "rewind": rewound, "records": hears_nothing}.items():
+        monkeypatch.setattr(f"producers.receipts.{name}", fake)
+    nobody: Any = Nobody()
+    receipts = Receipts(KafkaConnection("nowhere:1"), "memory", nobody)
+    receipt = Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1)
+    waits = [asyncio.create_task(receipts.wait([receipt], timeout_s=5)) for _ in range(2)]
+    await opening.wait()
+    closing = asyncio.create_task(receipts.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closing
+    for wait in waits:
+        with pytest.raises(Refused, match="closed"):
+            await wait
+    assert opened == ["opened", "closed"]
