@@ -13,12 +13,12 @@ import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Annotated, Any, Literal, Self, TypeVar, overload
 from uuid import UUID, uuid4
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.domain.identity import event_id_of
@@ -83,6 +83,10 @@ _FLAT_ONLY = {"occurred_from", "occurred_until"}
 Built = TypeVar("Built", bound=BaseModel)
 
 
+def _as_said(given: Any) -> Any:
+    return {"text": given} if isinstance(given, str) else given
+
+
 class NewMemory(BaseModel):
     """Something to remember, and whose it is."""
 
@@ -99,13 +103,26 @@ class NewMemory(BaseModel):
     app_id: Id | None = None
     run_id: Id | None = None
     metadata: Metadata = {}
-    preceding: tuple[Said, ...] = Field(default=(), max_length=2)
-    """What was said just before in the same conversation, the nearest last."""
+    preceding: tuple[Annotated[Said, BeforeValidator(_as_said)], ...] = Field(
+        default=(), max_length=2
+    )
+    """What was said just before in the same conversation, the nearest last; a text is one of nobody."""
     idempotency_key: Id | None = None
     """Publishing again with the same key changes nothing, not even after a revision or a forgetting.
 
     With a `memory_id`, too, it is remembered only where no such memory is, or ever was.
     """
+
+
+class PartlyPublished(Unavailable):
+    """Kafka went away before it had acknowledged all: `remember_many(error.left)` goes on, with no doubles."""
+
+    def __init__(self, why: str, accepted: list[Receipt], left: list[NewMemory]) -> None:
+        super().__init__(why)
+        self.accepted = accepted
+        """Receipts of the first ones, which Kafka has for certain."""
+        self.left = left
+        """The others, with the ids that were made up for them. Some of them may have arrived."""
 
 
 class MemoryClient:
@@ -195,7 +212,6 @@ class MemoryClient:
         forgotten since stays so. Another key is another memory, unless `memory_id` names one: then the
         text is remembered only where no such memory is, or ever was. The receipt's outcome tells.
         """
-        said = [Said(text=p) if isinstance(p, str) else p for p in preceding]
         memory = _built(
             NewMemory,
             text=text,
@@ -207,7 +223,7 @@ class MemoryClient:
             app_id=app_id,
             run_id=run_id,
             metadata={} if metadata is None else metadata,
-            preceding=said,
+            preceding=preceding,
             idempotency_key=idempotency_key,
         )
         (receipt,) = await self.remember_many([memory])
@@ -219,12 +235,20 @@ class MemoryClient:
         """Remembers many texts, in order, without waiting for each.
 
         All are checked before the first is published: Refused names the one that is wrong, and then
-        nothing was published. Give a few thousand at a time: it keeps one receipt for each.
+        nothing was published. Give a few thousand at a time: it keeps one receipt for each. Where Kafka goes
+        away in between it raises PartlyPublished, an Unavailable that tells what is left.
         """
         checked = [_checked(index, memory) for index, memory in enumerate(memories)]
         events = [self._captured(memory) for memory in checked]
-        await self._publish([(event, None) for event in events])
-        return [self._receipt(event) for event in events]
+        receipts: list[Receipt] = []
+        for start in range(0, len(events), IN_FLIGHT):
+            some = events[start : start + IN_FLIGHT]
+            try:
+                await self._publish([(event, None) for event in some])
+            except Unavailable as error:
+                raise _partly(error, receipts, checked[start:], events[start:]) from error
+            receipts += [self._receipt(event) for event in some]
+        return receipts
 
     @asynccontextmanager
     async def conversation(
@@ -456,7 +480,7 @@ class MemoryClient:
         forgotten: Literal[True],
     ) -> AsyncGenerator[Enriched]: ...
 
-    async def subscribe(
+    def subscribe(
         self,
         *,
         user_id: str | None = None,
@@ -476,6 +500,15 @@ class MemoryClient:
         """
         if not all_users and not (user_id or "").strip():
             raise Refused("Whose memories? Give user_id=..., or all_users=True.")
+        if all_users and user_id is not None:
+            raise Refused(
+                "Whose memories? user_id=... and all_users=True are two: give one of them."
+            )
+        return self._learnt(user_id, group_id, from_beginning=from_beginning, forgotten=forgotten)
+
+    async def _learnt(
+        self, user_id: str | None, group_id: str | None, *, from_beginning: bool, forgotten: bool
+    ) -> AsyncGenerator[Any]:
         topic, passed = ENRICHED.under(self._prefix), Passed()
         # Of what was learnt long ago the last enrichment may be the only one that Kafka still has.
         from_now_on = group_id is None and not from_beginning
@@ -542,11 +575,10 @@ class MemoryClient:
 
     async def _publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
         try:
-            for start in range(0, len(events), IN_FLIGHT):
-                if self._backlog is not None:
-                    await self._backlog.admit()
-                async with asyncio.timeout(PUBLISH_PATIENCE_S):
-                    await self._send(events[start : start + IN_FLIGHT])
+            if self._backlog is not None:
+                await self._backlog.admit()
+            async with asyncio.timeout(PUBLISH_PATIENCE_S):
+                await self._send(events)
         except TimeoutError as error:
             raise Unavailable(
                 f"Kafka did not acknowledge within {PUBLISH_PATIENCE_S:g} s. What was sent may still "
@@ -717,6 +749,33 @@ def _checked(index: int, memory: NewMemory | Mapping[str, Any]) -> NewMemory:
         return NewMemory.model_validate(memory)
     except ValidationError as error:
         raise Refused(f"Memory {index}: {told(error)}. Nothing was published.") from error
+
+
+def _partly(
+    error: Unavailable,
+    accepted: list[Receipt],
+    memories: Sequence[NewMemory],
+    events: Sequence[MemoryCaptured],
+) -> PartlyPublished:
+    left = [
+        memory.model_copy(
+            update={
+                "occurred_at": event.occurred_at,
+                # Under a key the id follows from it; naming it, too, would be another event.
+                "memory_id": memory.memory_id if memory.idempotency_key else event.memory_id,
+            }
+        )
+        for memory, event in zip(memories, events, strict=True)
+    ]
+    why = str(error)
+    if any(memory.memory_id is None and memory.idempotency_key is None for memory in memories):
+        how = (
+            f"give memory_id={left[0].memory_id!r}"
+            if len(left) == 1
+            else "`remember_many(error.left)`"
+        )
+        why += f" To repeat it without doubles: {how}."
+    return PartlyPublished(why, accepted, left)
 
 
 def _enriched(value: bytes | None) -> Enriched | None:

@@ -9,13 +9,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from pipeline.domain.clock import VersionClock
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.asking import Envelope
 from pipeline.kafka.connection import KafkaConnection
 from producers import client as module
-from producers.client import MemoryClient
+from producers.client import MemoryClient, PartlyPublished
+from schemas.events import Said
 from schemas.filters import Where
 from schemas.search import (
     Asked,
@@ -40,6 +42,8 @@ class Kafka:
         self.client = self
         self.connections = 1
         self.sent: list[dict[str, Any]] = []
+        self.goes_away_after: int | None = None
+        """Events that it takes."""
 
     async def fetch_all_metadata(self) -> Any:
         return self
@@ -51,6 +55,8 @@ class Kafka:
         return {0, 1}
 
     async def send(self, _: str, value: bytes, **__: object) -> asyncio.Future[None]:
+        if self.goes_away_after is not None and len(self.sent) >= self.goes_away_after:
+            raise KafkaConnectionError("away")
         self.sent.append(json.loads(value))
         taken = asyncio.get_running_loop().create_future()
         taken.set_result(None)
@@ -280,3 +286,72 @@ PRICE = Where.model_validate({"metadata": {"price": {"eq": 3.5}}})
 )
 def test_a_filter_nests_where_it_must(given: Any, asked: SearchFilter) -> None:
     assert module._narrowed(given) == asked  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_what_was_cut_off_is_gone_on_with_under_the_same_ids(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_FLIGHT", 2)
+    kafka.goes_away_after = 3
+    told: list[dict[str, Any]] = [{"text": f"text {n}", "user_id": "alice"} for n in range(4)]
+    told += [{"text": "text 4", "user_id": "alice", "idempotency_key": "k"}]
+    async with MemoryClient() as client:
+        with pytest.raises(PartlyPublished, match=r"remember_many\(error\.left\)") as caught:
+            await client.remember_many(told)
+        cut_off = caught.value
+        assert [receipt.memory_id for receipt in cut_off.accepted] == [
+            sent["memory_id"] for sent in kafka.sent[:2]
+        ]
+        kafka.goes_away_after = None
+        receipts = [*cut_off.accepted, *await client.remember_many(cut_off.left)]
+    # One of them was sent twice: it is the same memory, told the same.
+    first, again = kafka.sent[2:4]
+    for same in ("memory_id", "text", "occurred_at"):
+        assert first[same] == again[same]
+    assert [sent["text"] for sent in kafka.sent] == [f"text {n}" for n in (0, 1, 2, 2, 3, 4)]
+    assert len({receipt.memory_id for receipt in receipts}) == 5
+    async with MemoryClient() as client:
+        (whole,) = await client.remember_many(told[4:])
+    assert whole.event_id == receipts[4].event_id
+
+
+async def test_who_remembers_one_text_is_told_its_id_to_repeat_it(kafka: Kafka) -> None:
+    kafka.goes_away_after = 0
+    async with MemoryClient() as client:
+        with pytest.raises(PartlyPublished) as caught:
+            await client.remember("hi", user_id="alice")
+        (left,) = caught.value.left
+        assert f"memory_id={left.memory_id!r}" in str(caught.value)
+        with pytest.raises(Unavailable) as own:
+            await client.remember("hi", user_id="alice", memory_id="m1")
+        assert "memory_id=" not in str(own.value)
+
+
+async def test_what_was_said_before_may_be_text_wherever_it_is_given(kafka: Kafka) -> None:
+    before = ["Which day?", Said(text="The second", speaker="Ana")]
+    async with MemoryClient() as client:
+        await client.remember("Of June", user_id="alice", preceding=before)
+        await client.remember_many(
+            [{"text": "Of June", "user_id": "alice", "preceding": before}],
+        )
+        for wrong in ([""], "text", [3]):
+            with pytest.raises(Refused, match="preceding"):
+                await client.remember("hi", user_id="alice", preceding=wrong)  # pyright: ignore[reportArgumentType]
+    one, many = (sent["preceding"] for sent in kafka.sent)
+    assert one == many
+    assert [said["text"] for said in one] == ["Which day?", "The second"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({}, "Whose memories"),
+        ({"user_id": " "}, "Whose memories"),
+        ({"user_id": "alice", "all_users": True}, "one of them"),
+    ],
+)
+def test_a_subscription_that_cannot_be_right_is_refused_at_the_call(
+    asked: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(Refused, match=why):
+        MemoryClient().subscribe(**asked)
