@@ -291,15 +291,16 @@ class Publisher:
         await self._send(self._raw[step.of])
 
     async def _send(self, raw: _Raw) -> None:
-        self.sent[raw.event.event_id] += 1
-        await self._acknowledged(
-            lambda: self._producer.send_and_wait(
+        async def send() -> None:
+            self.sent[raw.event.event_id] += 1
+            await self._producer.send_and_wait(
                 EVENTS.under(self._prefix),
                 value_of(raw.event),
                 key=key_of(raw.event),
                 headers=list(raw.headers),
             )
-        )
+
+        await self._acknowledged(send)
 
     async def _send_poison(self, step: Step) -> None:
         topic, stages = _READERS[step.topic]
