@@ -16,7 +16,8 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,9 +159,12 @@ class EdgePoints:
             await self._call(self._shard.flush)
             self._logged = 0
             return
+        # Cut short it would leave its files open.
+        await asyncio.shield(self._sync_log())
+
+    async def _sync_log(self) -> None:
         # Opened between two writes, as writes rename these files; then out of the engine's way.
-        files = await self._call(_opened, self._log)
-        await asyncio.to_thread(_sync, files)
+        await asyncio.to_thread(_sync, await self._call(_opened, self._log))
 
     async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
         return await self._call(self._ask, requests, _filter(where))
@@ -237,10 +241,13 @@ class EdgePoints:
         if self._closed:
             return
         self._closed = True
-        await self._call(self._shard.close)
-        if self._lock is not None:
-            self._lock.close()
-        self._thread.shutdown()
+        try:
+            await self._call(self._shard.close)
+        finally:
+            # First the thread: until it has ended, the shard may still be ours.
+            self._thread.shutdown()
+            if self._lock is not None:
+                self._lock.close()
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -276,17 +283,28 @@ def current(directory: Path) -> str:
         return "index"
 
 
-def _opened(log: Path) -> Sequence[int]:
-    """Descriptors of the log's files, and of their folder."""
-    return [os.open(path, os.O_RDONLY) for path in (log, *log.iterdir())]
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Descriptors, and what closes them."""
+
+    there: Sequence[int]
+    closing: ExitStack
 
 
-def _sync(files: Sequence[int]) -> None:
-    for file in files:
-        try:
+def _opened(log: Path) -> _Files:
+    """The log's files, and their folder."""
+    there: list[int] = []
+    with ExitStack() as opening:
+        for path in (log, *log.iterdir()):
+            there.append(os.open(path, os.O_RDONLY))
+            opening.callback(os.close, there[-1])
+        return _Files(there, opening.pop_all())
+
+
+def _sync(files: _Files) -> None:
+    with files.closing:
+        for file in files.there:
             os.fsync(file)
-        finally:
-            os.close(file)
 
 
 def owned(directory: Path) -> TextIOWrapper:
