@@ -22,7 +22,7 @@ from pipeline.errors import Refused
 
 if TYPE_CHECKING:
     from pipeline.kafka.dead_letters import Letter, Place, Selection
-    from pipeline.kafka.redriving import Outcome
+    from pipeline.kafka.redriving import Outcome, Settled
 
 Places = Annotated[
     list[str] | None,
@@ -225,11 +225,25 @@ async def _settled(
     show(f"{done.settled:,} {outcome}.")
     if outcome == "redriven" and done.settled:
         tell("`hybrid-memory dead list` shows whether any of them came back.")
-    if done.kept:
-        raise Refused(
-            f"{len(done.kept):,} were left: they do not say where they came from, or are too large. The "
-            f"first is {done.kept[0].place}. `hybrid-memory dead show` shows one, `dead drop` gives it up."
-        )
+    if done.from_elsewhere or done.too_large:
+        raise Refused(why_left(done))
+
+
+def why_left(done: "Settled") -> str:
+    """Which letters could not be redriven, and why."""
+    reasons = (
+        (done.from_elsewhere, "without a topic of this stack that they came from"),
+        (done.too_large, "too large for Kafka to take once more"),
+    )
+    told = [
+        f"{len(letters):,} {why} (the first is {letters[0].place})"
+        for letters, why in reasons
+        if letters
+    ]
+    return (
+        f"Left as they are: {'; '.join(told)}. `hybrid-memory dead show` shows one, `dead drop` gives "
+        "it up."
+    )
 
 
 def _selected(

@@ -35,8 +35,9 @@ from pipeline.kafka.dead_letters import (
 from pipeline.kafka.lag import topic_partitions, topic_ranges
 from pipeline.kafka.records import Record, as_pairs, headers_of, value_of
 from pipeline.kafka.replaying import Batch, replayed
+from pipeline.kafka.topics import ORDERED
 from schemas.events import DeadLetterDropped, DeadLetterRedriven, MemoryRedriven
-from schemas.topics import CLASSIFIED, DEAD, ENRICHED, EVENTS, STORED
+from schemas.topics import DEAD, STORED
 
 AT_ONCE = 200
 """Letters between two looks at what Kafka has acknowledged."""
@@ -51,8 +52,10 @@ class Settled:
     """What became of the selected letters."""
 
     settled: int
-    kept: Sequence[Letter]
-    """Those that cannot be redriven: they do not say where they came from, or are too large."""
+    from_elsewhere: Sequence[Letter] = ()
+    """Left as they are: they do not say which topic of a stage they came from."""
+    too_large: Sequence[Letter] = ()
+    """Left as they are: with its new header Kafka would not take such a one."""
 
 
 async def open_letters(
@@ -106,7 +109,7 @@ async def settle(
     """
     partitions = {
         topic: len(await topic_partitions(connection, topic))
-        for topic in (stage_topic.under(prefix) for stage_topic in (EVENTS, CLASSIFIED, ENRICHED))
+        for topic in (stage_topic.under(prefix) for stage_topic in ORDERED)
     }
     standing = _Standing(connection, DEAD.under(prefix))
     await standing.read_on()
@@ -128,7 +131,7 @@ async def settle(
     # Whoever may not delete leaves it to the topic's retention.
     with suppress(Refused):
         await _delete(connection, standing.first_open())
-    return Settled(settling.settled, settling.kept)
+    return Settled(settling.settled, settling.from_elsewhere, settling.too_large)
 
 
 @dataclass
@@ -197,7 +200,8 @@ class _Settling:
     outcome: Outcome
     partitions: dict[str, int]
     settled: int = 0
-    kept: list[Letter] = field(default_factory=list[Letter])
+    from_elsewhere: list[Letter] = field(default_factory=list[Letter])
+    too_large: list[Letter] = field(default_factory=list[Letter])
     sent: set[bytes] = field(default_factory=set[bytes])
     """Digests of the records that are back where they came from."""
     marked: set[Place] = field(default_factory=set[Place])
@@ -218,15 +222,14 @@ class _Settling:
     async def _is_back(self, letter: Letter) -> bool:
         """Sends the letter's record back, once for all stages that could not use it."""
         if letter.topic not in self.partitions:
-            self.kept.append(letter)
+            self.from_elsewhere.append(letter)
             return False
         if _record_of(letter) in self.sent:
             return True
         try:
             await asyncio.gather(*await self._redrive(letter))
         except MessageSizeTooLargeError:
-            # With its new header it is larger than what Kafka takes.
-            self.kept.append(letter)
+            self.too_large.append(letter)
             return False
         self.sent.add(_record_of(letter))
         return True

@@ -40,6 +40,7 @@ COPIES = 3
 BROKERS_PATIENCE_S = 30.0
 """How long topics wait for a broker that is away before they are made."""
 ORDERED = (EVENTS, CLASSIFIED, ENRICHED, STORED, RECALLED, TIERED)
+"""The memory topics: what stages read in order, and where their dead letters come from."""
 
 
 async def ensure_topics(

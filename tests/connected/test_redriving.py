@@ -8,13 +8,14 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
+from pipeline.contract import flows
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.dead_letters import Letter, Selection, dead_headers
 from pipeline.kafka.lag import topic_ranges
 from pipeline.kafka.redriving import count_open, open_letters, settle
 from schemas.events import STORED as NOTICES
 from schemas.events import MemoryRedriven
-from schemas.topics import CLASSIFIED, DEAD, ENRICHED, STORED, Topic
+from schemas.topics import ASKED, CLASSIFIED, DEAD, ENRICHED, OPERATOR_ASKED, STORED, Topic
 
 pytestmark = pytest.mark.connected
 
@@ -108,8 +109,19 @@ async def test_settling_again_settles_nothing(dead: DeadLetters) -> None:
 async def test_one_that_is_of_no_topic_of_ours_is_not_redriven(dead: DeadLetters) -> None:
     await dead.add(b"elsewhere", topic=DEAD)
     done = await settle(dead.kafka, dead.prefix, Selection(), "redriven")
-    assert [letter.record.value for letter in done.kept] == [b"elsewhere"]
+    assert [letter.record.value for letter in done.from_elsewhere] == [b"elsewhere"]
     assert await count_open(dead.kafka, dead.prefix) == 1
+
+
+async def test_whatever_topic_a_stage_reads_its_letters_go_back_to(dead: DeadLetters) -> None:
+    # Desks answer a question that they cannot use: it leaves no letter.
+    read = {flow.reads for flow in flows()} - {ASKED, OPERATOR_ASKED}
+    for topic in read:
+        await dead.add(topic.name.encode(), topic=topic)
+    done = await settle(dead.kafka, dead.prefix, Selection(), "redriven")
+    assert (done.settled, done.from_elsewhere) == (len(read), [])
+    for topic in read:
+        assert topic.name.encode() in {record.value for record in await dead.records(topic)}
 
 
 async def test_a_record_that_two_stages_could_not_use_goes_back_once(dead: DeadLetters) -> None:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import ConsumerRecord
 
-from pipeline.cli.dead import content, described, told
+from pipeline.cli.dead import content, described, told, why_left
 from pipeline.kafka.dead_letters import (
     Letter,
     Selection,
@@ -18,6 +18,7 @@ from pipeline.kafka.dead_letters import (
     settled_by,
 )
 from pipeline.kafka.records import value_of
+from pipeline.kafka.redriving import Settled
 from schemas.events import DeadLetterDropped
 from tests.unit.cli.conftest import Command, FakeClient
 
@@ -62,6 +63,14 @@ def test_what_is_redriven_has_its_own_headers_and_a_count():
     once = redriven_headers(letter_of(dead([("event-id", b"7")])))
     assert once == [("event-id", b"7"), ("redriven", b"1")]
     assert redriven_headers(letter_of(dead(once))) == [("event-id", b"7"), ("redriven", b"2")]
+
+
+def test_why_a_letter_was_left_is_the_reason_it_has():
+    large = why_left(Settled(3, too_large=[letter_of(dead())]))
+    assert "1 too large for Kafka" in large
+    assert "came from" not in large
+    both = why_left(Settled(3, [letter_of(record())] * 2, [letter_of(dead())]))
+    assert "2 without a topic of this stack that they came from (the first is 2/17); 1 too" in both
 
 
 def test_what_settles_a_letter_is_no_letter_itself():
