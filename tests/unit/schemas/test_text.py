@@ -204,3 +204,10 @@ def test_size_counts_the_bytes_that_travel(character: str):
 def test_many_small_things_are_large_too(metadata: dict[str, Any]):
     assert len(json.dumps(metadata)) > MAX_METADATA_BYTES
     assert "is larger than" in why_not(METADATA, metadata)
+
+
+def test_what_grows_as_it_is_kept_is_measured_as_it_is_kept():
+    assert "is larger than" in why_not(METADATA, {"n": [1e16] * 2_300})
+    most = {"n": [1e16] * 900}
+    assert kept(METADATA, most)
+    assert METADATA.validate_json(METADATA.dump_json(METADATA.validate_python(most)))
