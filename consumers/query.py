@@ -219,6 +219,8 @@ async def search(
     if asked.explain:
         # Long texts take milliseconds each.
         told = await asyncio.to_thread(matching, asked.text, told)
+    if past is not None:
+        told = await still_told(asked.user_id, told, past, records)
     return SearchAnswered(
         question_id=asked.question_id,
         hits=tuple(told),
@@ -227,6 +229,26 @@ async def search(
         rerank_ms=(read - searched) * 1_000 if reading else 0.0,
         degraded=degraded,
     )
+
+
+async def still_told(
+    user_id: str, hits: Sequence[Hit], past: Past, records: MemoryRecords
+) -> Sequence[Hit]:
+    """The hits without those whose state of then was forgotten while the question was under way.
+
+    Embedding and reranking take seconds. An id that is remembered anew looks to the index like one that
+    was never forgotten.
+    """
+    states = {each.state.memory_id: each.state for each in past.states}
+
+    async def is_told(hit: Hit) -> bool:
+        state = states.get(hit.memory_id)
+        if state is None or state.version != hit.version:
+            return True
+        now = await records.state_at(user_id, hit.memory_id, past.version)
+        return now is not None and now.state.event_id == state.event_id
+
+    return [hit for hit in hits if await is_told(hit)]
 
 
 def _wanted(asked: SearchAsked, reading: Reading | None) -> Reading | None:

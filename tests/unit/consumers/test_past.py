@@ -196,6 +196,22 @@ async def test_one_store_that_has_heard_of_a_forgetting_is_enough(late: str) -> 
     assert ROME not in await stores.texts(day(10))
 
 
+async def test_what_is_forgotten_while_the_question_is_under_way_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stores = await moved()
+    embed = stores.embedder.embed
+
+    async def meanwhile(texts: Sequence[str]) -> Sequence[Embedding]:
+        if any(ROME in text for text in texts):
+            await stores.write(forgotten("home", version=at_noon(20)))
+            await stores.said(22, "home", "Ana lives in Bonn")
+        return await embed(texts)
+
+    monkeypatch.setattr(stores.embedder, "embed", meanwhile)
+    assert await stores.texts(day(10)) == {JOB}
+
+
 async def test_nobody_sees_anothers_past() -> None:
     stores = await moved()
     await stores.said(2, "home", "Bob lives in Rome", user_id="bob")
