@@ -1,7 +1,8 @@
 """docker-compose.yml runs the stages that there are, with settings that there are."""
 
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,47 @@ from pipeline.kafka.process import GRACE_S
 from pipeline.settings import Settings
 
 Json = dict[str, Any]
+
+EVERYBODY = {
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "KAFKA_PARTITIONS",
+    "KAFKA_REPLICATION_FACTOR",
+    "TOPIC_PREFIX",
+    "HALTING_SHARE",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+}
+MODEL = {"EMBEDDING_MODEL", "EMBEDDING_BACKEND", "EMBEDDING_THREADS"}
+OF_PORT: Mapping[str, Set[str]] = {
+    "classifier": set(),
+    "embedder": MODEL,
+    "records": {"POSTGRES_DSN"},
+    # An index is opened for the vectors of a model.
+    "vectors": MODEL
+    | {"QDRANT_URL", "QDRANT_GRPC_PORT", "QDRANT_API_KEY"}
+    | {"QDRANT_COLLECTION", "QDRANT_REPLICATION_FACTOR"},
+    "cache": {"REDIS_URL"},
+    "caches": {"REDIS_URL", "CACHE_MEMORY_BYTES", "CACHE_QUESTION_VECTORS", "CACHE_ANSWERS"},
+    "weights": {"SEARCH_WEIGHTS"},
+    "reranker": {"RERANKER_MODEL", "EMBEDDING_THREADS"},
+    "rerank_depth": {"RERANK_DEPTH"},
+    "tiers": {"TIERS"},
+}
+"""What the opener of each port reads."""
+OF_SOURCE: Mapping[str, Set[str]] = {
+    "mem0": {"MEM0_API_KEY", "MEM0_HOST", "MEM0_PROJECT_ID", "MEM0_ALLOW_DELETES"}
+    | {"MEM0_REPLICA_LAG_SECONDS", "SYNC_INTERVAL_SECONDS", "SYNC_SWEEP_INTERVAL_SECONDS"}
+}
+NOT_PASSED: Mapping[str, str] = {
+    "KAFKA_SECURITY_PROTOCOL": "this Kafka has no sign-in",
+    "KAFKA_SASL_MECHANISM": "this Kafka has no sign-in",
+    "KAFKA_USERNAME": "this Kafka has no sign-in",
+    "KAFKA_PASSWORD": "this Kafka has no sign-in",
+    "KAFKA_CA_FILE": "this Kafka has no sign-in",
+    "CACHE_HOT_USERS_BYTES": "Qdrant Edge only",
+    "MEM0_LOCAL": "a folder of the machine, which no container sees",
+    "MEM0_LOCAL_COLLECTION": "a folder of the machine, which no container sees",
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +107,32 @@ def test_the_environment_is_settings(stages: Mapping[str, Json]):
         assert set(service["environment"]) <= known
 
 
-def test_every_neighbour_has_an_address(stages: Mapping[str, Json]):
-    wanted = {"KAFKA_BOOTSTRAP_SERVERS", "POSTGRES_DSN", "QDRANT_URL", "REDIS_URL"}
+def needs(stage: str) -> Set[str]:
+    if stage in SOURCES:
+        return OF_SOURCE[stage]
+    ports = inspect.signature(stage_modules()[stage].stage).parameters
+    return {name for port in ports for name in OF_PORT[port]}
+
+
+def test_a_service_is_told_what_its_stages_need_and_nothing_else(stages: Mapping[str, Json]):
+    for name, service in stages.items():
+        needed = {setting for stage in run_by(service) for setting in needs(stage)}
+        assert set(service["environment"]) == EVERYBODY | needed, name
+
+
+def test_every_setting_reaches_the_services_that_read_it(stages: Mapping[str, Json]):
+    passed = {name for service in stages.values() for name in service["environment"]}
+    assert passed | NOT_PASSED.keys() == {name.upper() for name in Settings.model_fields}
+    assert not passed & NOT_PASSED.keys()
+
+
+def test_what_is_set_is_passed_under_its_own_name(stages: Mapping[str, Json]):
+    # A name without a value is passed as it is, where it is set.
+    made_here = {"KAFKA_BOOTSTRAP_SERVERS", "POSTGRES_DSN", "REDIS_URL", "LOG_FORMAT"}
+    made_here |= {"QDRANT_URL", "QDRANT_GRPC_PORT"}
     for service in stages.values():
-        assert set(service["environment"]) >= wanted
+        for name, value in service["environment"].items():
+            assert value is None or name in made_here or variables(value) == {name}
 
 
 def test_a_stage_waits_for_the_servers_it_uses(
