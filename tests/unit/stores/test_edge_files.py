@@ -37,7 +37,7 @@ def open_below(folder: Path) -> list[str]:
     there: list[str] = []
     for link in Path("/proc/self/fd").iterdir():
         try:
-            there.append(os.readlink(link))
+            there.append(str(link.readlink()))
         except OSError:
             continue
     return [path for path in there if path.startswith(str(folder / "wal"))]
