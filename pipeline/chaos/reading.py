@@ -21,6 +21,7 @@ from pipeline.chaos.finding import MemoryName
 from pipeline.chaos.lives import Recall, Standing, Use
 from pipeline.domain.identity import content_hash, context_hash
 from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.lag import topic_partitions
 from pipeline.kafka.records import Record, legible
 from schemas.events import MemoryCaptured, Said
@@ -271,7 +272,7 @@ async def every_record(kafka: KafkaConnection, topic: str) -> AsyncIterator[Reco
                     yield record
             left = {tp for tp in left if await consumer.position(tp) < ends[tp]}
     finally:
-        await consumer.stop()
+        await stopped_consumer(consumer)
 
 
 def _object(value: bytes | None) -> Mapping[str, Any]:

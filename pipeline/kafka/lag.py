@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.following import stopped_consumer
 
 Offsets = Mapping[TopicPartition, int]
 
@@ -89,7 +90,7 @@ async def topic_ranges(connection: KafkaConnection, topics: Sequence[str]) -> di
     except (KafkaError, OSError) as error:
         raise connection.named(error) from error
     finally:
-        await consumer.stop()
+        await stopped_consumer(consumer)
 
 
 async def topic_partitions(connection: KafkaConnection, topic: str) -> list[TopicPartition]:

@@ -12,6 +12,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.lag import topic_partitions
 
 POLL_INTERVAL_S = 0.1
@@ -94,8 +95,10 @@ async def group_readers(
     except (KafkaError, OSError) as error:
         raise connection.named(error) from error
     finally:
-        await consumer.stop()
-        await admin.close()
+        try:
+            await stopped_consumer(consumer)
+        finally:
+            await admin.close()
 
 
 async def read_so_far(
@@ -134,4 +137,4 @@ async def _of_group(
     except (KafkaError, OSError) as error:
         raise connection.named(error) from error
     finally:
-        await consumer.stop()
+        await stopped_consumer(consumer)

@@ -1,6 +1,7 @@
 """A topic from its beginning, or from given offsets, up to where it ended when the reading began."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -8,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.lag import topic_partitions
 from pipeline.kafka.records import Record
 
@@ -45,12 +47,13 @@ async def replayed(
     try:
         await consumer.start()
         consumer.assign(partitions)
-        async for batch in _batches(consumer, partitions, since or {}):
-            yield batch
+        async with aclosing(_batches(consumer, partitions, since or {})) as batches:
+            async for batch in batches:
+                yield batch
     except (KafkaError, OSError) as error:
         raise connection.named(error) from error
     finally:
-        await consumer.stop()
+        await stopped_consumer(consumer)
 
 
 async def _batches(

@@ -54,12 +54,13 @@ class Filling:
 
     async def from_log(self, on_progress: Progress) -> None:
         """All that the log holds, or has got since it was read last. Raises Unavailable."""
-        async for batch in replayed(self.connection, self.topic, since=self.at):
-            events = [event for each in batch.records if (event := _event(each)) is not None]
-            await self._write(events)
-            self.unusable += len(batch.records) - len(events)
-            self.at = batch.offsets
-            on_progress(batch.fraction, self.written)
+        async with aclosing(replayed(self.connection, self.topic, since=self.at)) as batches:
+            async for batch in batches:
+                events = [event for each in batch.records if (event := _event(each)) is not None]
+                await self._write(events)
+                self.unusable += len(batch.records) - len(events)
+                self.at = batch.offsets
+                on_progress(batch.fraction, self.written)
 
     async def from_record(self, records: MemoryRecords, on_progress: Progress) -> None:
         """All that the record holds, embedded anew. `at` must be where its writer was before.

@@ -5,6 +5,7 @@ so far, the state was lost on its way: the log can give it again.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from uuid import UUID
@@ -59,15 +60,16 @@ async def compare_log(
     since: Mapping[TopicPartition, int] | None = None,
 ) -> None:
     """Asks the record about all that the log holds, and gives what it has not to `take`."""
-    async for batch in replayed(connection, topic, since=since):
-        entries = [entry for each in batch.records if (entry := entry_of(each)) is not None]
-        lost, open_ = await settled(newest(entries), record, readers)
-        report.logged += len(batch.records)
-        report.add([_difference(entry, held) for entry, held in lost])
-        report.in_flight += len(open_)
-        if lost:
-            await take([entry.record for entry, _ in lost])
-        on_progress(batch.fraction, report.logged)
+    async with aclosing(replayed(connection, topic, since=since)) as batches:
+        async for batch in batches:
+            entries = [entry for each in batch.records if (entry := entry_of(each)) is not None]
+            lost, open_ = await settled(newest(entries), record, readers)
+            report.logged += len(batch.records)
+            report.add([_difference(entry, held) for entry, held in lost])
+            report.in_flight += len(open_)
+            if lost:
+                await take([entry.record for entry, _ in lost])
+            on_progress(batch.fraction, report.logged)
 
 
 def entry_of(record: Record) -> Entry | None:

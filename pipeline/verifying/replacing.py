@@ -7,7 +7,7 @@ is switched, and the rest of the log is written after it.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -66,8 +66,9 @@ class OfAnOwner:
 
     async def _publish_the_rest(self, filling: Filling) -> None:
         """What the log got before the owner wrote to both; the guard makes it harmless to who has it."""
-        async for batch in replayed(self.connection, filling.topic, since=filling.at):
-            await self.mending.from_log(batch.records)
+        async with aclosing(replayed(self.connection, filling.topic, since=filling.at)) as batches:
+            async for batch in batches:
+                await self.mending.from_log(batch.records)
         group = group_of(self.prefix, WRITER)
         async with group_readers(
             self.connection, filling.topic, [group], patience_s=PATIENCE_S
