@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from uuid import UUID, uuid5
 
@@ -74,6 +74,8 @@ MOST_EMBEDDED = 256
 """Of those, embedded to answer one question: a second or two, and then they are kept for the next."""
 RERANK_DEPTH = 30
 """Hits that are read again, unless said otherwise."""
+CLOCKS_DIFFER_BY = timedelta(days=1)
+"""A question that says it was asked longer ago, or so much later, counts no use."""
 SHARE_OF_PATIENCE = 0.7
 """Of the time that the asker still waits: so long the reranker may take, and the answer goes without it."""
 
@@ -132,14 +134,20 @@ def stage(
                 )
 
     def following(asked: Asked, answered: Answered) -> Sequence[MemoryRecalled]:
-        return recalled(asked, answered, (tiers or Tiers()).recalled_hits)
+        most = (tiers or Tiers()).recalled_hits
+        return recalled(asked, answered, most, datetime.now(UTC))
 
     return Desk(name="query", reads=ASKED, answer=answer, tells=RECALLED, following=following)
 
 
-def recalled(asked: Asked, answered: Answered, most: int) -> Sequence[MemoryRecalled]:
-    """What the answer tells first, unless its asker only looks, or looks back."""
+def recalled(
+    asked: Asked, answered: Answered, most: int, now: datetime
+) -> Sequence[MemoryRecalled]:
+    """What the answer tells first, unless its asker only looks, looks back, or asks as of another day."""
     if not (isinstance(asked, SearchAsked) and isinstance(answered, SearchAnswered)):
+        return ()
+    # `asked_at` is anything that the asker says: a use is counted in its hour, and none lies ahead.
+    if abs(asked.asked_at - now) > CLOCKS_DIFFER_BY:
         return ()
     return [
         MemoryRecalled(

@@ -29,6 +29,7 @@ from tenacity import (
 )
 
 from pipeline import metrics
+from pipeline.domain.clock import version_at
 from pipeline.domain.telling import told
 from pipeline.domain.versions import check_not_ahead
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
@@ -44,7 +45,7 @@ from pipeline.kafka.publishing import Outgoing
 from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, key_of, value_of
 from pipeline.liveness import Liveness
 from pipeline.stage import Made, Stage
-from schemas.events import Event, MemoryState, Message
+from schemas.events import Event, Lived, MemoryState, Message
 from schemas.topics import DEAD, STORED, Topic
 
 log = structlog.get_logger(__name__)
@@ -235,6 +236,10 @@ class StageDelivery(ConsumerRebalanceListener):
             check_not_ahead(event.version, record.timestamp)
         if isinstance(event, MemoryState):
             check_not_ahead(event.context, record.timestamp)
+        if isinstance(event, Lived):
+            # They make the version of the memory's life, and the hour of its use.
+            for moment in (event.published_at, getattr(event, "at", event.published_at)):
+                check_not_ahead(version_at(moment), record.timestamp)
         return event
 
     async def _react(self, events: Sequence[Any]) -> list[Made | Unusable]:

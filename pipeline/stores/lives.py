@@ -6,7 +6,7 @@ is not kept: it was forgotten, or its recall was faster than its writing, and th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -17,6 +17,7 @@ from schemas.events import Lived, MemoryTiered
 
 LIFE: TypeAdapter[Life] = TypeAdapter(Life)
 """A life as JSON."""
+_UNHEARD_OF: Final = Life()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ def decide_lives(
             told.append(None)
             continue
         before = now.get(key)
-        life = lived(before.life if before else Life(), event, tiers)
-        if before is None or life is not before.life:
+        life = lived(before.life if before else _UNHEARD_OF, event, tiers)
+        if life is not (before.life if before else _UNHEARD_OF):
             now[key] = writes[key] = KeptLife(life, tiered(life, event, tiers))
         # What changes nothing is told again all the same: nobody knows whether it was, before a crash.
-        told.append(now[key].told)
+        told.append(now[key].told if key in now else None)
     return DecidedLives(writes, told)
 
 

@@ -257,6 +257,15 @@ async def test_nothing_is_kept_of_a_memory_that_is_not_there(records: MemoryReco
     assert not await records.lives(None, 10)
 
 
+async def test_what_changes_nothing_begins_no_life(records: MemoryRecords) -> None:
+    await records.write([enriched(memory_id="a", version=5)])
+    long_ago = datetime(1970, 1, 1, 0, 30, tzinfo=UTC)
+    assert await records.live([recalled("a", at=long_ago), consolidated("a")], TIERS) == [None] * 2
+    assert not await records.lives(None, 10)
+    (told,) = await records.live([recalled("a", at=NOW)], TIERS)
+    assert await records.live([recalled("a", at=long_ago)], TIERS) == [told]
+
+
 async def test_a_life_goes_with_its_memory(records: MemoryRecords) -> None:
     memories = [enriched(memory_id=name, version=5) for name in ("a", "b", "c")]
     await records.write([*memories, enriched(memory_id="a", user_id="bob", version=5)])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from consumers import classifier, embedder, record_writer, vector_writer
+from consumers import classifier, embedder, lifecycle, record_writer, tier_writer, vector_writer
+from pipeline.domain.tiers import Tiers
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Embedding, MemoryRecords, MemoryVectors
@@ -22,10 +23,10 @@ from schemas.events import (
     CLASSIFIED as CLASSIFIED_EVENTS,
 )
 from schemas.events import ENRICHED as ENRICHED_EVENTS
+from schemas.events import LIVED, MemoryCaptured, MemoryClassified, MemoryEnriched, MemoryTiered
 from schemas.events import (
     PUBLISHED as PUBLISHED_EVENTS,
 )
-from schemas.events import MemoryCaptured, MemoryClassified, MemoryEnriched
 from schemas.search import SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten
 from tests.fuzz.mutating import Mutator
@@ -48,6 +49,12 @@ def ours(message: Any) -> Any:
     return message.model_dump(mode="json", exclude_none=True)
 
 
+LIVED_EVENTS = [
+    GOLDEN[name] | {"memory_id": memory_id}
+    for name in ("MemoryRecalled", "MemoryArchived", "MemoryRestored", "MemoryConsolidated")
+    for memory_id in ("m1", "m2", "m3")
+]
+TIERED_EVENTS = [GOLDEN["MemoryTiered"] | {"memory_id": f"m{n}"} for n in (1, 2, 3)]
 ENRICHED = [
     ours(enriched(memory_id="m1", version=NOW, metadata={"a": [1, "x"], "b": {"c": None}})),
     ours(enriched("Something else", memory_id="m2", version=NOW + 1, if_absent=True)),
@@ -68,15 +75,20 @@ def inputs(messages: Sequence[Any], good: bytes) -> Sequence[Sequence[bytes | No
     ]
 
 
-def feed(stage: Stage, messages: Sequence[Any], good: Any) -> None:
-    """Each record comes out once or is set aside once, and the good ones come through."""
+def feed(stage: Stage, messages: Sequence[Any], good: Any, *, tells_all: bool = True) -> None:
+    """Each record comes out once or is set aside once, and the good ones come through.
+
+    A stage that does not tell of all it takes may leave some out.
+    """
     written = good.model_dump_json(exclude_none=True).encode()
     for number, values in enumerate(inputs(messages, written)):
         with quiet_loop(number) as (loop, network):
             line = Line(loop, network, stage)
             line.feed(values)
             dead = [dict(letter.headers)["n"] for letter in line.dead()]
-            assert len(line.made()) + len(dead) == len(line.taken()) >= len(values)
+            out = len(line.made()) + len(dead)
+            assert out <= len(line.taken()) >= len(values)
+            assert out == len(line.taken()) or not tells_all
             assert len(set(dead)) == len(dead)
             assert f"{len(values) - 1}".encode() not in dead, "a good one was set aside"
 
@@ -131,6 +143,59 @@ def test_the_vector_writer_goes_on() -> None:
         assert bool(mine) == (user_id == "canary"), "a memory was found by somebody else"
 
 
+def test_the_lifecycle_goes_on() -> None:
+    records = RecordsInMemory()
+    memories = [enriched(memory_id=f"m{n}", version=NOW) for n in (1, 2, 3)]
+    finished(records.write([*CANARIES, *memories]))
+    good = LIVED.validate_python(GOLDEN["MemoryRecalled"] | {"memory_id": "m1"})
+    feed(lifecycle.stage(records, Tiers()), LIVED_EVENTS, good, tells_all=False)
+    unharmed(records)
+    lives = finished(records.lives(None, 100))
+    assert {told.memory_id for _, told in lives} == {"m1", "m2", "m3"}
+
+
+def test_the_tier_writer_goes_on() -> None:
+    vectors = vectors_in_memory(MODEL, DIMENSIONS)
+    memories = [enriched(memory_id=f"m{n}", version=NOW) for n in (1, 2, 3)]
+    finished(vectors.write([*CANARIES, *memories]))
+    good = MemoryTiered.model_validate(TIERED_EVENTS[0])
+    feed(tier_writer.stage(vectors), TIERED_EVENTS, good, tells_all=False)
+    unharmed(vectors)
+    hits = finished(
+        vectors.search(
+            "alice",
+            Embedding(np.ones(DIMENSIONS, np.float32), np.zeros((0, 64), np.float16)),
+            filter=SearchFilter(tiers=("short", "medium", "long", "archived")),
+            limit=100,
+            min_score=None,
+        )
+    )
+    assert {hit.memory_id for hit in hits} == {"m1", "m2", "m3"}
+
+
+@pytest.mark.parametrize("field", ["at", "published_at"])
+@pytest.mark.parametrize(
+    ("when", "dead"),
+    [
+        ("0001-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:30:00Z", 0),
+        ("2026-03-16T09:26:54Z", 1),
+        ("2300-01-01T00:00:00Z", 1),
+        ("9999-12-31T23:59:59Z", 1),
+    ],
+)
+def test_a_use_of_another_time_ends_nobody(field: str, when: str, dead: int) -> None:
+    records = RecordsInMemory()
+    finished(records.write([enriched(memory_id=name, version=5) for name in ("m1", "m2")]))
+    used = LIVED.validate_python(GOLDEN["MemoryRecalled"] | {"memory_id": "m1", field: when})
+    good = used.model_validate(GOLDEN["MemoryRecalled"] | {"memory_id": "m2"})
+    with quiet_loop(0) as (loop, network):
+        line = Line(loop, network, lifecycle.stage(records, Tiers()))
+        line.feed([each.model_dump_json().encode() for each in (used, good)])
+        assert len(line.dead()) == dead
+    assert "m2" in {told.memory_id for _, told in finished(records.lives(None, 9))}
+
+
 def unharmed(store: MemoryRecords | MemoryVectors) -> None:
     """Nobody's forgetting has reached a user whom it did not name."""
     assert finished(store.count("canary")) >= len(CANARIES)
@@ -138,8 +203,14 @@ def unharmed(store: MemoryRecords | MemoryVectors) -> None:
 
 @pytest.mark.parametrize(
     ("reader", "messages"),
-    [(PUBLISHED_EVENTS, PUBLISHED), (CLASSIFIED_EVENTS, CLASSIFIED), (ENRICHED_EVENTS, ENRICHED)],
-    ids=["published", "classified", "enriched"],
+    [
+        (PUBLISHED_EVENTS, PUBLISHED),
+        (CLASSIFIED_EVENTS, CLASSIFIED),
+        (ENRICHED_EVENTS, ENRICHED),
+        (LIVED, LIVED_EVENTS),
+        (TypeAdapter(MemoryTiered), TIERED_EVENTS),
+    ],
+    ids=["published", "classified", "enriched", "lived", "tiered"],
 )
 def test_some_inputs_are_used_and_most_are_not(
     reader: TypeAdapter[Any], messages: Sequence[Any]

@@ -8,7 +8,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from consumers.query import search
+from consumers.query import recalled, search
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
@@ -16,7 +16,7 @@ from pipeline.ports import Classification, Embedding
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import MemoryEnriched
-from schemas.search import Hit, ReplyTo, SearchAsked
+from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked
 from tests.builders import enriched
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -155,3 +155,13 @@ async def test_an_explanation_tells_what_each_signal_added_and_which_words_match
 async def test_an_unexplained_answer_tells_nothing_of_signals() -> None:
     (hit,) = await found(await index(await memory("soup")), asked("soup"))
     assert (hit.signals, hit.parts, hit.matched) == ({}, {}, ())
+
+
+@pytest.mark.parametrize(
+    ("off", "told"), [(timedelta(hours=-23), 1), (timedelta(days=-2), 0), (timedelta(days=2), 0)]
+)
+def test_a_question_of_another_day_counts_no_use(off: timedelta, told: int) -> None:
+    question = asked("tea", asked_at=NOW + off)
+    hit = Hit(memory_id="m", text="tea", version=1, occurred_at=NOW, score=1.0, domain="other")
+    answered = SearchAnswered(question_id=question.question_id, hits=(hit,))
+    assert len(recalled(question, answered, 3, NOW)) == told
