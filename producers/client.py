@@ -382,7 +382,8 @@ class MemoryClient:
         with its value): all must hold; archived memories are found by their tier alone. It may nest, and
         test more than equality: `{"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}`;
         `schemas.filters` says how. The best hits count as recalled and may rise for it: not so with
-        `recall=False`, for evaluations and dashboards. A user nobody knows has no memories.
+        `recall=False`, for evaluations and dashboards. Days that `text` names ("today", "on 8 May") are those
+        of UTC, wherever the asker is. A user nobody knows has no memories.
         """
         if not str(text).strip():
             raise Refused("text: is empty: say what to look for")

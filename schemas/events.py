@@ -4,10 +4,12 @@
     MemoryClassified                         -> memory.classified
     MemoryEnriched                           -> memory.enriched
     MemoryForgotten, UserForgotten           -> all three, unchanged
-    MemoryStored, MemorySetAside             -> memory.stored
+    MemoryStored, UserErased,
+    MemorySetAside, MemoryRedriven           -> memory.stored
     MemoryRecalled, MemoryArchived,
     MemoryRestored, MemoryConsolidated       -> memory.recalled
     MemoryTiered                             -> memory.tiered
+    DeadLetterRedriven, DeadLetterDropped    -> memory.dead, behind the letters
 
 `version` orders the states of one memory, in microseconds; the greatest wins in every store, whatever
 the order of arrival, and `event_id` breaks a tie. Adding an optional field needs no new schema version:

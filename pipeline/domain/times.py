@@ -62,7 +62,7 @@ class Period:
     """Whether the question did not say of which year."""
 
     def holds(self, moment: datetime) -> bool:
-        """Whether the moment, in its own time zone, lies within."""
+        """Whether the moment lies within, by the clock of the zone it carries: what came in an event, UTC's."""
         at = moment.replace(tzinfo=None)
         if self.every_year:
             at += relativedelta(years=self.since.year - at.year)
