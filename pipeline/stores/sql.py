@@ -136,31 +136,26 @@ on conflict (key) do update set
             where mark.user_id = memories.user_id and mark.version >= memories.version
         ) then memories.preceding
     end,
-    heard = case
-        when (excluded.precedence, excluded.tie) <> (memories.precedence, memories.tie)
-            or excluded.context > memories.context then excluded.heard
-        else memories.heard
-    end,
-    context = case
-        when (excluded.precedence, excluded.tie) <> (memories.precedence, memories.tie)
-            then excluded.context
-        else greatest(excluded.context, memories.context)
-    end,
+    heard = excluded.heard,
+    context = excluded.context,
     neighbours = nullif(
         coalesce(memories.neighbours, '{}') || coalesce(excluded.neighbours, '{}'), '{}'
     ),
     stored_at = now()
 where (excluded.precedence, excluded.tie) > (memories.precedence, memories.tie)
-    -- The same event once more is written where it mends or adds something.
-    or (excluded.precedence, excluded.tie) = (memories.precedence, memories.tie) and (
+    -- The same event once more is written where it mends or adds something: as in the index, no older
+    -- reading of it, and of two with one number the last.
+    or (excluded.precedence, excluded.tie, excluded.context)
+        >= (memories.precedence, memories.tie, memories.context)
+    and (
         excluded.context > memories.context
         or excluded.context = 0 and memories.preceding is null and excluded.preceding is not null
         or (
             excluded.forgotten, excluded.content_hash, excluded.domain, excluded.topics,
-            excluded.importance, excluded.model
+            excluded.importance, excluded.model, excluded.heard
         ) is distinct from (
             memories.forgotten, memories.content_hash, memories.domain, memories.topics,
-            memories.importance, memories.model
+            memories.importance, memories.model, memories.heard
         )
     )
 """

@@ -9,8 +9,9 @@ from random import Random
 
 import pytest
 
-from pipeline.ports import MemoryRecords, MemoryVectors
-from schemas.events import Enriched, MemoryEnriched, MemoryForgotten
+from pipeline.domain.identity import memory_key
+from pipeline.ports import Changes, MemoryRecords, MemoryVectors
+from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, Said
 from tests.builders import enriched, forgotten, user_forgotten
 
 PARTITIONS = 3
@@ -74,3 +75,39 @@ async def test_both_stores_end_with_the_same_states(
     assert await told(records) == await told(vectors)
     for user_id in USERS:
         assert await records.count(user_id) == await vectors.count(user_id)
+
+
+async def test_a_plain_event_behind_a_reading_of_it_changes_neither_store(
+    records: MemoryRecords, vectors: MemoryVectors
+) -> None:
+    plain = enriched(memory_id="m", run_id="r", domain="other", topics=("food",))
+    reading = plain.model_copy(update={"context": plain.version + 5})
+    again = plain.model_copy(update={"domain": "business", "topics": ("work",)})
+    for event in (plain, reading, again):
+        await records.write([event])
+        await vectors.write([event])
+    kept = await records.get("alice", "m")
+    (found,) = await vectors.states("alice", [memory_key("alice", "m")])
+    assert kept and found
+    assert (kept.domain, kept.topics) == (found.domain, found.topics) == ("other", ("food",))
+
+
+async def test_of_two_readings_with_one_number_the_record_knows_the_last_as_the_index_does(
+    records: MemoryRecords,
+) -> None:
+    turns = [
+        enriched(memory_id=f"m{number}", run_id="r", text=f"{number}", version=number + 1)
+        for number in range(2)
+    ]
+    (first, following), key = turns, memory_key("alice", "m0")
+    await records.write(turns)
+    said = Said(text=following.text, occurred_at=following.occurred_at)
+    right, wrong = (
+        first.model_copy(update={"context": 9, "following": (each,)})
+        for each in (said, Said(text="forgotten since"))
+    )
+    await records.write([right])
+    assert not await records.contexts(Changes(read={key}))
+    await records.write([wrong])
+    (mended,) = await records.contexts(Changes(read={key}))
+    assert mended.memory.context > 9
