@@ -1,4 +1,7 @@
-"""Whether each part answers: one quick question to each, all at once, none waited for long."""
+"""Whether each part answers: one quick question to each, all at once.
+
+A part that refuses is down. One that is slow may be busy: that it is down is not known.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,18 +18,23 @@ if TYPE_CHECKING:
     from pipeline.embedded.state import Stack
     from pipeline.settings import Settings
 
-PATIENCE_S = 3.0
+PATIENCE_S = 15.0
+"""On two busy cores a healthy part takes seconds."""
+ENDED_S = PATIENCE_S + 1
+"""Of whoever was asked for nothing: no socket is left waiting."""
 NOT_HERE = "none runs here: `hybrid-memory up` starts one, {variable} names another"
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part. `up` is None where this installation cannot ask it."""
+    """One part. `up` is None where this installation cannot ask it, or where it was `late`."""
 
     name: str
     address: str
     up: bool | None
     detail: str = ""
+    late: bool = False
+    """Asked, and no answer in time."""
 
 
 async def check_parts(settings: "Settings", stack: "Stack | None") -> Sequence[Part]:
@@ -56,11 +64,16 @@ async def _check(
     except ModuleNotFoundError as error:
         return Part(name, shown, None, f"not asked: the package {error.name} is not installed")
     except TimeoutError:
-        return Part(name, shown, False, f"no answer in {PATIENCE_S:g} s")
+        return Part(name, shown, None, late_by(PATIENCE_S), late=True)
     # Each driver raises its own; what it says is the answer.
     except Exception as error:
         return Part(name, shown, False, on_one_line(_reason(error).replace(address, shown), 120))
     return Part(name, shown, True)
+
+
+def late_by(patience_s: float) -> str:
+    """What is said of whoever did not answer in time."""
+    return f"did not answer within {patience_s:g} s: busy?"
 
 
 def _reason(error: Exception) -> str:
@@ -84,7 +97,7 @@ async def _kafka(settings: "Settings", address: str) -> None:
 async def _postgres(dsn: str) -> None:
     import asyncpg
 
-    connection = await asyncpg.connect(dsn.replace("+asyncpg", ""), timeout=PATIENCE_S)
+    connection = await asyncpg.connect(dsn.replace("+asyncpg", ""), timeout=ENDED_S)
     try:
         await connection.fetchval("select 1")
     finally:
@@ -94,7 +107,7 @@ async def _postgres(dsn: str) -> None:
 async def _redis(url: str) -> None:
     from redis.asyncio import Redis
 
-    async with Redis.from_url(url, socket_timeout=PATIENCE_S) as client:
+    async with Redis.from_url(url, socket_timeout=ENDED_S) as client:
         await client.ping()
 
 
@@ -120,6 +133,6 @@ def _qdrant(url: str, api_key: str | None) -> None:
     headers = {"api-key": api_key} if api_key else {}
     request = Request(f"{url.rstrip('/')}/readyz", headers=headers)  # noqa: S310 - the user's own URL
     try:
-        urlopen(request, timeout=PATIENCE_S).close()  # noqa: S310
+        urlopen(request, timeout=ENDED_S).close()  # noqa: S310
     except URLError as error:
         raise OSError(error.reason) from error

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli.checks import Part, check_parts
+from pipeline.cli.checks import Part, check_parts, late_by
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import duration, output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from schemas.search import CountsAnswered
 
 WATCH_EVERY_S = 2.0
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0
+"""On two busy cores a healthy stack takes most of ten seconds."""
+OPERATOR_DESK = "operator_desk"
+UNKNOWN = 75
+"""The exit code where nothing is known to be down, and something did not answer: EX_TEMPFAIL."""
 RESTART_PATIENCE_S = 10.0
 """How long to ask again where something is just being started again."""
 ASK_AGAIN_S = 0.5
@@ -72,12 +76,21 @@ class Status:
     def ok(self) -> bool:
         """Whether every part is up, every stage and the poller run, and the operator desk answers."""
         return (
-            all(part.up is not False for part in self.parts)
-            and all(
-                stage.members and stage.process not in {RESTARTING, HALTED} for stage in self.stages
-            )
+            not self.down
+            and not any(part.late for part in self.parts)
+            and all(stage.members for stage in self.stages)
             and self.record is not None
-            and self.poller != "down"
+        )
+
+    @property
+    def down(self) -> bool:
+        """Whether anything is known to be down: what did not answer in time may just be busy."""
+        return (
+            any(part.up is False for part in self.parts)
+            or any(
+                stage.members == 0 or stage.process in {RESTARTING, HALTED} for stage in self.stages
+            )
+            or self.poller == "down"
         )
 
 
@@ -99,7 +112,8 @@ def status(
     [dim]$[/dim] hybrid-memory status
     [dim]$[/dim] hybrid-memory status --json | jq '.stages[] | select(.lag > 1000)'
 
-    Ends with 1 if anything is down.
+    Ends with 1 if anything is down; with 75 if nothing is known to be, but something did not answer in
+    time, as on a busy machine.
     """
     quiet()
     if watch:
@@ -110,7 +124,7 @@ def status(
     else:
         show(picture(seen))
     if not seen.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if seen.down else UNKNOWN)
 
 
 async def _watch(data: Path | None, *, json: bool) -> None:
@@ -209,9 +223,15 @@ async def _stream(
     except (PipelineError, TimeoutError):
         return unknown, None, None
     # Letters may be many and large: what takes long to count hides nothing else.
-    dead = await _dead_letters(kafka, prefix)
     answers = any(stage.members for stage in stages if stage.reads == OPERATOR_ASKED.under(prefix))
-    return stages, dead, await _counts(kafka, prefix) if answers else None
+    dead, counts = await asyncio.gather(
+        _dead_letters(kafka, prefix), _counts(kafka, prefix) if answers else _none()
+    )
+    return stages, dead, counts
+
+
+async def _none() -> None:
+    """Nobody to ask."""
 
 
 async def _lags(kafka: "KafkaConnection", prefix: str, told: "Sequence[Flow]") -> list[StageState]:
@@ -248,7 +268,7 @@ async def _counts(kafka: "KafkaConnection", prefix: str) -> "CountsAnswered | No
 
 def as_json(seen: Status) -> dict[str, Any]:
     """One object for programs."""
-    return {"ok": seen.ok, **asdict(seen)}
+    return {"ok": seen.ok, "down": seen.down, **asdict(seen)}
 
 
 def picture(seen: Status) -> Group:
@@ -290,7 +310,7 @@ def _stages(stages: Sequence[StageState]) -> Table:
 
 def _sums(seen: Status) -> list[Text]:
     if seen.record is None or seen.index is None:
-        stored = Text("Memories: unknown, no operator desk answers.", "yellow")
+        stored = Text(f"Memories: unknown, {_why_uncounted(seen)}", "yellow")
     else:
         agree = "" if seen.record == seen.index else " (they differ while a stage is behind)"
         stored = Text(f"Memories: {seen.record:,} in Postgres, {seen.index:,} in the index{agree}.")
@@ -304,6 +324,17 @@ def _sums(seen: Status) -> list[Text]:
         untold = "Dead letters: not counted in time. `hybrid-memory dead list` shows them."
         sums.append(Text(untold, "yellow"))
     return [*sums, *_hit_rates(seen), *_mem0_lines(seen)]
+
+
+def _why_uncounted(seen: Status) -> str:
+    """Why the operator desk, or Kafka before it, said nothing."""
+    if any(part.name == "Kafka" and part.up is False for part in seen.parts):
+        return "Kafka is down."
+    if any(stage.lag is None for stage in seen.stages):
+        return f"as how far the stages are: Kafka {late_by(PATIENCE_S)} Ask again."
+    if any(stage.stage == OPERATOR_DESK and stage.members == 0 for stage in seen.stages):
+        return "no operator desk runs."
+    return f"the operator desk {late_by(PATIENCE_S)} Ask again."
 
 
 def _halted(stages: Sequence[StageState]) -> list[Text]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pipeline.cli import checks
 from pipeline.cli import status as module
 from pipeline.cli.checks import Part
 from pipeline.cli.status import StageState, Status, picture
@@ -53,6 +54,55 @@ def test_all_is_well_when_all_is_up():
 )
 def test_anything_down_is_not_well(fields: dict[str, Sequence[Any]]):
     assert not status(**fields).ok
+
+
+LATE = Part("Kafka", "localhost:9092", None, "did not answer within 15 s: busy?", late=True)
+UNTOLD = [StageState("classifier", "memory.events", None, None)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"parts": [LATE]}, "Kafka  ?  localhost:9092  did not answer within 15 s: busy?"),
+        ({"stages": UNTOLD, "record": None}, "Kafka did not answer within 15 s: busy? Ask again."),
+        ({"record": None}, "the operator desk did not answer within 15 s: busy? Ask again."),
+    ],
+)
+def test_what_did_not_answer_in_time_is_not_said_to_be_down(fields: dict[str, Any], said: str):
+    seen = status(**fields)
+    assert (seen.ok, seen.down) == (False, False)
+    assert said in shown(seen)
+    assert "down" not in shown(seen)
+
+
+def test_a_desk_that_nobody_runs_is_down():
+    seen = status(stages=[StageState("operator_desk", "memory.operator.asked", 0, 0)], record=None)
+    assert seen.down
+    assert "no operator desk runs." in shown(seen)
+
+
+def test_what_is_not_known_has_an_exit_code_of_its_own(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+):
+    async def look(_: object) -> Status:
+        return seen
+
+    monkeypatch.setattr(module, "look", look)
+    for seen, code in (
+        (status(), 0),
+        (status(record=None), 75),
+        (status(parts=[Part("Kafka", "", False, "away")], record=None), 1),
+    ):
+        assert command("status").exit_code == code
+
+
+async def test_a_part_that_answers_late_is_not_down(monkeypatch: pytest.MonkeyPatch):
+    async def ask(_: str) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(checks, "PATIENCE_S", 0.01)
+    part = await checks._check("Kafka", "host:1", "KAFKA", ask)  # pyright: ignore[reportPrivateUsage]
+    assert (part.up, part.late) == (None, True)
 
 
 def test_a_stage_that_halted_is_shown_with_why_once_a_process():
