@@ -260,6 +260,8 @@ class MemoryArchived(MemoryEvent):
     """What was archived together, so that it can be restored together."""
     into: Id | None = None
     """The memory that stands for it from now on."""
+    of_version: Version | None = None
+    """Of the state that was looked at: one of a greater version is not put away. `version` unless given."""
 
 
 class MemoryRestored(MemoryEvent):

@@ -376,6 +376,7 @@ def _merged(user_id: str, group: "Group", batch: str) -> "Sequence[Lived]":
         *(
             MemoryArchived(
                 **_event(user_id, each.memory_id, each.version),
+                of_version=each.version,
                 reason="consolidated",
                 batch=batch,
                 into=survivor,
@@ -398,12 +399,11 @@ async def _restore(
         back = [each for each in page if _worth(each, tools).archived and wanted(each)]
         events: list[Any] = []
         for each in back:
-            archived = each.told.archived_version if each.told else None
-            events.append(
-                MemoryRestored(**_event(each.user_id, each.memory_id, archived or each.version))
-            )
+            # Later than the word that archived it, which a clock that is ahead may have said.
+            heard = max(each.told.version if each.told else 0, each.version + 1)
+            events.append(MemoryRestored(**_event(each.user_id, each.memory_id, heard)))
             if each.told and each.told.into:
-                fields = _event(each.user_id, each.told.into, archived or 0)
+                fields = _event(each.user_id, each.told.into, heard)
                 events.append(MemoryConsolidated(**fields, parted=(each.memory_id,)))
             tidied.add(
                 "restored",
@@ -418,7 +418,7 @@ def _archived(each: "Belonging", batch: str, reason: Any, into: str | None) -> "
     from schemas.events import MemoryArchived
 
     fields = _event(each.user_id, each.memory_id, each.version)
-    return MemoryArchived(**fields, reason=reason, batch=batch, into=into)
+    return MemoryArchived(**fields, of_version=each.version, reason=reason, batch=batch, into=into)
 
 
 def _event(user_id: str, memory_id: str, after: int) -> dict[str, Any]:

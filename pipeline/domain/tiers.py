@@ -91,6 +91,8 @@ class Mark:
     """The memory that stands for it."""
     batch: str | None = None
     """What it was archived with."""
+    of_version: int | None = None
+    """Of the state that was archived; later ones are not. `version` unless given."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -179,7 +181,8 @@ def heard(life: Life, event: Lived, tiers: Tiers) -> Life:
         case MemoryRecalled():
             return _recalled(life, hour_of(event.at), tiers)
         case MemoryArchived():
-            told = Mark(event.version, event.event_id, True, event.reason, event.into, event.batch)
+            why = (event.reason, event.into, event.batch)
+            told = Mark(event.version, event.event_id, True, *why, event.of_version)
             return _marked(life, told)
         case MemoryRestored():
             return _marked(life, Mark(event.version, event.event_id, archived=False))
@@ -234,7 +237,7 @@ def tiered(life: Life, event: Lived, tiers: Tiers) -> MemoryTiered:
         recalled_at=stood.at if stood.strength else None,
         medium_until=medium,
         long_until=long,
-        archived_version=mark.version if mark else None,
+        archived_version=(mark.of_version or mark.version) if mark else None,
         reason=_reason(event),
         into=mark.into if mark else None,
         batch=mark.batch if mark else None,

@@ -257,6 +257,29 @@ async def test_nothing_is_kept_of_a_memory_that_is_not_there(records: MemoryReco
     assert not await records.lives(None, 10)
 
 
+@pytest.mark.parametrize("first", ["revision", "archived"])
+async def test_only_the_state_that_was_looked_at_is_archived(
+    records: MemoryRecords, first: str
+) -> None:
+    """The revision was published before the word that archives, and is stored before or after it."""
+    await records.write([enriched("old", memory_id="a", version=5)])
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
+        "revision": lambda: records.write([enriched("anew", memory_id="a", version=8)]),
+        "archived": lambda: records.live([archived("a", version=9, of_version=5)], TIERS),
+    }
+    for step in sorted(steps, key=lambda name: name != first):
+        await steps[step]()
+    memory = await records.get("alice", "a")
+    assert memory is not None
+    assert (memory.text, memory.tier) == ("anew", "short")
+    await records.live([archived("a", version=10, of_version=8)], TIERS)
+    assert (memory := await records.get("alice", "a"))
+    assert memory.tier == "archived"
+    await records.live([restored("a", version=11)], TIERS)
+    assert (memory := await records.get("alice", "a"))
+    assert memory.tier == "short"
+
+
 async def test_what_changes_nothing_begins_no_life(records: MemoryRecords) -> None:
     await records.write([enriched(memory_id="a", version=5)])
     long_ago = datetime(1970, 1, 1, 0, 30, tzinfo=UTC)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from pipeline.cli.tidying import Tidied, Tools, _consolidate, _prune, _restore, _whose, days
+from pipeline.domain.clock import version_at
 from pipeline.domain.pruning import Rule
 from pipeline.domain.tiers import Tiers
 from pipeline.errors import Refused
 from pipeline.stores.memory import RecordsInMemory
 from schemas.events import Lived
-from tests.builders import enriched, recalled
+from tests.builders import archived, enriched, recalled
 
 # pyright: reportPrivateUsage=false
 
@@ -113,6 +114,31 @@ async def test_what_says_the_same_is_archived_into_one_and_brought_back(
     assert survivor is not None
     assert survivor.consolidated == ("m2",)
     assert await tier(records, "m0") == "short"
+
+
+async def test_what_is_said_meanwhile_is_not_put_away(records: RecordsInMemory) -> None:
+    """A revision that is on its way while the record is looked at is no old memory."""
+    old: dict[str, Any] = {"version": 5, "importance": 0.1, "published_at": LONG_AGO}
+    await records.write([enriched("old", memory_id="pruned", **old)])
+    await records.write(
+        [enriched("tea", memory_id=name, version=n) for n, name in enumerate("bs", 5)]
+    )
+    await _prune(tools(records), Tidied("b", 9), "alice", RULE)
+    await _consolidate(tools(records), Tidied("c", 9), "alice", DAY)
+    assert await tier(records, "pruned") == await tier(records, "b") == "archived"
+    await records.write([enriched("anew", memory_id=name, version=7) for name in ("pruned", "b")])
+    assert await tier(records, "pruned") == await tier(records, "b") == "short"
+
+
+async def test_a_restore_comes_after_a_word_of_a_clock_that_is_ahead(
+    records: RecordsInMemory,
+) -> None:
+    ahead = NOW + timedelta(hours=3)
+    await records.write([enriched(memory_id="a", version=5)])
+    word = archived("a", version=version_at(ahead), published_at=ahead, of_version=5)
+    await records.live([word], Tiers())
+    await _restore(tools(records), Tidied("r", 9), "alice", lambda _: True)
+    assert await tier(records, "a") == "short"
 
 
 @pytest.mark.parametrize("wrong", ["soon", "-1d", "nan", "1e99d"])
