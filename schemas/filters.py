@@ -59,6 +59,13 @@ def moment_in(text: str) -> datetime | None:
         return None
 
 
+_INSTEAD: Mapping[Any, str] = {
+    "occurred_from": 'write {"occurred_at": {"gte": ...}}',
+    "occurred_until": 'write {"occurred_at": {"lt": ...}}',
+}
+"""For what the flat form of a filter knows."""
+
+
 class _Closed(BaseModel):
     """Says something, and nothing that is not known here."""
 
@@ -76,7 +83,8 @@ class _Closed(BaseModel):
         said: Mapping[Any, Any] = given
         for name, value in said.items():
             if name not in known and name not in fields:
-                raise ValueError(f"{_short(name)} is not known here: there are {', '.join(known)}")
+                there = _INSTEAD.get(name) or f"there are {', '.join(known)}"
+                raise ValueError(f"{_short(name)} is not known here: {there}")
             if value is None:
                 raise ValueError(
                     f'{_short(name)} is null: leave it out, or write {{"exists": false}} for what '

@@ -156,12 +156,22 @@ def search(
     if answered.hits:
         show(table(answered.hits))
     else:
-        show(f"Nothing found: {user} has no memory that fits.")
+        show(nothing_found(user, as_of))
         if topic:
             tell("`hybrid-memory docs topics` lists the topics that there are.")
     if answered.degraded:
         tell(f"The answer is {on_one_line(answered.degraded)}.", style="yellow")
     tell(times(answered, took_s), style="dim")
+
+
+def nothing_found(user: str, as_of: str | None) -> str:
+    """What is said instead of hits."""
+    if as_of is None:
+        return f"Nothing found: {user!r} has no memory that fits."
+    return (
+        f"Nothing found: of {user!r} nothing that fits had been published by {as_of}. That is what --as-of "
+        "asks; --after and --before ask when something happened."
+    )
 
 
 def nested(given: str | None) -> "Where | None":

@@ -25,7 +25,14 @@ def test_hits_are_shown_with_their_score_and_the_time_told(command: Command, cli
 def test_nothing_found_is_said(command: Command, client: FakeClient):
     result = command("search", "anything", "--user", "alice")
     assert result.exit_code == 0
-    assert "Nothing found" in result.stdout
+    assert "Nothing found: 'alice' has no memory that fits." in result.stdout
+
+
+def test_nothing_found_in_the_past_tells_what_was_asked(command: Command, client: FakeClient):
+    result = command("search", "anything", "--user", "alice", "--as-of", "2026-03-10")
+    told = " ".join(result.stdout.split())
+    assert "of 'alice' nothing that fits had been published by 2026-03-10" in told
+    assert "--after and --before ask when something happened" in told
 
 
 def test_filters_go_with_the_question(command: Command, client: FakeClient):
@@ -66,6 +73,10 @@ def test_a_filter_that_nests_is_written_as_json(command: Command, client: FakeCl
         (
             '{"or": [{"speeker": "Ana"}]}',
             "--filter.or.0: 'speeker' is not known here: there are and",
+        ),
+        (
+            '{"or": [{"occurred_from": "2026-03-10"}]}',
+            """--filter.or.0: 'occurred_from' is not known here: write {"occurred_at": {"gte": ...}}""",
         ),
         ("{", "--filter: "),
         ("[]", "--filter: must be an object"),
