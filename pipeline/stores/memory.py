@@ -125,14 +125,16 @@ class RecordsInMemory:
                         yield state
 
     def _forget_preceding(self, forgotten: Iterable[MemoryEnriched]) -> None:
-        texts: dict[tuple[str, str | None], set[str]] = defaultdict(set)
+        """Those who have heard a forgotten text are to be looked at with its memory."""
+        texts: dict[tuple[str, str | None], dict[str, set[UUID]]] = defaultdict(dict)
         for state in forgotten:
-            texts[state.user_id, state.run_id].add(state.text)
-        if not texts:
-            return
-        for key, state in self._states.items():
-            if isinstance(state, MemoryEnriched):
-                self._states[key] = without(state, texts.get((state.user_id, state.run_id), ()))
+            whose = texts[state.user_id, state.run_id].setdefault(state.text, set())
+            whose.add(memory_key(state.user_id, state.memory_id))
+        for key, state in self._living().items() if texts else ():
+            gone = texts.get((state.user_id, state.run_id), {})
+            for each in {each for said in state.preceding for each in gone.get(said.text, ())}:
+                self._neighbours[each] = [*self._neighbours.get(each, ()), key]
+            self._states[key] = without(state, gone.keys())
 
     def _forget_user(self, forgetting: UserForgotten) -> Outcome:
         user_id, version = forgetting.user_id, forgetting.version
@@ -335,12 +337,17 @@ class RecordsInMemory:
         """The state as it would be enriched now, in its conversation."""
         own = set(MemoryClassified.model_fields) - {"type", "hops"}
         told: dict[str, Any] = {name: getattr(state, name) for name in own}
-        if state.run_id is not None:
+        if self._is_read(state):
             now = time.time_ns() // 1_000
             told["context"] = self._reading = max(now, self._reading + 1, state.context + 1)
             told["following"] = tuple(map(_said, self._after(state)))
             told["preceding"] = state.preceding or tuple(map(_said, self._before(state)))
         return MemoryClassified(**told)
+
+    def _is_read(self, state: MemoryEnriched) -> bool:
+        """Whether something is said beside it, or was."""
+        heard = self._heard.get(memory_key(state.user_id, state.memory_id))
+        return state.run_id is not None or state.context > 0 or heard != context_hash((), ())
 
     def _before(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
         """The last two of the same conversation before it, the nearest last."""
@@ -379,7 +386,7 @@ class RecordsInMemory:
             if isinstance(state := self._states[key], MemoryEnriched):
                 now = self._understood(state)
                 heard = context_hash(now.preceding, now.following) == self._heard[key]
-                if key in changes.again or (state.run_id is not None and not heard):
+                if key in changes.again or (self._is_read(state) and not heard):
                     told.append(Reading(now, state.context))
         return told
 

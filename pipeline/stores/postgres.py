@@ -379,8 +379,8 @@ async def _record(
         await session.execute(sql.RECORD, told)
     keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]
     if keys or late:
-        said = [each.model_dump(include={"user_id", "run_id", "text"}) for each in late]
-        await session.execute(sql.FORGET_PRECEDING, keys, json.dumps(said))
+        said = json.dumps([_said_once(each) for each in late])
+        await session.execute(sql.FORGET_PRECEDING, keys, said)
     if keys:
         await session.execute(sql.ERASE_STATES, keys)
     if kept:
@@ -534,6 +534,11 @@ def _state_row(change: MemoryChange, marks: Mapping[str, Watermark]) -> dict[str
     if isinstance(change, MemoryEnriched) and not (mark and change.version <= mark.version):
         row |= _content(change)
     return row
+
+
+def _said_once(event: MemoryEnriched) -> dict[str, Any]:
+    key = str(memory_key(event.user_id, event.memory_id))
+    return {"key": key, "user_id": event.user_id, "run_id": event.run_id, "text": event.text}
 
 
 def _content(event: MemoryEnriched) -> dict[str, Any]:

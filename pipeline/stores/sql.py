@@ -51,7 +51,7 @@ _STATE = """
     coalesce(nullif(memories.preceding, '[]'), before.preceding) as preceding,
     after.following,
     case
-        when run_id is null then 0
+        when run_id is null and memories.preceding is null and memories.context = 0 then 0
         -- Greater than that of any reading before, whatever became of the clock.
         else greatest((extract(epoch from clock_timestamp()) * 1e6)::bigint, memories.context + 1)
     end as context
@@ -207,34 +207,38 @@ where later.key = any($1::uuid[]) and later.forgotten
 
 FORGET_PRECEDING = """
 with gone as (
-    select user_id, coalesce(run_id, '') as run, text
-    from json_to_recordset($2::json) as said (user_id text, run_id text, text text)
+    select key, user_id, coalesce(run_id, '') as run, text
+    from json_to_recordset($2::json) as said (key uuid, user_id text, run_id text, text text)
     union
-    select memories.user_id, coalesce(state.run_id, ''), state.text
+    select memories.key, memories.user_id, coalesce(state.run_id, ''), state.text
     from memory_states later
     join memory_states state on state.key = later.key
         and (state.precedence, state.tie) <= (later.precedence, later.tie)
     join memories on memories.key = later.key
     where later.key = any($1::uuid[]) and later.forgotten and state.text is not null
+),
+heard as (
+    select distinct gone.key, memories.key as by
+    from gone join memories
+        on memories.user_id = gone.user_id and coalesce(memories.run_id, '') = gone.run
+        and memories.preceding is not null
+        and memories.preceding @> jsonb_build_array(jsonb_build_object('text', gone.text))
 )
-update memories set preceding = (
-    select coalesce(jsonb_agg(said order by place), '[]')
-    from jsonb_array_elements(memories.preceding) with ordinality as told (said, place)
-    where not exists (
-        select from gone
-        where gone.user_id = memories.user_id and gone.run = coalesce(memories.run_id, '')
-            and gone.text = said ->> 'text'
+update memories set
+    preceding = case when preceding is not null then (
+        select coalesce(jsonb_agg(said order by place), '[]')
+        from jsonb_array_elements(memories.preceding) with ordinality as told (said, place)
+        where not exists (
+            select from gone
+            where gone.user_id = memories.user_id and gone.run = coalesce(memories.run_id, '')
+                and gone.text = said ->> 'text'
+        )
+    ) end,
+    -- Those who have heard it are to be looked at with what was forgotten.
+    neighbours = nullif(
+        coalesce(neighbours, '{}') || array(select by from heard where heard.key = memories.key), '{}'
     )
-)
-from (select distinct user_id, run from gone) as conversation
-where memories.user_id = conversation.user_id
-    and coalesce(memories.run_id, '') = conversation.run
-    and memories.preceding is not null
-    and exists (
-        select from gone
-        where gone.user_id = memories.user_id and gone.run = conversation.run
-            and memories.preceding @> jsonb_build_array(jsonb_build_object('text', gone.text))
-    )
+where key in (select key from heard union select by from heard)
 """
 
 FORGET_USER = """
@@ -420,7 +424,7 @@ select
 from {_MEMORIES}
 {_IN_ITS_CONVERSATION}
 where memories.key in (select key from looked_at) and {_LIVING}
-    and (run_id is not null or memories.key = any($5::uuid[]))
+    and (run_id is not null or memories.preceding is not null or memories.key = any($5::uuid[]))
 """  # noqa: S608
 
 MARKS_OF = """

@@ -88,7 +88,8 @@ async def test_a_plain_event_behind_a_reading_of_it_changes_neither_store(
         await vectors.write([event])
     kept = await records.get("alice", "m")
     (found,) = await vectors.states("alice", [memory_key("alice", "m")])
-    assert kept and found
+    assert kept
+    assert found
     assert (kept.domain, kept.topics) == (found.domain, found.topics) == ("other", ("food",))
 
 

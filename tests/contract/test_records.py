@@ -804,6 +804,39 @@ async def test_what_was_forgotten_meanwhile_does_not_come_back_with_a_reading(
     assert await preceding(records, "m") == ["else"]
 
 
+@pytest.mark.parametrize("run_id", ["r", None])
+async def test_whoever_was_told_of_what_is_forgotten_comes_once_more_without_it(
+    records: MemoryRecords, run_id: str | None
+) -> None:
+    others = [turn(number) for number in range(10, 13)]
+    late = turn(90, SECRET, "else", run_id=run_id)
+    await records.write([told_the_secret(run_id=run_id), *others, late])
+    await heard(records, of(*others, late))
+    gone = forgotten("s", version=50)
+    await records.write([gone])
+    told = (await anew(records, of(gone)))["m90"]
+    assert [said.text for said in told.preceding] == ["else"]
+    assert told.context > 0
+    await records.write([_enriched_again(told)])
+    assert "m90" not in await anew(records, of(gone))
+    assert await preceding(records, "m90") == ["else"]
+    # What was before it does not come back with the publisher's own, nor is it told with a lesser number.
+    await records.write([late])
+    assert "m90" not in await anew(records, of(gone))
+    (again,) = await records.publishable([memory_key("alice", "m90")])
+    assert isinstance(again, MemoryCaptured)
+    assert again.context > told.context
+
+
+async def test_what_is_left_of_a_user_is_not_told_with_what_was_forgotten_in_no_conversation(
+    records: MemoryRecords,
+) -> None:
+    await records.write([told_the_secret(run_id=None), answer(SECRET, run_id=None)])
+    await records.write([user_forgotten(version=9)])
+    assert await heard(records, Changes(users={"alice"})) == {"m": ([], [])}
+    assert await heard(records, Changes(users={"alice"})) == {}
+
+
 async def test_what_is_published_again_knows_what_was_said_after_it(
     records: MemoryRecords,
 ) -> None:
