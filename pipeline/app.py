@@ -20,7 +20,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +36,7 @@ from pipeline.domain.tiers import Tiers
 from pipeline.domain.weights import Weights
 from pipeline.embedded.plan import Process
 from pipeline.embedded.state import Stack
+from pipeline.ending import ended
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
@@ -504,9 +505,12 @@ async def run(
 async def _together(running: Sequence[Coroutine[Any, Any, None]], until: asyncio.Event) -> None:
     """Runs all of them; the first that ends asks the others to stop, and its error is raised."""
     tasks = [asyncio.create_task(one) for one in running]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    until.set()
-    await asyncio.wait(tasks)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        until.set()
+        await asyncio.wait(tasks)
+    finally:
+        await ended(*tasks)
     for task in tasks:
         task.result()
 
@@ -582,11 +586,8 @@ async def _unless(
     """The result, or None when the process is asked to stop before there is one."""
     task = asyncio.create_task(preparing)
     stopped = asyncio.create_task(until.wait())
-    await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if task.done():
-        return task.result()
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    return None
+    try:
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await ended(task, stopped)
+    return None if task.cancelled() else task.result()

@@ -21,6 +21,7 @@ from typing import Protocol
 import structlog
 
 from pipeline import metrics
+from pipeline.ending import ended
 from pipeline.errors import Halted, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
@@ -90,12 +91,13 @@ async def poll(
         )
     )
     stopped = asyncio.create_task(until.wait())
-    await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    # In the middle of a cycle too: what it has not published, it has not kept.
-    polling.cancel()
-    with suppress(asyncio.CancelledError):
-        await polling
+    try:
+        await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # In the middle of a cycle too: what it has not published, it has not kept.
+        await ended(polling, stopped)
+    if not polling.cancelled():
+        polling.result()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from pipeline.chaos.reading import (
 from pipeline.chaos.watching import READS, Watch
 from pipeline.embedded import Plan, Process, Progress, Stack, discover, serve
 from pipeline.embedded.ports import HOST, keep_ports
+from pipeline.ending import ended
 from pipeline.errors import Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import group_members
@@ -287,7 +288,11 @@ class _Run:
         serving = asyncio.create_task(
             serve(plan, on_progress=self._signs, on_ready=ready.set_result, until=until)
         )
-        await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await ended(serving)
+            raise
         if serving.done():
             serving.result()
         serving.add_done_callback(partial(_end_with, asyncio.current_task(), until))

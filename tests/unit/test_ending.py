@@ -1,0 +1,106 @@
+"""Whoever is cancelled takes along what it has started, and is cancelled itself."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import app
+from pipeline.chaos import run
+from pipeline.ending import ended
+from pipeline.errors import Refused
+from pipeline.kafka.connection import KafkaConnection
+from pipeline.sources.mem0 import Rules
+from producers import mem0_poller
+
+
+class Work:
+    """Goes on for ever, unless it is cancelled; and takes its time to end."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended = asyncio.Event(), False
+
+    async def go_on(self, *_: Any, **__: Any) -> None:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            self.ended = True
+
+
+async def poll(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mem0_poller, "_sessions", work.go_on)
+    opening: Any = None
+    await mem0_poller.poll(
+        opening,
+        KafkaConnection("nowhere:1"),
+        "memory",
+        interval_s=1,
+        rules=Rules(),
+        until=asyncio.Event(),
+    )
+
+
+async def prepare(work: Work, _: pytest.MonkeyPatch) -> None:
+    await app._unless(asyncio.Event(), work.go_on())  # pyright: ignore[reportPrivateUsage]
+
+
+async def run_together(work: Work, _: pytest.MonkeyPatch) -> None:
+    await app._together([work.go_on()], asyncio.Event())  # pyright: ignore[reportPrivateUsage]
+
+
+async def start_a_stack(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "serve", work.go_on)
+    plan: Any = SimpleNamespace(brokers=1)
+    proxies: Any = defaultdict(lambda: SimpleNamespace(port=1))
+    chaos = run._Run(plan, Path("nowhere"), print, has_disk=False)  # pyright: ignore[reportPrivateUsage]
+    async with chaos._stack(proxies):  # pyright: ignore[reportPrivateUsage]
+        pass
+
+
+Start = Callable[[Work, pytest.MonkeyPatch], Awaitable[None]]
+
+
+@pytest.mark.parametrize("start", [poll, prepare, run_together, start_a_stack])
+async def test_nothing_outlives_whoever_was_cancelled(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work()
+
+    async def starting() -> None:
+        await start(work, monkeypatch)
+
+    task = asyncio.create_task(starting())
+    await work.begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.ended
+
+
+async def test_a_cancellation_of_ours_is_not_taken_for_theirs() -> None:
+    work = Work()
+    theirs = asyncio.create_task(work.go_on())
+    await work.begun.wait()
+    ours = asyncio.create_task(ended(theirs))
+    await asyncio.sleep(0)
+    ours.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ours
+    with pytest.raises(asyncio.CancelledError):
+        await theirs
+
+
+async def test_a_poller_that_ends_by_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any) -> None:
+        raise Refused("another project's key")
+
+    work: Any = Work()
+    work.go_on = refuse
+    with pytest.raises(Refused, match="another project"):
+        await poll(work, monkeypatch)
