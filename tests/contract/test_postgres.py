@@ -93,6 +93,37 @@ async def test_its_connections_say_whose_they_are(dsn: str, psql: Psql) -> None:
     await opened.close()
 
 
+# Asking
+
+
+@pytest.mark.parametrize(
+    ("asked", "arguments"), [(sql.NEWEST, ("alice",)), (sql.NEWER, (19_950, "alice", 1_001))]
+)
+async def test_what_is_newest_of_a_user_is_found_without_reading_all_of_them(
+    dsn: str, psql: Psql, asked: str, arguments: Sequence[Any]
+) -> None:
+    await migrate(dsn)
+    await psql.execute(
+        """
+        insert into memories (
+            key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten,
+            content_hash, text, occurred_at, metadata, domain, topics, importance, model
+        )
+        select
+            gen_random_uuid(), case when n % 10 = 0 then 'bob' else 'alice' end, 'm' || n, n, 0, n,
+            gen_random_uuid(), now(), false, '', 'said', now(), '{}', 'other', '{}', 0.5, 'a model'
+        from generate_series(1, 20000) n
+        """
+    )
+    await psql.execute("vacuum analyze memories")
+    (told,) = json.loads(
+        await psql.fetchval(f"explain (analyze, buffers, format json) {asked}", *arguments)
+    )
+    assert "memories_by_version" in json.dumps(told)
+    plan = told["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
+
+
 # Troubles
 
 
