@@ -78,6 +78,9 @@ class Moment:
     doing: str
     strikes: bool = False
     """A fault is on from now."""
+    fault: int = 0
+    """Which of `faults` it is, from 1; 0 before the first."""
+    faults: int = 0
 
 
 @dataclass(frozen=True)
@@ -232,6 +235,7 @@ class _Run:
         self._died_at: dict[str, int] = {}
         """How far each stage had committed when it was killed last, for its own sake or another's."""
         self._strikes: list[Strike] = []
+        self._fault = 0
         self._publishing: set[asyncio.Task[None]] = set()
         self._stage = Stage(data, _Pids(data), {}, has_disk)
         self._began = time.monotonic()
@@ -311,6 +315,7 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as publishing:
                 for fault, steps in zip(self._plan.faults, self._plan.slices, strict=True):
+                    self._fault += 1
                     await self._suffer_one(fault, steps, publishing)
                 self._say("publishing the rest")
         except ExceptionGroup as group:
@@ -478,7 +483,8 @@ class _Run:
     def _say(self, doing: str, *, strikes: bool = False) -> None:
         publisher = getattr(self, "_publisher", None)
         published = publisher.published if publisher else 0
-        self._tell(Moment(published, self._plan.events, doing, strikes))
+        faults = len(self._plan.faults)
+        self._tell(Moment(published, self._plan.events, doing, strikes, self._fault, faults))
 
 
 def _end_with(run: asyncio.Task[Any] | None, until: asyncio.Event, _: asyncio.Task[None]) -> None:
