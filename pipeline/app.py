@@ -23,6 +23,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -150,11 +151,16 @@ async def open_ports(
     say: Callable[[str], None] = log.info,
 ) -> AsyncGenerator[Mapping[str, Any]]:
     """The ports of these names, open for the time of the block. Raises Refused, Unavailable."""
-    openers = _openers(settings, where, say)
+    names = sorted(set(wanted))
     ports: dict[str, Any] = {}
     async with AsyncExitStack() as stack:
+        # A model takes half a minute to load: whoever may not have the index hears it before.
+        lock = _index_lock(where) if "vectors" in names else None
+        if lock is not None:
+            stack.callback(lock.close)
+        openers = _openers(settings, where, say, lock)
         # In this order the embedder comes before the index, which asks it for its dimensions.
-        for name in sorted(set(wanted)):
+        for name in names:
             ports[name] = await openers[name](ports)
             stack.push_async_callback(_close, ports[name])
         yield ports
@@ -295,6 +301,15 @@ def _built(names: Sequence[str], ports: Mapping[str, Any]) -> list[Stage | Desk]
     ]
 
 
+def _index_lock(where: Addresses) -> TextIOWrapper | None:
+    """The lock of the index that one process owns; None where a server has it. Raises Refused."""
+    if where.qdrant_url or where.qdrant_path is None:
+        return None
+    from pipeline.stores.qdrant_edge import owned
+
+    return owned(where.qdrant_path)
+
+
 async def _close(port: Any) -> None:
     close = getattr(port, "close", None)
     if close is not None:
@@ -302,7 +317,10 @@ async def _close(port: Any) -> None:
 
 
 def _openers(
-    settings: Settings, where: Addresses, say: Callable[[str], None]
+    settings: Settings,
+    where: Addresses,
+    say: Callable[[str], None],
+    lock: TextIOWrapper | None = None,
 ) -> Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Any]]]:
     """How to open each port; an opener is given those that are open already."""
 
@@ -338,7 +356,8 @@ def _openers(
         shape = (model.model, model.dimensions)
         if "embedder" not in ports:
             await model.close()
-        return await _patiently(lambda: _open_index(settings, where, *shape, ports.get("caches")))
+        caches = ports.get("caches")
+        return await _patiently(lambda: _open_index(settings, where, *shape, caches, lock))
 
     async def reranker(_: Mapping[str, Any]) -> "Reranker | None":
         if not settings.reranker_model:
@@ -381,6 +400,7 @@ async def _open_index(
     model: str,
     dimensions: int,
     caches: "Caches | None",
+    lock: TextIOWrapper | None,
 ) -> "MemoryVectors":
     if where.qdrant_url:
         from pipeline.stores.qdrant import open_qdrant
@@ -392,7 +412,11 @@ async def _open_index(
     from pipeline.stores.edge_folders import open_owned
 
     return await open_owned(
-        where.qdrant_path, model=model, dimensions=dimensions, keep=_keep(settings, caches)
+        where.qdrant_path,
+        model=model,
+        dimensions=dimensions,
+        keep=_keep(settings, caches),
+        lock=lock,
     )
 
 

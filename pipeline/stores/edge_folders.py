@@ -49,14 +49,20 @@ class EdgeFolders:
 
 
 async def open_owned(
-    directory: Path, *, model: str, dimensions: int, keep: Keep | None = None
+    directory: Path,
+    *,
+    model: str,
+    dimensions: int,
+    keep: Keep | None = None,
+    lock: TextIOWrapper | None = None,
 ) -> ReplaceableIndex:
     """The index in `directory`, made if there is none, which may be replaced by a fresh one.
 
-    Raises Refused where the directory has an owner, or holds the vectors of another model.
+    `lock` is the directory's, where the caller `owned` it before; it is closed with the index, and where
+    this raises. Raises Refused where the directory has an owner, or holds the vectors of another model.
     """
     shape = IndexShape(model, dimensions)
-    lock = owned(directory)
+    lock = lock if lock and not lock.closed else owned(directory)
     try:
         name = current(directory)
         if not (directory / name).exists():

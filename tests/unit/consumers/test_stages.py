@@ -1,6 +1,7 @@
 """What each stage makes of a batch, without Kafka: one event out for each event in."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from consumers import classifier, embedder, query, record_writer
 from consumers.embedder import joined, mixed, packed
 from pipeline.domain.identity import content_hash
 from pipeline.domain.wording import worded
+from pipeline.errors import Refused
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.models.seen import unpacked
@@ -212,3 +214,29 @@ def test_every_port_that_a_stage_names_is_one_that_there_is() -> None:
     there = _openers(Settings(), where, lambda _: None)
     assert {port for module in stage_modules().values() for port in _ports_of(module)} <= set(there)
     assert query.stage.__doc__
+
+
+async def test_who_may_not_have_the_index_hears_it_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.app import Addresses, open_ports
+    from pipeline.kafka.connection import KafkaConnection
+    from pipeline.settings import Settings
+    from pipeline.stores.qdrant_edge import owned
+
+    async def load(*_: object, **__: object) -> HashingEmbedder:
+        loaded.append(model := HashingEmbedder())
+        return model
+
+    loaded: list[HashingEmbedder] = []
+    monkeypatch.setattr("pipeline.models.embedder.open_embedder", load)
+    where = Addresses(KafkaConnection("nowhere:1"), None, None, None, tmp_path)
+    with owned(tmp_path), pytest.raises(Refused, match="already has an owner"):
+        async with open_ports(Settings(), where, ["embedder", "vectors"]):
+            pass
+    assert not loaded
+    async with open_ports(Settings(), where, ["embedder", "vectors"]) as ports:
+        assert await ports["vectors"].count() == 0
+        with pytest.raises(Refused, match="already has an owner"):
+            owned(tmp_path)
+    owned(tmp_path).close()
