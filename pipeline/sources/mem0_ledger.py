@@ -37,6 +37,8 @@ TRANSACTION_S = 30.0
 """After so long Kafka aborts a transaction whose poller is silent."""
 PATIENCE_S = 20.0
 """How long a transaction is tried before this session is given up."""
+DROPPED = 500
+"""Memories forgotten in one transaction: any number of them could take longer than its time."""
 READ_PATIENCE_S = 60.0
 TAIL = 20
 """Records from the end of a partition among which the last cycle is."""
@@ -78,9 +80,11 @@ class Ledger:
 
     async def drop(self, memory_ids: Sequence[str]) -> None:
         """Forgets what nobody will ask for any more. Raises as `keep` does."""
-        await self._commit([self._record(MEM0_SEEN, one, None) for one in memory_ids])
-        for one in memory_ids:
-            del self.seen[one]
+        for start in range(0, len(memory_ids), DROPPED):
+            some = memory_ids[start : start + DROPPED]
+            await self._commit([self._record(MEM0_SEEN, one, None) for one in some])
+            for one in some:
+                del self.seen[one]
 
     def _event(self, event: Message) -> dict[str, Any]:
         return {

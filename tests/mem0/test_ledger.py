@@ -1,6 +1,7 @@
 """How a ledger that another poller has taken over learns of it, whatever words Kafka and its client use."""
 
 import asyncio
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,4 +44,19 @@ async def test_whoever_was_taken_over_ends_and_says_so(error: Exception):
     )
     book = Ledger(producer, KafkaConnection("nowhere:9092"), "p", {}, None)
     with pytest.raises(Refused, match="taken over"):
-        await book.drop([])
+        await book.drop(["m"])
+
+
+async def test_however_much_is_dropped_no_transaction_is_large(monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+
+    async def commit(records: Sequence[Any]) -> None:
+        sizes.append(len(records))
+
+    producer: Any = None
+    seen: Any = {str(number): None for number in range(1_200)}
+    book = Ledger(producer, KafkaConnection("nowhere:9092"), "p", seen, None)
+    monkeypatch.setattr(book, "_commit", commit)
+    await book.drop(list(seen))
+    assert sizes == [500, 500, 200]
+    assert not book.seen
