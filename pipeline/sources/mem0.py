@@ -59,6 +59,10 @@ class Mem0Reads(Protocol):
         """The page `number`, from 1, of all rows with `updated_at` >= `since`; None: there is none."""
         ...
 
+    async def count(self) -> int:
+        """How many memories there are."""
+        ...
+
     async def find(self, memory_id: str) -> "Observed | None":
         """One memory; None only where Mem0 says that there is none."""
         ...

@@ -114,6 +114,11 @@ class Mem0Api:
 
         return await self._patiently(ask)
 
+    async def count(self) -> int:
+        """How many memories there are. Raises Unavailable, Refused."""
+        page = await self.page(1, size=1, since=None)
+        return page.count if page else 0
+
     async def find(self, memory_id: str) -> Observed | None:
         """One memory; None where Mem0 says that there is none. Raises Unavailable, Refused."""
 

@@ -63,6 +63,10 @@ class LocalMem0:
             return None
         return Page(told[start : start + size], len(told), more=start + size < len(told))
 
+    async def count(self) -> int:
+        """How many memories were listed."""
+        return len(self._held)
+
     async def find(self, memory_id: str) -> Observed | None:
         """One memory, as it was listed; None where there is none."""
         return self._held.get(memory_id)

@@ -168,8 +168,7 @@ class Watching:
 
     async def _number_differs(self) -> bool:
         """Whether Mem0 holds more or fewer memories than are known, and a sweep might tell why."""
-        page = await self._reads.page(1, size=1, since=None)
-        difference = (page.count if page else 0) - len(self._live())
+        difference = await self._reads.count() - len(self._live())
         return difference not in (0, self._unexplained)
 
     def _live(self) -> Mapping[str, Mem0Seen]:

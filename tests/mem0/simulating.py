@@ -177,6 +177,10 @@ class Reads:
         answered = self._ask("POST", "/v3/memories/", body, query)
         return None if answered.status == 404 else page_of(answered.body)
 
+    async def count(self) -> int:
+        page = await self.page(1, size=1, since=None)
+        return page.count if page else 0
+
     async def find(self, memory_id: str) -> Observed | None:
         answered = self._ask("GET", f"/v1/memories/{memory_id}/")
         return None if answered.status == 404 else observed(answered.body)

@@ -10,7 +10,7 @@ import pytest
 from pipeline.cli.rows import memory_of
 from pipeline.errors import Refused
 from pipeline.models.weights import fetch, locate
-from pipeline.sources.mem0 import Rules
+from pipeline.sources.mem0 import Observed, Rules, observed
 from pipeline.sources.mem0_oss import LocalMem0, rows
 from pipeline.sources.mem0_watching import Watching
 from tests.mem0.simulating import Log, LogBook, World
@@ -69,6 +69,31 @@ async def test_a_real_memory_is_watched_while_it_is_open(memory: "Memory", tmp_p
     assert (ended.added, ended.updated, ended.deleted) == (0, 1, 1)
     ended, _ = await watching.cycle("here")
     assert (ended.added, ended.updated, ended.deleted) == (0, 0, 0)
+
+
+async def test_the_folder_is_read_once_in_a_cycle_that_finds_nothing_gone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    said = {"memory": "I ski", "user_id": "alice", "updated_at": "2026-01-01T00:00:00Z"}
+    held = {name: observed({"id": name, **said}) for name in ("a", "b", "c")}
+    reads: list[int] = []
+
+    def read(_: LocalMem0) -> dict[str, Observed]:
+        reads.append(len(held))
+        return dict(held)
+
+    monkeypatch.setattr(LocalMem0, "_read", read)
+    world = World(0)
+    watching = Watching(
+        LocalMem0(tmp_path), LogBook(Log(), world), Rules(lag_s=0.0, at_once=1), clock=world.clock
+    )
+    for _ in range(3):
+        await watching.cycle("here")
+    assert reads == [3, 3, 3]
+    del held["b"]
+    ended, _ = await watching.cycle("here")
+    # What is missing is looked for in another reading, and only there.
+    assert (ended.deleted, ended.memories, reads) == (1, 2, [3, 3, 3, 2, 2])
 
 
 async def test_a_folder_of_mem0_is_imported(memory: "Memory", tmp_path: Path):
