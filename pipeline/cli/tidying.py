@@ -396,15 +396,17 @@ async def _restore(
     from schemas.events import MemoryConsolidated, MemoryRestored
 
     async for page in _pages(tools, tidied, whose, "restore"):
-        back = [each for each in page if _worth(each, tools).archived and wanted(each)]
         events: list[Any] = []
-        for each in back:
+        for each in filter(wanted, page):
             # Later than the word that archived it, which a clock that is ahead may have said.
             heard = max(each.told.version if each.told else 0, each.version + 1)
-            events.append(MemoryRestored(**_event(each.user_id, each.memory_id, heard)))
             if each.told and each.told.into:
+                # Also where it was said anew, and is in sight by that.
                 fields = _event(each.user_id, each.told.into, heard)
                 events.append(MemoryConsolidated(**fields, parted=(each.memory_id,)))
+            if not _worth(each, tools).archived:
+                continue
+            events.append(MemoryRestored(**_event(each.user_id, each.memory_id, heard)))
             tidied.add(
                 "restored",
                 user=each.user_id,

@@ -12,8 +12,8 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from pipeline.domain.identity import memory_key
-from pipeline.domain.tiers import Life, Tiers, lived, tiered
-from schemas.events import Lived, MemoryTiered
+from pipeline.domain.tiers import Life, Tiers, is_archived, lived, tiered
+from schemas.events import Lived, MemoryArchived, MemoryConsolidated, MemoryTiered
 
 LIFE: TypeAdapter[Life] = TypeAdapter(Life)
 """A life as JSON."""
@@ -42,7 +42,10 @@ def decide_lives(
     living: Mapping[UUID, int],
     tiers: Tiers,
 ) -> DecidedLives:
-    """Decides what a batch comes to. `living` are the memories that there are, with their versions."""
+    """Decides what a batch comes to. `living` are the memories that there are, with their versions.
+
+    Both hold what there is of the keys that `looked_at` names.
+    """
     now = dict(known)
     writes: dict[UUID, KeptLife] = {}
     told: list[MemoryTiered | None] = []
@@ -52,7 +55,9 @@ def decide_lives(
             told.append(None)
             continue
         before = now.get(key)
-        life = lived(before.life if before else _UNHEARD_OF, event, tiers)
+        life = before.life if before else _UNHEARD_OF
+        if not _comes_to_nothing(event, now, living):
+            life = lived(life, _still_so(event, now, living), tiers)
         if life is not (before.life if before else _UNHEARD_OF):
             now[key] = writes[key] = KeptLife(life, tiered(life, event, tiers))
         # What changes nothing is told again all the same: nobody knows whether it was, before a crash.
@@ -65,9 +70,92 @@ def told_of(row: Any) -> MemoryTiered | None:
     return MemoryTiered.model_validate_json(row) if row else None
 
 
-def parted(kept: KeptLife, memory_id: str) -> KeptLife:
-    """The life of a memory that stood for one that was forgotten."""
-    merged = {id_: word for id_, word in kept.life.merged.items() if id_ != memory_id}
-    named = tuple(id_ for id_ in kept.told.consolidated if id_ != memory_id)
+def looked_at(events: Sequence[Lived]) -> set[UUID]:
+    """The keys of all memories that must be known to decide on the events."""
+    named = {(event.user_id, event.memory_id) for event in events}
+    for event in events:
+        match event:
+            case MemoryArchived(into=str(into)):
+                named.add((event.user_id, into))
+            case MemoryConsolidated():
+                named.update((event.user_id, id_) for id_ in event.merged)
+            case _:
+                pass
+    return {memory_key(*each) for each in named}
+
+
+def _still_so(event: Lived, known: Mapping[UUID, KeptLife], living: Mapping[UUID, int]) -> Lived:
+    """The event without whom it says that a memory stands for, as far as that came to nothing meanwhile."""
+    match event:
+        case MemoryConsolidated():
+            stands = _in_sight(event.user_id, event.memory_id, known, living)
+            merged = [id_ for id_ in event.merged if memory_key(event.user_id, id_) in living]
+            return event.model_copy(update={"merged": tuple(merged) if stands else ()})
+        case _:
+            return event
+
+
+def _comes_to_nothing(
+    event: Lived, known: Mapping[UUID, KeptLife], living: Mapping[UUID, int]
+) -> bool:
+    """Whether it puts a memory away for another one that is itself forgotten or put away by now."""
+    match event:
+        case MemoryArchived(into=str(into)):
+            return not _in_sight(event.user_id, into, known, living)
+        case _:
+            return False
+
+
+def _in_sight(
+    user_id: str, memory_id: str, known: Mapping[UUID, KeptLife], living: Mapping[UUID, int]
+) -> bool:
+    key = memory_key(user_id, memory_id)
+    archived = known[key].told.archived_version if key in known else None
+    return key in living and not is_archived(archived, living[key])
+
+
+def touched_by(gone: Sequence[KeptLife]) -> set[UUID]:
+    """The keys of those that stood for what was forgotten, and of those that it stood for."""
+    return {
+        memory_key(each.told.user_id, id_)
+        for each in gone
+        for id_ in (each.told.into or "", *each.told.consolidated)
+    }
+
+
+def inherited(gone: Sequence[KeptLife], known: Mapping[UUID, KeptLife]) -> Mapping[UUID, KeptLife]:
+    """The lives that change with those that were forgotten and were archived `into` another memory.
+
+    Nobody stands for what is gone; who stood for it stands for those that it stood for.
+    """
+    now = dict(known)
+    names = {(each.told.user_id, each.told.memory_id) for each in gone}
+    for each in gone:
+        user_id, memory_id, into = each.told.user_id, each.told.memory_id, each.told.into or ""
+        heir = now.get(memory_key(user_id, into))
+        if heir is None:
+            continue
+        words = {
+            id_: word
+            for id_, word in each.life.merged.items()
+            if word[1] and id_ != into and (user_id, id_) not in names
+        }
+        now[memory_key(user_id, into)] = _standing_for(heir, memory_id, words)
+        for key in [memory_key(user_id, id_) for id_ in words]:
+            if key in now and now[key].told.into == memory_id:
+                now[key] = _moved(now[key], into)
+    return {key: kept for key, kept in now.items() if kept is not known[key]}
+
+
+def _standing_for(kept: KeptLife, gone: str, instead: Mapping[str, tuple[int, bool]]) -> KeptLife:
+    merged = {id_: word for id_, word in kept.life.merged.items() if id_ != gone}
+    for id_, word in instead.items():
+        merged[id_] = max(word, merged.get(id_, word), key=lambda each: (each[0], not each[1]))
+    named = tuple(sorted(id_ for id_, (_, stands) in merged.items() if stands))
     told = kept.told.model_copy(update={"consolidated": named})
     return KeptLife(replace(kept.life, merged=merged), told)
+
+
+def _moved(kept: KeptLife, into: str) -> KeptLife:
+    mark = replace(kept.life.mark, into=into) if kept.life.mark else None
+    return KeptLife(replace(kept.life, mark=mark), kept.told.model_copy(update={"into": into}))

@@ -16,7 +16,7 @@ from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
 from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.lives import KeptLife, decide_lives, parted
+from pipeline.stores.lives import KeptLife, decide_lives, inherited
 from pipeline.stores.points import IndexShape
 from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.states import (
@@ -161,11 +161,9 @@ class RecordsInMemory:
 
     def _erase_lives(self, keys: Iterable[UUID]) -> None:
         """What was forgotten takes its life along, and nobody stands for it any more."""
-        gone = [self._lives.pop(key).told for key in list(keys) if key in self._lives]
-        for told in gone:
-            key = memory_key(told.user_id, told.into or "")
-            if key in self._lives:
-                self._lives[key] = parted(self._lives[key], told.memory_id)
+        gone = [self._lives.pop(key) for key in list(keys) if key in self._lives]
+        into = [each for each in gone if each.told.into]
+        self._lives.update(inherited(into, self._lives))
 
     async def live(self, events: Sequence[Lived], tiers: Tiers) -> Sequence[MemoryTiered | None]:
         living = {key: state.version for key, state in self._living().items()}

@@ -36,7 +36,15 @@ from pipeline.domain.versions import Known, Outcome, Stamp, erased, runs, stamp
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading
 from pipeline.stores import sql
-from pipeline.stores.lives import LIFE, KeptLife, decide_lives, told_of
+from pipeline.stores.lives import (
+    LIFE,
+    KeptLife,
+    decide_lives,
+    inherited,
+    looked_at,
+    told_of,
+    touched_by,
+)
 from pipeline.stores.states import (
     Erased,
     MemoryChange,
@@ -160,17 +168,15 @@ class PostgresRecords:
         return _known_memory(row) if row else None
 
     async def live(self, events: Sequence[Lived], tiers: Tiers) -> Sequence[MemoryTiered | None]:
-        keys = list({memory_key(event.user_id, event.memory_id) for event in events})
+        keys = list(looked_at(events))
         with _remedies(self._address):
             async with self._pool.acquire() as session, session.transaction():
                 # Locked: who forgets one of them waits, and then takes its life along.
                 there = await session.fetch(sql.LIVING_LOCKED, keys)
-                rows = await session.fetch(sql.LIVES_OF, keys)
-                known = {row["key"]: _kept_life(row) for row in rows}
+                known = await _lives_of(session, keys)
                 living = {row["key"]: row["version"] for row in there}
                 decided = decide_lives(events, known, living, tiers)
-                kept = [_life_row(key, decided.writes[key]) for key in sorted(decided.writes)]
-                await session.execute(sql.KEEP_LIVES, json.dumps(kept))
+                await _keep_lives(session, decided.writes)
         return decided.told
 
     async def lives(self, after: UUID | None, limit: int) -> Sequence[tuple[UUID, MemoryTiered]]:
@@ -329,7 +335,7 @@ async def _write_memories(session: _Session, run: Sequence[Enriched]) -> Sequenc
         ]
         await session.execute(sql.UPSERT, json.dumps(rows))
         if decided.forgotten:
-            await session.execute(sql.ERASE_LIVES, list(decided.forgotten))
+            await _erase_lives(session, sql.ERASE_LIVES, list(decided.forgotten))
         await _record(session, changes, decided.outcomes, marks)
     return decided.outcomes
 
@@ -405,6 +411,24 @@ async def _forget_user(session: _Session, forgetting: UserForgotten) -> Outcome:
     return "stored" if mark.version == version else "superseded"
 
 
+async def _lives_of(session: _Session, keys: Iterable[UUID]) -> dict[UUID, KeptLife]:
+    rows = await session.fetch(sql.LIVES_OF, list(keys))
+    return {row["key"]: _kept_life(row) for row in rows}
+
+
+async def _keep_lives(session: _Session, lives: Mapping[UUID, KeptLife]) -> None:
+    kept = [_life_row(key, lives[key]) for key in sorted(lives)]
+    await session.execute(sql.KEEP_LIVES, json.dumps(kept))
+
+
+async def _erase_lives(session: _Session, statement: str, keys: Sequence[UUID]) -> None:
+    """What was forgotten takes its life along, and nobody stands for it any more."""
+    gone = [_kept_life(row) for row in await session.fetch(statement, keys)]
+    if gone:
+        known = await _lives_of(session, touched_by(gone))
+        await _keep_lives(session, inherited(gone, known))
+
+
 async def _erase(session: _Session, user_id: str, mark: Watermark) -> None:
     """Erases what a user had up to the watermark, and says so in the end."""
     after, tie = "", erased(mark.version).stamp.tie
@@ -417,7 +441,7 @@ async def _erase(session: _Session, user_id: str, mark: Watermark) -> None:
             )
             await session.execute(sql.FORGET_BESIDE, keys, mark.version)
             await session.execute(sql.ERASE_STATES_UNTIL, keys, mark.version)
-            await session.execute(sql.ERASE_LIVES_OF_FORGOTTEN, keys)
+            await _erase_lives(session, sql.ERASE_LIVES_OF_FORGOTTEN, keys)
     await session.execute(sql.USER_ERASED, user_id, mark.version)
 
 

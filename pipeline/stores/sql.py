@@ -437,7 +437,9 @@ where memories.key = any($1::uuid[]) and {_LIVING}
 order by memories.key for update of memories
 """  # noqa: S608
 
-LIVES_OF = "select key, life, told from memory_lives where key = any($1::uuid[])"
+LIVES_OF = """
+select key, life, told from memory_lives where key = any($1::uuid[]) order by key for update
+"""
 
 KEEP_LIVES = """
 insert into memory_lives (key, life, told)
@@ -449,17 +451,9 @@ _ERASE_LIVES = """
 with gone as (
     delete from memory_lives lives using memories
     where lives.key = memories.key and {which} and lives.key = any($1::uuid[])
-    returning memories.user_id, memories.memory_id, lives.told ->> 'into' as survivor
-),
-named as (
-    select memories.key, array_agg(gone.memory_id) as ids
-    from gone join memories on (memories.user_id, memories.memory_id) = (gone.user_id, gone.survivor)
-    group by memories.key
+    returning lives.life, lives.told
 )
-update memory_lives lives set
-    life = jsonb_set(life, '{{merged}}', (life -> 'merged') - named.ids),
-    told = jsonb_set(told, '{{consolidated}}', (told -> 'consolidated') - named.ids)
-from named where lives.key = named.key
+select life, told from gone where told ->> 'into' is not null
 """
 
 ERASE_LIVES = _ERASE_LIVES.format(which="true")

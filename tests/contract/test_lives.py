@@ -14,7 +14,7 @@ from pipeline.domain.tiers import Tiers
 from pipeline.ports import MemoryRecords, MemoryVectors
 from pipeline.stores.index import Points, VectorIndex
 from pipeline.stores.points import IndexShape, Payload, point
-from schemas.events import MemoryTiered, Tier
+from schemas.events import Lived, MemoryTiered, Tier
 from schemas.search import Hit, SearchFilter
 from tests.builders import (
     DIMENSIONS,
@@ -320,6 +320,65 @@ async def test_nobody_stands_for_what_was_forgotten(records: MemoryRecords) -> N
     (told,) = await records.live([recalled("a", at=NOW)], TIERS)
     assert told is not None
     assert told.consolidated == ("d",)
+
+
+async def standing(records: MemoryRecords) -> dict[str, tuple[Tier, tuple[str, ...]]]:
+    there = {name: await records.get("alice", name) for name in "ast"}
+    return {name: (told.tier, told.consolidated) for name, told in there.items() if told}
+
+
+def into(memory_id: str, survivor: str, version: int) -> list[Lived]:
+    return [
+        archived(memory_id, reason="consolidated", into=survivor, version=version, of_version=5),
+        consolidated(survivor, memory_id, version=version),
+    ]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (2, 0, 1, 3)])
+async def test_two_that_are_put_away_for_one_another_leave_one_in_sight(
+    records: MemoryRecords, order: Sequence[int]
+) -> None:
+    await records.write([enriched(memory_id=name, version=5) for name in "as"])
+    crossing = [*into("a", "s", 7), *into("s", "a", 8)]
+    for number in order:
+        await records.live([crossing[number]], TIERS)
+    expected = {"a": ("archived", ()), "s": ("short", ("a",))}
+    if order[0]:
+        expected = {"s": ("archived", ()), "a": ("short", ("s",))}
+    assert await standing(records) == expected
+
+
+@pytest.mark.parametrize("gone", ["survivor", "duplicate"])
+async def test_nobody_is_put_away_for_what_was_forgotten_meanwhile(
+    records: MemoryRecords, gone: str
+) -> None:
+    await records.write([enriched(memory_id=name, version=5) for name in "as"])
+    forgot, left = ("s", "a") if gone == "survivor" else ("a", "s")
+    await records.write([forgotten(forgot, version=6)])
+    await records.live(into("a", "s", 7), TIERS)
+    assert await standing(records) == {left: ("short", ())}
+
+
+async def test_who_stood_for_what_was_forgotten_stands_for_those_it_stood_for(
+    records: MemoryRecords,
+) -> None:
+    await records.write([enriched(memory_id=name, version=5) for name in "ast"])
+    await records.live([*into("a", "s", 7), *into("s", "t", 8)], TIERS)
+    await records.write([forgotten("s", version=9)])
+    assert await standing(records) == {"a": ("archived", ()), "t": ("short", ("a",))}
+    (told,) = [told for _, told in await records.lives(None, 9) if told.memory_id == "a"]
+    assert told.into == "t"
+    await records.write([forgotten("a", version=9)])
+    assert await standing(records) == {"t": ("short", ())}
+
+
+async def test_a_chain_that_is_forgotten_at_once_leaves_no_name(records: MemoryRecords) -> None:
+    await records.write([enriched(memory_id=name, version=5) for name in "ast"])
+    await records.live([*into("a", "s", 7), *into("s", "t", 8)], TIERS)
+    await records.write([forgotten("s", version=9), forgotten("a", version=9)])
+    assert await standing(records) == {"t": ("short", ())}
+    await records.write([user_forgotten(version=9)])
+    assert not await records.lives(None, 9)
 
 
 async def test_belongings_are_told_page_by_page(records: MemoryRecords) -> None:

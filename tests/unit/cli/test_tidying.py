@@ -130,6 +130,22 @@ async def test_what_is_said_meanwhile_is_not_put_away(records: RecordsInMemory) 
     assert await tier(records, "pruned") == await tier(records, "b") == "short"
 
 
+async def test_a_restore_parts_who_was_said_anew_from_who_stood_for_it(
+    records: RecordsInMemory,
+) -> None:
+    await records.write(
+        [enriched("tea", memory_id=name, version=n) for n, name in enumerate("as", 5)]
+    )
+    await _consolidate(tools(records), Tidied("b", 9), "alice", DAY)
+    await records.write([enriched("anew", memory_id="a", version=7)])
+    restored = Tidied("r", 9)
+    await _restore(tools(records), restored, "alice", lambda _: True)
+    assert not restored.counts
+    survivor = await records.get("alice", "s")
+    assert survivor is not None
+    assert (survivor.tier, survivor.consolidated) == ("short", ())
+
+
 async def test_a_restore_comes_after_a_word_of_a_clock_that_is_ahead(
     records: RecordsInMemory,
 ) -> None:
