@@ -74,7 +74,8 @@ async def test_a_real_memory_is_watched_while_it_is_open(memory: "Memory", tmp_p
 async def test_the_folder_is_read_once_in_a_cycle_that_finds_nothing_gone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    said = {"memory": "I ski", "user_id": "alice", "updated_at": "2026-01-01T00:00:00Z"}
+    world = World(0)
+    said = {"memory": "I ski", "user_id": "alice", "updated_at": world.clock().isoformat()}
     held = {name: observed({"id": name, **said}) for name in ("a", "b", "c")}
     reads: list[int] = []
 
@@ -83,7 +84,6 @@ async def test_the_folder_is_read_once_in_a_cycle_that_finds_nothing_gone(
         return dict(held)
 
     monkeypatch.setattr(LocalMem0, "_read", read)
-    world = World(0)
     watching = Watching(
         LocalMem0(tmp_path), LogBook(Log(), world), Rules(lag_s=0.0, at_once=1), clock=world.clock
     )
