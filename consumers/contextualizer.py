@@ -101,7 +101,8 @@ def changes_in(notices: Sequence[Stored]) -> Changes:
     """What to ask the record about.
 
     A reading that came too late stands behind something newer in the log, and compaction would keep it
-    alone. So the newest state goes behind it once more; where that is a forgetting, by the record writer.
+    alone: so does a plain event that is repeated behind a reading of it. So the newest state goes behind it
+    once more; where that is a forgetting, by the record writer.
     """
     changes = Changes()
     for notice in notices:
@@ -116,6 +117,8 @@ def changes_in(notices: Sequence[Stored]) -> Changes:
 
 
 def _look_at(changes: Changes, key: UUID, notice: MemoryStored) -> None:
+    if notice.outcome == "stored" and notice.held > notice.context:
+        changes.again.add(key)
     match notice.outcome:
         case "forgotten" if not notice.context:
             # It may be by this event that the record knows.

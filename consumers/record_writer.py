@@ -13,11 +13,13 @@ from uuid import UUID
 
 from pipeline.domain.identity import memory_key
 from pipeline.domain.receipts import done
+from pipeline.domain.versions import Outcome
 from pipeline.ports import MemoryRecords
 from pipeline.stage import Onward, Stage
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import (
     Enriched,
+    MemoryEnriched,
     MemoryForgotten,
     MemoryStored,
     Published,
@@ -37,9 +39,11 @@ def stage(records: MemoryRecords) -> Stage:
 
     async def write(changes: Sequence[Enriched]) -> Sequence[Stored]:
         outcomes = await records.write(changes)
+        beside = last_read(changes, outcomes)
+        held = await records.readings(list(beside.values())) if beside else {}
         return [
-            done(change, "record", outcome)
-            for change, outcome in zip(changes, outcomes, strict=True)
+            done(change, "record", outcome, held.get(beside[place], 0) if place in beside else 0)
+            for place, (change, outcome) in enumerate(zip(changes, outcomes, strict=True))
         ]
 
     async def follow(written: Done) -> AsyncGenerator[Sequence[Onward]]:
@@ -60,6 +64,29 @@ def stage(records: MemoryRecords) -> Stage:
         react=write,
         follow=follow,
         follows_on=(ENRICHED, EVENTS),
+    )
+
+
+def last_read(changes: Sequence[Enriched], outcomes: Sequence[Outcome]) -> dict[int, UUID]:
+    """By their places in the batch: states that others are said beside, where they are a memory's last event.
+
+    One that has come behind a later reading is the last of the log now, and compaction would keep it alone.
+    """
+    last = {
+        memory_key(change.user_id, change.memory_id): place
+        for place, change in enumerate(changes)
+        if not isinstance(change, UserForgotten)
+    }
+    return {
+        place: key
+        for key, place in last.items()
+        if outcomes[place] == "stored" and _is_heard(changes[place])
+    }
+
+
+def _is_heard(change: Enriched) -> bool:
+    return isinstance(change, MemoryEnriched) and (
+        change.run_id is not None or change.context > 0 or bool(change.preceding)
     )
 
 

@@ -325,6 +325,10 @@ class MemoryRecords(Fingerprints, Protocol):
         """The memories beside which something else is said than what their vectors have heard."""
         ...
 
+    async def readings(self, keys: Sequence[UUID]) -> Mapping[UUID, int]:
+        """The numbers of the readings that the record holds; of a publisher's own state it tells none."""
+        ...
+
     async def gone_with(
         self, forgetting: UserForgotten, after: str, limit: int
     ) -> Sequence[MemoryForgotten]:

@@ -231,6 +231,8 @@ class MemoryStored(MemoryEvent):
     outcome: Outcome
     context: Annotated[int, Field(ge=0)] = 0
     """Of a state: which reading of its conversation this is."""
+    held: Annotated[int, Field(ge=0)] = 0
+    """Which reading of the same state the record holds: a greater one has come before this."""
     in_conversation: bool = False
     """Whether other memories are understood by this one: it belongs to a conversation, or was forgotten."""
 

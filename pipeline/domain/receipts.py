@@ -24,8 +24,8 @@ def summed(outcomes: Iterable[Outcome]) -> Outcome:
     return max(outcomes, key=_OUTCOMES.index)
 
 
-def done(change: Enriched, store: Store, outcome: Outcome) -> Stored:
-    """The notice that `store` has done with `change`."""
+def done(change: Enriched, store: Store, outcome: Outcome, held: int = 0) -> Stored:
+    """The notice that `store` has done with `change`, and holds the reading `held` of it."""
     told: dict[str, Any] = {
         "event_id": change.event_id,
         "user_id": change.user_id,
@@ -40,4 +40,5 @@ def done(change: Enriched, store: Store, outcome: Outcome) -> Stored:
     if isinstance(change, MemoryForgotten):
         # What conversation a forgotten memory belonged to is forgotten, too.
         return MemoryStored(**told, in_conversation=True)
-    return MemoryStored(**told, context=change.context, in_conversation=change.run_id is not None)
+    told |= {"context": change.context, "held": held}
+    return MemoryStored(**told, in_conversation=change.run_id is not None)

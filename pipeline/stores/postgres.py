@@ -301,6 +301,11 @@ class PostgresRecords:
             if row["key"] in again or context_hash(state.preceding, state.following) != row["heard"]
         ]
 
+    async def readings(self, keys: Sequence[UUID]) -> Mapping[UUID, int]:
+        with _remedies(self._address):
+            rows = await self._pool.fetch(sql.READINGS, list(keys))
+        return {row["key"]: row["context"] for row in rows}
+
     async def close(self) -> None:
         await self._pool.close()
 

@@ -427,6 +427,8 @@ where memories.key in (select key from looked_at) and {_LIVING}
     and (run_id is not null or memories.preceding is not null or memories.key = any($5::uuid[]))
 """  # noqa: S608
 
+READINGS = "select key, context from memories where key = any($1::uuid[]) and context > 0"
+
 MARKS_OF = """
 select user_id, version, event_id, published_at from forgotten_users where key = any($1::uuid[])
 """

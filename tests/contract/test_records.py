@@ -837,6 +837,16 @@ async def test_what_is_left_of_a_user_is_not_told_with_what_was_forgotten_in_no_
     assert await heard(records, Changes(users={"alice"})) == {}
 
 
+async def test_the_record_says_which_readings_it_holds(records: MemoryRecords) -> None:
+    turns = [turn(0), turn(1), turn(2), turn(3, run_id=None)]
+    await records.write(turns)
+    readings = await anew(records, of(turns[0], turns[2]))
+    await records.write([_enriched_again(readings[name]) for name in ("m0", "m2")])
+    await records.write([turns[0], forgotten("m2", version=50)])
+    keys = [memory_key("alice", each.memory_id) for each in [*turns, turn(9)]]
+    assert await records.readings(keys) == {keys[0]: readings["m0"].context}
+
+
 async def test_what_is_published_again_knows_what_was_said_after_it(
     records: MemoryRecords,
 ) -> None:

@@ -164,6 +164,11 @@ def _check_log(world: "World", states: dict[MemoryId, Expected]) -> None:
         elif not world.direct:
             # With the whole stream there is who gives a state its vectors again.
             assert isinstance(last, MemoryEnriched), f"the log ends with a forgetting: {last}"
+            key = memory_key(user_id, memory_id)
+            held = world.records._states[key]  # pyright: ignore[reportPrivateUsage]
+            assert isinstance(held, MemoryEnriched)
+            if last.event_id == held.event_id:
+                assert last.context == held.context, f"the log ends with an older reading: {last}"
 
 
 def _logged(world: "World", key: bytes) -> Sequence[Any]:

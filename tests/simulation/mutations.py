@@ -241,6 +241,14 @@ def what_is_forgotten_is_heard_for_ever(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutation
+def a_plain_event_behind_a_reading_of_it_ends_the_log(patch: pytest.MonkeyPatch) -> None:
+    def unread(*_: Any) -> dict[int, UUID]:
+        return {}
+
+    patch.setattr(record_writer, "last_read", unread)
+
+
+@mutation
 def the_same_event_takes_back_what_was_heard(patch: pytest.MonkeyPatch) -> None:
     def anything_equal(some: Sequence[Point]) -> Some:
         return Some((points.replaceable(some), *(HasId(point.id) for point in some)))

@@ -45,6 +45,9 @@ class RemoteRecords:
     async def contexts(self, changes: Changes) -> Sequence[Reading]:
         return await self._network.request(lambda: finished(self._twin.contexts(changes)))
 
+    async def readings(self, keys: Sequence[UUID]) -> Mapping[UUID, int]:
+        return await self._network.request(lambda: finished(self._twin.readings(keys)))
+
 
 class Disk:
     """What the index has on its disk: points in memory are lost with the power until they are settled."""

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from consumers import classifier, contextualizer, embedder, record_writer
 from consumers.contextualizer import Sent, changes_in, is_on_its_way
 from pipeline.domain.identity import memory_key
@@ -30,9 +32,8 @@ KEY = memory_key("alice", "m")
 
 
 def turn(number: int, **fields: Any) -> MemoryEnriched:
-    return enriched(
-        f"turn {number}", memory_id=f"m{number}", run_id="r", version=number + 1, **fields
-    )
+    own = {"memory_id": f"m{number}", "run_id": "r", "version": number + 1}
+    return enriched(f"turn {number}", **(own | fields))
 
 
 async def rounds(records: RecordsInMemory, learnt: Sequence[Enriched]) -> list[list[Enriched]]:
@@ -155,6 +156,24 @@ def test_on_its_way_is_what_the_record_has_not_seen_of_the_same_state() -> None:
     assert not is_on_its_way(sent._replace(version=state.version - 1), reading)
 
 
+@pytest.mark.parametrize("run_id", ["r", None])
+async def test_a_plain_event_that_is_repeated_behind_a_reading_has_the_newest_put_behind_it(
+    run_id: str | None,
+) -> None:
+    records = RecordsInMemory()
+    plain = turn(1, run_id=run_id, preceding=(Said(text="turn 0"),))
+    await rounds(records, [turn(0, run_id=run_id), plain])
+    await rounds(records, [forgotten("m0", version=50)])
+    (held,) = (await records.readings([memory_key("alice", "m1")])).values()
+    _, (last,), *more = await rounds(records, [plain])
+    assert isinstance(last, MemoryEnriched)
+    assert last.preceding == ()
+    assert last.context > held
+    assert not more
+    # In one batch the reading is the last already.
+    assert len(await rounds(records, [plain, last])) == 1
+
+
 async def test_who_leaves_every_conversation_is_not_heard_any_more() -> None:
     records = RecordsInMemory()
     await rounds(records, [turn(number) for number in range(3)])
@@ -189,6 +208,14 @@ def test_what_is_stored_has_those_beside_it_looked_at() -> None:
 def test_what_comes_once_more_is_only_read_again() -> None:
     anew = enriched(memory_id="m", run_id="r", context=5)
     assert changes_in([done(anew, "record", "stored")]) == Changes(read={KEY})
+
+
+def test_what_came_behind_a_later_reading_has_the_newest_state_put_behind_it() -> None:
+    plain = enriched(memory_id="m", run_id="r")
+    assert changes_in([done(plain, "record", "stored", 5)]) == Changes(memories={KEY}, again={KEY})
+    anew = plain.model_copy(update={"context": 4})
+    assert changes_in([done(anew, "record", "stored", 5)]) == Changes(read={KEY}, again={KEY})
+    assert changes_in([done(anew, "record", "stored", 4)]) == Changes(read={KEY})
 
 
 def test_what_comes_once_more_too_late_has_the_newest_state_put_behind_it() -> None:
