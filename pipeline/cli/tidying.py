@@ -21,7 +21,7 @@ from pipeline.cli.reaching import Located, located, quiet, running
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
-    from pipeline.domain.duplicates import Group
+    from pipeline.domain.duplicates import Candidate, Group
     from pipeline.domain.pruning import Rule, Worth
     from pipeline.domain.tiers import Tiers
     from pipeline.kafka.publishing import Publishing
@@ -60,6 +60,10 @@ class Tidied:
     looked_at: int = 0
     counts: Counter[str] = field(default_factory=Counter[str])
     told: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    apart: int = 0
+    """That say the same, too, but were told further apart in time than is merged."""
+    apart_days: int = 0
+    """Within so many days all of them were told."""
 
     def add(self, what: str, **told: Any) -> None:
         """Counts one, and keeps the first of them."""
@@ -108,7 +112,7 @@ def prune(
     \b
     [dim]$[/dim] hybrid-memory prune --user alice
     [dim]$[/dim] hybrid-memory prune --all-users --below 0.3 --unused-for 180d --yes
-    [dim]$[/dim] hybrid-memory restore --user alice --batch prune-20260501-ab12cd34
+    [dim]$[/dim] hybrid-memory restore --user alice --batch prune-20260501-ab12cd34 --yes
     """
     from pipeline.domain.pruning import Rule
 
@@ -162,6 +166,7 @@ def restore(
         typer.Option(help="All that one prune or consolidate has archived.", show_default=False),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that is archived.")] = False,
+    yes: Yes = False,
     limit: Shown = 20,
     json: AsJson = False,
     data: Data = None,
@@ -169,8 +174,8 @@ def restore(
     """Bring back what was archived, as strong as it was by its use.
 
     \b
-    [dim]$[/dim] hybrid-memory restore ID --user alice
-    [dim]$[/dim] hybrid-memory restore --all-users --batch prune-20260501-ab12cd34
+    [dim]$[/dim] hybrid-memory restore ID --user alice --yes
+    [dim]$[/dim] hybrid-memory restore --all-users --batch prune-20260501-ab12cd34 --yes
     """
     whose = _whose(user, all_users=all_users)
     chosen = frozenset(memory_ids or ())
@@ -188,9 +193,9 @@ def restore(
             or (batch is not None and archived.batch == batch)
         )
 
-    _run(data, tidied, whose, lambda t: _restore(t, tidied, whose, wanted), yes=True, json=json)
-    if not tidied.counts:
-        raise typer.Exit(1)
+    _run(data, tidied, whose, lambda t: _restore(t, tidied, whose, wanted), yes=yes, json=json)
+    if batch and not tidied.counts:
+        tell(f"There is no such batch: nothing is archived that {on_one_line(batch)} put away.")
 
 
 def days(given: str, option: str) -> timedelta:
@@ -236,7 +241,9 @@ def _run(
     running(whole())
     if json:
         told = {"batch": tidied.batch, "done": yes, "looked_at": tidied.looked_at}
-        show_json(told | {"counts": dict(tidied.counts), "first": tidied.told})
+        apart = {"count": tidied.apart, "within_days": tidied.apart_days}
+        more = {"further_apart": apart} if tidied.apart else {}
+        show_json(told | {"counts": dict(tidied.counts), "first": tidied.told} | more)
         return
     _show(tidied, whose, yes=yes)
 
@@ -323,14 +330,14 @@ async def _consolidate(tools: Tools, tidied: Tidied, whose: str | None, within: 
     """User by user: the record tells them in this order."""
     from pipeline.domain.duplicates import Candidate
 
-    user_id, mine = None, dict[str, tuple[Candidate, int]]()
+    user_id, mine = None, dict[str, tuple[Candidate, str]]()
     async for page in _pages(tools, tidied, whose, "consolidate"):
         for each in page:
             if each.user_id != user_id:
                 await _merge(tools, tidied, user_id, mine, within)
                 user_id, mine = each.user_id, {}
             if not _worth(each, tools).archived:
-                mine[each.memory_id] = (_candidate(each, tools), each.version)
+                mine[each.memory_id] = (_candidate(each, tools), on_one_line(each.text, 80))
             if len(mine) > MOST_OF_A_USER:
                 raise Refused(f"{each.user_id} has more than {MOST_OF_A_USER:,} memories.")
     await _merge(tools, tidied, user_id, mine, within)
@@ -353,18 +360,27 @@ async def _merge(
     tools: Tools,
     tidied: Tidied,
     user_id: str | None,
-    mine: dict[str, tuple[Any, int]],
+    mine: "dict[str, tuple[Candidate, str]]",
     within: timedelta,
 ) -> None:
-    from pipeline.domain.duplicates import groups
+    from pipeline.domain.duplicates import apart, groups
 
     if user_id is None:
         return
-    for group in groups((candidate for candidate, _ in mine.values()), within=within):
+    candidates = [candidate for candidate, _ in mine.values()]
+    more, furthest = apart(candidates, within=within)
+    tidied.apart += more
+    tidied.apart_days = max(tidied.apart_days, -(-furthest // _DAY))
+    for group in groups(candidates, within=within):
         await tools.publish(_merged(user_id, group, tidied.batch))
         for each in group.others:
             tidied.add(
-                "archived", user=user_id, memory_id=each.memory_id, into=group.survivor.memory_id
+                "archived",
+                user=user_id,
+                memory_id=each.memory_id,
+                text=mine[each.memory_id][1],
+                into=group.survivor.memory_id,
+                into_text=mine[group.survivor.memory_id][1],
             )
 
 
@@ -441,9 +457,13 @@ def _show(tidied: Tidied, whose: str | None, *, yes: bool) -> None:
     of = "everybody" if whose is None else whose
     for each in tidied.told:
         about = [
-            f"{name} {value}" for name, value in each.items() if name not in ("text", "memory_id")
+            f"{name} {on_one_line(str(value))}"
+            for name, value in each.items()
+            if name not in ("text", "memory_id", "into_text")
         ]
-        show(f"{on_one_line(each['memory_id'])}  {each.get('text', '')}")
+        if "into_text" in each:
+            about[-1] += f"  {each['into_text']}"
+        show(f"{on_one_line(each['memory_id'])}  {each['text']}")
         show("  " + ", ".join(about), style="dim")
     count = tidied.counts.total()
     if count > len(tidied.told):
@@ -455,7 +475,12 @@ def _show(tidied: Tidied, whose: str | None, *, yes: bool) -> None:
         show(f"{count:,} of {tidied.looked_at:,} memories of {of} {what}.", style="green")
         if what == "archived":
             user = "--all-users" if whose is None else f"--user {whose}"
-            tell(f"`hybrid-memory restore {user} --batch {tidied.batch}` brings them back.")
+            tell(f"`hybrid-memory restore {user} --batch {tidied.batch} --yes` brings them back.")
     else:
         show(f"{count:,} of {tidied.looked_at:,} memories of {of} would be {what}.")
         tell("Nothing was changed: --yes does it.")
+    if tidied.apart:
+        tell(
+            f"{tidied.apart:,} more say the same, told further apart: "
+            f"--within {tidied.apart_days}d takes them, too."
+        )

@@ -103,6 +103,22 @@ def groups(candidates: Iterable[Candidate], *, within: timedelta = WITHIN) -> Se
     return [group for same in alike.values() if len(same) > 1 for group in _grouped(same, within)]
 
 
+def apart(candidates: Sequence[Candidate], *, within: timedelta) -> tuple[int, timedelta]:
+    """How many more could be consolidated whatever their times, and the time within which they all are."""
+    ever = groups(candidates, within=timedelta.max)
+    more = _merged(ever) - _merged(groups(candidates, within=within))
+    times = [
+        abs(each.occurred_at - group.survivor.occurred_at)
+        for group in ever
+        for each in group.others
+    ]
+    return (more, max(times)) if more > 0 else (0, timedelta())
+
+
+def _merged(found: Iterable[Group]) -> int:
+    return sum(len(group.others) for group in found)
+
+
 def _grouped(same: Sequence[Candidate], within: timedelta) -> Iterable[Group]:
     left = sorted(same, key=_rank)
     while left:

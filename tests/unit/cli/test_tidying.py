@@ -1,13 +1,27 @@
 """Commands that put away and bring back: nothing without --yes, all of a batch and no more."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from pipeline.cli.tidying import Tidied, Tools, _consolidate, _prune, _restore, _whose, days
+from pipeline.cli import tidying
+from pipeline.cli.tidying import (
+    Tidied,
+    Tools,
+    _consolidate,
+    _prune,
+    _restore,
+    _show,
+    _whose,
+    days,
+)
 from pipeline.domain.clock import version_at
 from pipeline.domain.pruning import Rule
 from pipeline.domain.tiers import Tiers
@@ -155,6 +169,87 @@ async def test_a_restore_comes_after_a_word_of_a_clock_that_is_ahead(
     await records.live([word], Tiers())
     await _restore(tools(records), Tidied("r", 9), "alice", lambda _: True)
     assert await tier(records, "a") == "short"
+
+
+async def test_who_consolidates_sees_both_texts_and_what_was_told_further_apart(
+    records: RecordsInMemory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [
+        ("near", "I like tea!", 0.0),
+        ("kept", "I like tea", 0.5),
+        ("far", "I like  tea", -40.2),
+    ]
+    await records.write(
+        [
+            enriched(text, memory_id=name, version=n, occurred_at=NOW + when * DAY)
+            for n, (name, text, when) in zip((5, 7, 6), told, strict=True)
+        ]
+    )
+    tidied = Tidied("b", 9)
+    await _consolidate(tools(records, dry=True), tidied, "alice", DAY)
+    assert tidied.told == [
+        {
+            "user": "alice",
+            "memory_id": "near",
+            "text": "I like tea!",
+            "into": "kept",
+            "into_text": "I like tea",
+        }
+    ]
+    _show(tidied, "alice", yes=False)
+    shown = capsys.readouterr()
+    assert "near  I like tea!" in shown.out
+    assert "into kept  I like tea" in shown.out
+    assert "1 more say the same" in shown.err
+    assert "--within 41d" in shown.err
+    all_of_them = Tidied("b", 9)
+    await _consolidate(tools(records, dry=True), all_of_them, "alice", 41 * DAY)
+    assert (all_of_them.counts.total(), all_of_them.apart) == (2, 0)
+
+
+def invoked(
+    records: RecordsInMemory, monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str]:
+    @asynccontextmanager
+    async def opened(_: object, *, yes: bool) -> AsyncGenerator[Tools]:
+        yield tools(records, dry=not yes)
+
+    async def done(_: object) -> None:
+        pass
+
+    monkeypatch.setattr(tidying, "_tools", opened)
+    monkeypatch.setattr(tidying, "_done", done)
+    monkeypatch.setattr(tidying, "located", lambda _: None)
+    app = typer.Typer()
+    tidying.register(app)
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.output
+
+
+def test_a_restore_without_yes_only_tells(
+    records: RecordsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(records.write([enriched(memory_id="a", version=5)]))
+    asyncio.run(records.live([archived("a", version=6)], Tiers()))
+    code, said = invoked(records, monkeypatch, "restore", "--user", "alice", "--all")
+    assert code == 0
+    assert "would be brought back" in said
+    assert asyncio.run(tier(records, "a")) == "archived"
+    code, said = invoked(records, monkeypatch, "restore", "--user", "alice", "--all", "--yes")
+    assert code == 0
+    assert asyncio.run(tier(records, "a")) == "short"
+
+
+@pytest.mark.parametrize(
+    "command", [("prune",), ("consolidate",), ("restore", "--all"), ("restore", "--batch", "none")]
+)
+def test_nothing_to_do_is_no_failure(
+    records: RecordsInMemory, monkeypatch: pytest.MonkeyPatch, command: Sequence[str]
+) -> None:
+    code, said = invoked(records, monkeypatch, *command, "--user", "alice")
+    assert code == 0
+    assert "Nothing to do" in said
+    assert ("no such batch" in said) == ("--batch" in command)
 
 
 @pytest.mark.parametrize("wrong", ["soon", "-1d", "nan", "1e99d"])
