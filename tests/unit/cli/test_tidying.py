@@ -217,9 +217,12 @@ def invoked(
     async def done(_: object) -> None:
         pass
 
+    def here(_: object) -> None:
+        pass
+
     monkeypatch.setattr(tidying, "_tools", opened)
     monkeypatch.setattr(tidying, "_done", done)
-    monkeypatch.setattr(tidying, "located", lambda _: None)
+    monkeypatch.setattr(tidying, "located", here)
     app = typer.Typer()
     tidying.register(app)
     result = CliRunner().invoke(app, list(arguments))
