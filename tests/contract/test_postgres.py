@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from random import Random
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -122,6 +123,44 @@ async def test_what_is_newest_of_a_user_is_found_without_reading_all_of_them(
     assert "memories_by_version" in json.dumps(told)
     plan = told["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
+
+
+async def test_who_is_beside_a_memory_is_found_without_reading_all_of_its_conversation(
+    dsn: str, psql: Psql
+) -> None:
+    await migrate(dsn)
+    await psql.execute(
+        """
+        insert into memories (
+            key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten,
+            content_hash, text, occurred_at, run_id, metadata, domain, topics, importance, model
+        )
+        select
+            lpad(n::text, 32, '0')::uuid, 'alice', 'm' || n, n, 0, n, gen_random_uuid(), now(), false, '',
+            'said', now() + n / 2 * interval '1 s', 'r', '{}', 'other', '{}', 0.5, 'a model'
+        from generate_series(1, 20000) n
+        """
+    )
+    await psql.execute("vacuum analyze memories")
+    asked: list[list[Any]] = [[UUID(int=0x10000)], [], [], [], []]
+    (told,) = json.loads(
+        await psql.fetchval(f"explain (analyze, buffers, format json) {sql.CONTEXTS}", *asked)
+    )
+    assert "memories_of_a_run" in json.dumps(told)
+    plan = told["Plan"]
+    assert plan["Actual Rows"] == 5
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200
+
+
+async def test_ids_as_long_as_they_may_be_are_kept(records: PostgresRecords) -> None:
+    random = Random(1)
+    user_id, memory_id, run_id = (
+        "".join(chr(random.randrange(0x20000, 0x2FFFD)) for _ in range(256)) for _ in range(3)
+    )
+    ids = {"user_id": user_id, "memory_id": memory_id, "run_id": run_id}
+    told = enriched("it", **ids, preceding=(Said(text="before"),))
+    assert await written(records, [told]) == ["stored"]
+    assert await records.get(user_id, memory_id)
 
 
 # Troubles
