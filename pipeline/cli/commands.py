@@ -86,6 +86,8 @@ app = typer.Typer(
         '`hybrid-memory add "I love spicy Thai food" --user alice` in another.'
     ),
     no_args_is_help=True,
+    # click does so, too.
+    suggest_commands=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.errors import Refused
 
-HINT = "write it as 2025-01-31T08:20:15+01:00"
+HINT = "write it as 2025-01-31, or with its time as 2025-01-31T08:20:15+01:00"
 
 
 def when(written: str) -> datetime:
@@ -19,7 +19,10 @@ def when(written: str) -> datetime:
         aware = found if found.tzinfo else found.replace(tzinfo=UTC)
         return aware.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise Refused(f"{written[:60]!r} is no date that can be relied on: {HINT}") from error
+        # As Python says it of 30 February.
+        there = not str(error).startswith("day is out of range")
+        what = "date that can be relied on" if there else "day of the calendar"
+        raise Refused(f"{written[:60]!r} is no {what}: {HINT}") from error
 
 
 def _iso(written: str) -> datetime | None:
@@ -38,7 +41,8 @@ def _worded(written: str) -> datetime:
         parser.parse(
             written, default=default, dayfirst=day_first, yearfirst=year_first, tzinfos=_offset
         )
-        for default in (datetime(2000, 1, 1), datetime(2001, 2, 2))  # noqa: DTZ001 - no zone is given
+        # Of 31 days, in leap years: what is written is wrong by itself, never by what was filled in.
+        for default in (datetime(2000, 1, 1), datetime(2004, 3, 2))  # noqa: DTZ001 - no zone is given
         for day_first in (False, True)
         for year_first in (False, True)
     }

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pipeline.cli.dates import span
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import errors, moment, on_one_line, show, show_json, tell
+from pipeline.cli.printing import agreed, errors, moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import located, quiet, running
 from pipeline.errors import Refused
 
@@ -50,7 +50,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell which ones th
 
 def register(app: typer.Typer) -> None:
     """Adds `dead ...`."""
-    dead = typer.Typer(help="Look at what could not be used; try it again.", no_args_is_help=True)
+    dead = typer.Typer(
+        help="Look at what could not be used; try it again.",
+        no_args_is_help=True,
+        suggest_commands=False,
+    )
     dead.command("list")(list_dead)
     dead.command("show")(show_dead)
     dead.command("redrive")(redrive)
@@ -201,7 +205,7 @@ def _settle(
         return
     if not yes:
         verb = "Redrive" if outcome == "redriven" else "Give up"
-        typer.confirm(f"{verb} {count:,} dead letter{'s'[: count != 1]}?", abort=True, err=True)
+        agreed(f"{verb} {count:,} dead letter{'s'[: count != 1]}?")
     running(_settled(data, selection, outcome, count))
 
 

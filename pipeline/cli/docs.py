@@ -15,7 +15,9 @@ Form = Annotated[Literal["yaml", "json"], typer.Option("--format", "-f", help="H
 def register(app: typer.Typer) -> None:
     """Adds `docs ...`."""
     docs = typer.Typer(
-        help="Print the contract: messages, schemas, subjects.", no_args_is_help=True
+        help="Print the contract: messages, schemas, subjects.",
+        no_args_is_help=True,
+        suggest_commands=False,
     )
     docs.command()(asyncapi)
     docs.command()(schemas)

@@ -12,7 +12,7 @@ import typer
 from pipeline.cli.dates import optional
 from pipeline.cli.options import AsJson, AsOf, Data, MetadataPairs, Timeout, User, Wait, pairs
 from pipeline.cli.patience import saying
-from pipeline.cli.printing import complain, duration, moment, show, show_json, tell
+from pipeline.cli.printing import agreed, complain, duration, moment, show, show_json, tell
 from pipeline.cli.reaching import connected, running
 from pipeline.errors import Unavailable
 
@@ -174,7 +174,9 @@ def forget(
             told: Mapping[Outcome, str] = _FORGOTTEN
             if receipt.found is False:
                 told = {**_FORGOTTEN, "stored": "Its id stays forgotten"}
-                tell(f"{user} has no memory {memory_id}. If it is on its way, it stays forgotten.")
+                tell(
+                    f"{user!r} has no memory {memory_id}. If it is on its way, it stays forgotten."
+                )
             await _settle(receipt, told, began, wait=wait, timeout_s=timeout, json=json)
 
     running(leave())
@@ -194,7 +196,7 @@ def forget_user(
     [dim]$[/dim] hybrid-memory forget-user alice
     """
     if not yes:
-        typer.confirm(f"Forget everything of {user!r}, for good?", abort=True, err=True)
+        agreed(f"Forget everything of {user!r}, for good?")
 
     async def leave() -> None:
         async with connected(data) as client:
@@ -221,7 +223,7 @@ def get(
     if memory is None:
         then = " then" if as_of else ""
         complain(
-            f"{user} has no memory {memory_id}{then}: it never was there, or it was forgotten."
+            f"{user!r} has no memory {memory_id}{then}: it never was there, or it was forgotten."
         )
         raise typer.Exit(1)
     if json:

@@ -14,8 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
+
+from pipeline.errors import Refused
 
 PIPED_WIDTH = 120
 """Columns of a table that no terminal limits."""
@@ -29,6 +32,20 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ")
 def interactive() -> bool:
     """Whether a person watches standard error in a terminal."""
     return _err.is_terminal
+
+
+def agreed(question: str) -> None:
+    """Returns where a person says yes. Raises Abort where they do not, Refused where nobody is there to ask."""
+    try:
+        yes = typer.confirm(question, err=True)
+    except typer.Abort:
+        if sys.stdin.isatty():
+            raise
+        # What stands in no terminal is no answer; its line ends here.
+        _err.print()
+        raise Refused("Nobody is here to ask. Say --yes to do it without asking.") from None
+    if not yes:
+        raise typer.Abort
 
 
 def errors() -> Console:

@@ -214,17 +214,15 @@ def table(hits: "tuple[Hit, ...]") -> Table:
 def why(hit: "Hit") -> str:
     """What speaks for a hit: what each signal adds to the score and, in brackets, what it gave.
 
-    What adds nothing comes after: its weight is 0, or it changed the order alone. Then the words that matched.
+    The reranker comes after, which changed the order alone, then the words that matched. What has no weight
+    is left out: `--json` has it.
     """
     told = [
         f"{name} +{part:.3f} ({hit.signals.get(name, 0.0):.2f})"
         for name, part in sorted(hit.parts.items(), key=lambda one: -one[1])
     ]
-    told += [
-        f"{name} ({value:.2f})"
-        for name, value in hit.signals.items()
-        if value and name not in hit.parts
-    ]
+    if "rerank" in hit.signals:
+        told.append(f"rerank ({hit.signals['rerank']:.2f})")
     words = [on_one_line(word) for word in hit.matched]
     return "  ".join([*told, *(["words: " + ", ".join(words)] if words else [])])
 

@@ -468,16 +468,17 @@ def _show(tidied: Tidied, whose: str | None, *, yes: bool) -> None:
     count = tidied.counts.total()
     if count > len(tidied.told):
         show(f"... and {count - len(tidied.told):,} more.", style="dim")
+    looked_at = f"{tidied.looked_at:,} {'memory' if tidied.looked_at == 1 else 'memories'} of {of}"
     what = "brought back" if tidied.counts["restored"] else "archived"
     if not count:
-        show(f"Nothing to do: {tidied.looked_at:,} memories of {of} looked at.")
+        show(f"Nothing to do: {looked_at} looked at.")
     elif yes:
-        show(f"{count:,} of {tidied.looked_at:,} memories of {of} {what}.", style="green")
+        show(f"{count:,} of {looked_at} {what}.", style="green")
         if what == "archived":
             user = "--all-users" if whose is None else f"--user {whose}"
             tell(f"`hybrid-memory restore {user} --batch {tidied.batch} --yes` brings them back.")
     else:
-        show(f"{count:,} of {tidied.looked_at:,} memories of {of} would be {what}.")
+        show(f"{count:,} of {looked_at} would be {what}.")
         tell("Nothing was changed: --yes does it.")
     if tidied.apart:
         tell(

@@ -49,6 +49,20 @@ def test_what_is_not_certain_is_refused(written: str):
         when(written)
 
 
+@pytest.mark.parametrize("written", ["2026-02-30", "30 February 2026", "2026-04-31T08:00"])
+def test_a_day_that_there_is_not_is_said_to_be_none(written: str):
+    with pytest.raises(
+        Refused, match=f"'{written}' is no day of the calendar: write it as 2025-01-31, or"
+    ):
+        when(written)
+
+
+@pytest.mark.parametrize("written", ["29 February", "31", "31 2026"])
+def test_a_day_that_may_be_is_only_not_certain(written: str):
+    with pytest.raises(Refused, match="is no date that can be relied on"):
+        when(written)
+
+
 @given(st.text(max_size=40))
 def test_nothing_else_is_ever_raised(written: str):
     with suppress(Refused):

@@ -29,6 +29,11 @@ def test_no_stack_is_one_line_on_standard_error(command: Command):
     assert "hybrid-memory up" in line
 
 
+@pytest.mark.parametrize("typed", [("serch",), ("dead", "redrve"), ("docs", "schema")])
+def test_a_command_that_is_not_there_brings_one_suggestion(command: Command, typed: tuple[str]):
+    assert command(*typed).stderr.count("Did you mean") == 1
+
+
 def test_a_data_folder_without_a_stack_is_told(command: Command):
     result = command("search", "hi", "--user", "alice", "--data", "elsewhere")
     assert result.exit_code == 2

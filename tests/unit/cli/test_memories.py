@@ -111,7 +111,7 @@ def test_forgetting_one(command: Command, client: FakeClient):
     command("add", "hi", "--user", "alice", "--id", "m1")
     forgetting = command("forget", "m1", "--user", "alice")
     assert (forgetting.exit_code, "has no memory" in forgetting.stderr) == (0, False)
-    assert "alice has no memory m1" in command("forget", "m1", "--user", "alice").stderr
+    assert "'alice' has no memory m1" in command("forget", "m1", "--user", "alice").stderr
     gone = command("get", "m1", "--user", "alice")
     assert (gone.exit_code, gone.stdout) == (1, "")
     assert "no memory m1" in gone.stderr
@@ -127,7 +127,9 @@ def test_forgetting_a_user_asks_first(command: Command, client: FakeClient):
 
 def test_without_an_answer_nobody_is_forgotten(command: Command, client: FakeClient):
     command("add", "hi", "--user", "alice")
-    assert command("forget-user", "alice", stdin="").exit_code == 1
+    nobody = command("forget-user", "alice", stdin="")
+    assert nobody.exit_code == 2
+    assert "Say --yes to do it without asking." in nobody.stderr
     assert len(client.memories) == 1
 
 

@@ -156,11 +156,13 @@ def test_an_explanation_reads_the_largest_part_first():
         version=1,
         domain="other",
         score=0.5,
-        signals={"dense": 0.4, "lexical": 1.0, "time": 0.0},
+        signals={"dense": 0.4, "lexical": 1.0, "time": 0.0, "importance": 0.7, "rerank": 0.9},
         parts={"dense": 0.1, "lexical": 0.4},
         matched=("hot", "soups"),
     )
-    assert why(hit) == "lexical +0.400 (1.00)  dense +0.100 (0.40)  words: hot, soups"
+    assert (
+        why(hit) == "lexical +0.400 (1.00)  dense +0.100 (0.40)  rerank (0.90)  words: hot, soups"
+    )
 
 
 def test_what_was_believed_then_is_asked_for(command: Command, client: FakeClient):

@@ -65,6 +65,16 @@ async def tier(records: RecordsInMemory, memory_id: str, user_id: str = "alice")
     return memory.tier if memory else None
 
 
+@pytest.mark.parametrize(
+    ("looked_at", "said"), [(1, "1 memory of alice"), (2_000, "2,000 memories of alice")]
+)
+def test_one_is_no_many(capsys: pytest.CaptureFixture[str], looked_at: int, said: str) -> None:
+    tidied = Tidied("b", 9)
+    tidied.looked_at = looked_at
+    _show(tidied, "alice", yes=False)
+    assert capsys.readouterr().out.strip() == f"Nothing to do: {said} looked at."
+
+
 async def test_a_dry_run_tells_and_changes_nothing(records: RecordsInMemory) -> None:
     await records.write([enriched(memory_id="a", importance=0.1, published_at=LONG_AGO)])
     tidied = Tidied("b", 9)
