@@ -125,7 +125,9 @@ async def started_producer(connection: KafkaConnection, **overrides: Any) -> AIO
         await producer.start()
     except (KafkaError, OSError) as error:
         await stopped_producer(producer)
-        raise connection.named(error) from error
+        # Of a connection that it does not get aiokafka knows no more than we say.
+        cause = None if isinstance(error, KafkaConnectionError) else error
+        raise connection.named(error) from cause
     except BaseException:
         # Whoever would wait no longer: what is half open would stay so.
         await stopped_producer(producer)
