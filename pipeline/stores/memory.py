@@ -143,6 +143,9 @@ class RecordsInMemory:
             return "superseded"
         mark = Watermark(version, forgetting.event_id, forgetting.published_at)
         self._marks[user_id] = mark
+        if before and before.version == version:
+            # Another copy of it: all up to its version is gone already.
+            return "stored"
         for key, state in self._states.items():
             if state.user_id != user_id:
                 continue
@@ -420,7 +423,8 @@ def _recorded(
         else (None, {})
     )
     forgotten = isinstance(event, MemoryForgotten)
-    return Recorded(event.version, event.event_id, event.published_at, forgotten, text, metadata)
+    own = (event.event_id, event.published_at, forgotten, text, metadata)
+    return Recorded(stamp(event), event.version, *own)
 
 
 @dataclass

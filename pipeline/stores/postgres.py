@@ -247,7 +247,7 @@ class PostgresRecords:
             async with self._pool.acquire() as session:
                 rows = await session.fetch(sql.HISTORY, key)
                 marks = await _marks(session, [user_id])
-        return history([Recorded(**_fields(row)) for row in rows], marks.get(user_id))
+        return history([_recorded(row) for row in rows], marks.get(user_id))
 
     async def count(self, user_id: str | None = None) -> int:
         if user_id is not None:
@@ -617,6 +617,11 @@ def _kept_life(row: asyncpg.Record) -> KeptLife:
 def _life_row(key: UUID, kept: KeptLife) -> dict[str, Any]:
     life = LIFE.dump_python(kept.life, mode="json")
     return {"key": str(key), "life": life, "told": kept.told.model_dump(mode="json")}
+
+
+def _recorded(row: asyncpg.Record) -> Recorded:
+    fields = _fields(row)
+    return Recorded(Stamp(fields.pop("precedence"), fields.pop("tie")), **fields)
 
 
 def _fields(row: asyncpg.Record) -> dict[str, Any]:

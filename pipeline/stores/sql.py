@@ -340,7 +340,8 @@ select key, event_id from memory_states where key = any($1::uuid[]) and event_id
 NEWEST = "select coalesce(max(version), 0) from memories where user_id = $1"
 
 HISTORY = """
-select version, event_id, published_at, forgotten, text, metadata from memory_states where key = $1
+select precedence, tie, version, event_id, published_at, forgotten, text, metadata
+from memory_states where key = $1
 """
 
 COUNT = f"""

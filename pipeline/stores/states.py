@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import JsonValue
 
 from pipeline.domain.identity import context_hash, memory_key, tombstone_id
-from pipeline.domain.versions import Known, Outcome, erased, placed, settle, stamp
+from pipeline.domain.versions import Known, Outcome, Stamp, erased, placed, settle, stamp
 from pipeline.errors import Refused
 from pipeline.ports import AuditEntry
 from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
@@ -230,6 +230,7 @@ def named_user(user_id: str) -> str:
 class Recorded:
     """One state as the audit trail keeps it; without content where that was forgotten."""
 
+    stamp: Stamp
     version: int
     event_id: UUID
     published_at: datetime
@@ -239,17 +240,18 @@ class Recorded:
 
 
 def history(states: Sequence[Recorded], mark: Watermark | None) -> Sequence[AuditEntry]:
-    """The life of one memory, oldest version first.
+    """The life of one memory, oldest version first; of one version, the state that wins last.
 
     Events do not say whether they captured or revised: the first state, and the first after a
     forgetting, is the captured one. A user's forgetting counts where there was something to forget.
     """
     told = [_as_told(state, mark) for state in states]
     if mark and any(state.version <= mark.version for state in states):
-        told.append(Recorded(mark.version, mark.event_id, mark.published_at, True, None, {}))
+        by = (mark.version, mark.event_id, mark.published_at)
+        told.append(Recorded(erased(mark.version).stamp, *by, True, None, {}))
     entries: list[AuditEntry] = []
     alive = False
-    for state in sorted(told, key=lambda state: (state.version, state.forgotten)):
+    for state in sorted(told, key=lambda state: (state.version, state.stamp)):
         change = "forgotten" if state.forgotten else "revised" if alive else "captured"
         alive = not state.forgotten
         entries.append(

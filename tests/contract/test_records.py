@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import JsonValue
@@ -252,6 +253,26 @@ async def test_the_trail_is_the_same_in_any_order(
         ("captured", 4, "said again"),
     ]
     assert (await records.history("alice", "m"))[0].metadata == {}
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_of_one_version_the_trail_ends_with_the_state_that_wins(
+    records: MemoryRecords, backwards: bool
+) -> None:
+    events = [UUID(int=5), UUID(int=7), UUID(int=6)]
+    states: list[Enriched] = [
+        enriched("first", memory_id="m", version=3, event_id=events[0]),
+        forgotten("m", version=3, event_id=events[2]),
+        enriched("last", memory_id="m", version=3, event_id=events[1]),
+    ]
+    for state in reversed(states) if backwards else states:
+        await records.write([state])
+    assert await text_of(records, "m") == "last"
+    assert await life(records) == [
+        ("captured", 3, None),
+        ("forgotten", 3, None),
+        ("captured", 3, "last"),
+    ]
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
@@ -565,6 +586,15 @@ async def test_a_forgotten_user_said_nothing_before_what_is_left(records: Memory
     await records.write([told_the_secret(), answer(SECRET)])
     await records.write([user_forgotten(version=9)])
     assert await preceding(records, "m") == []
+
+
+async def test_another_copy_of_a_users_forgetting_takes_nothing_from_what_came_since(
+    records: MemoryRecords,
+) -> None:
+    gone = user_forgotten(version=9)
+    await records.write([gone, answer("one")])
+    assert await records.write([gone]) == ["stored"]
+    assert await preceding(records, "m") == ["one"]
 
 
 # What is said beside a memory
