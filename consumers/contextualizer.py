@@ -132,5 +132,8 @@ def _look_at(changes: Changes, key: UUID, notice: MemoryStored) -> None:
             changes.alone.add(key)
         case "superseded" if notice.context:
             changes.again.add(key)
+        case "superseded":
+            # It may have been forgotten before it came, and others were told of it.
+            changes.alone.add(key)
         case _:
             pass

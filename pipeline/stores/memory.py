@@ -32,6 +32,7 @@ from pipeline.stores.states import (
     known_of,
     named_user,
     outcome_of,
+    superseded,
     with_user,
     without,
 )
@@ -99,8 +100,19 @@ class RecordsInMemory:
                 continue
             key = memory_key(event.user_id, event.memory_id)
             self._audit.setdefault(key, {}).setdefault(event.event_id, event)
-        self._forget_preceding([*gone(changes, decided.outcomes), *self._gone_states(changes)])
+        late = [
+            state for state in superseded(changes, decided.outcomes) if self._was_forgotten(state)
+        ]
+        self._forget_preceding(
+            [*gone(changes, decided.outcomes), *self._gone_states(changes), *late]
+        )
         return decided.outcomes
+
+    def _was_forgotten(self, state: MemoryEnriched) -> bool:
+        audit = self._audit.get(memory_key(state.user_id, state.memory_id), {}).values()
+        return any(
+            isinstance(each, MemoryForgotten) and stamp(state) <= stamp(each) for each in audit
+        )
 
     def _left_behind(self, key: UUID, state: State) -> Sequence[UUID]:
         """Those beside whom the memory was, where it is about to leave that place."""

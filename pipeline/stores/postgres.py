@@ -57,6 +57,7 @@ from pipeline.stores.states import (
     known_of,
     named_user,
     outcome_of,
+    superseded,
     with_user,
 )
 from schemas.events import (
@@ -384,14 +385,14 @@ async def _record(
         if isinstance(change, MemoryForgotten) and not with_user(change, marks)
     ]
     kept = [change for change in changes if isinstance(change, MemoryEnriched)]
-    late = gone(changes, outcomes)
+    late, behind = gone(changes, outcomes), superseded(changes, outcomes)
     if forgettings:
         told = json.dumps([_state_row(each, {}) for each in forgettings])
         await session.execute(sql.RECORD, told)
     keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]
-    if keys or late:
-        said = json.dumps([_said_once(each) for each in late])
-        await session.execute(sql.FORGET_PRECEDING, keys, said)
+    if keys or late or behind:
+        said = [json.dumps([_said_once(each) for each in some]) for some in (late, behind)]
+        await session.execute(sql.FORGET_PRECEDING, keys, *said)
     if keys:
         await session.execute(sql.ERASE_STATES, keys)
     if kept:
@@ -566,8 +567,9 @@ def _state_row(change: MemoryChange, marks: Mapping[str, Watermark]) -> dict[str
 
 
 def _said_once(event: MemoryEnriched) -> dict[str, Any]:
-    key = str(memory_key(event.user_id, event.memory_id))
-    return {"key": key, "user_id": event.user_id, "run_id": event.run_id, "text": event.text}
+    key, place = str(memory_key(event.user_id, event.memory_id)), stamp(event)
+    said = event.model_dump(include={"user_id", "run_id", "text"})
+    return {"key": key, "precedence": place.precedence, "tie": place.tie} | said
 
 
 def _content(event: MemoryEnriched) -> dict[str, Any]:

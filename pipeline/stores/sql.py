@@ -210,6 +210,16 @@ with gone as (
     select key, user_id, coalesce(run_id, '') as run, text
     from json_to_recordset($2::json) as said (key uuid, user_id text, run_id text, text text)
     union
+    select key, user_id, coalesce(run_id, ''), text
+    from json_to_recordset($3::json) as late (
+        key uuid, user_id text, run_id text, text text, precedence bigint, tie bigint
+    )
+    where exists (
+        select from memory_states state
+        where state.key = late.key and state.forgotten
+            and (state.precedence, state.tie) >= (late.precedence, late.tie)
+    )
+    union
     select memories.key, memories.user_id, coalesce(state.run_id, ''), state.text
     from memory_states later
     join memory_states state on state.key = later.key

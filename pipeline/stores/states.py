@@ -158,6 +158,17 @@ def gone(changes: Sequence[MemoryChange], outcomes: Sequence[Outcome]) -> Sequen
     ]
 
 
+def superseded(
+    changes: Sequence[MemoryChange], outcomes: Sequence[Outcome]
+) -> Sequence[MemoryEnriched]:
+    """The states in a batch that came behind newer ones: the trail says whether they were forgotten."""
+    return [
+        change
+        for change, outcome in zip(changes, outcomes, strict=True)
+        if isinstance(change, MemoryEnriched) and outcome == "superseded"
+    ]
+
+
 def _forgets(forgetting: MemoryForgotten, state: MemoryEnriched) -> bool:
     same = (forgetting.user_id, forgetting.memory_id) == (state.user_id, state.memory_id)
     return same and stamp(state) <= stamp(forgetting)

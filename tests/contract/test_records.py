@@ -834,6 +834,23 @@ async def test_what_was_forgotten_meanwhile_does_not_come_back_with_a_reading(
     assert await preceding(records, "m") == ["else"]
 
 
+async def test_what_comes_after_its_forgetting_and_a_newer_state_was_not_said_before_anything(
+    records: MemoryRecords,
+) -> None:
+    hears = answer(SECRET)
+    await records.write([hears, forgotten("s", version=9)])
+    await records.write([enriched("hello", memory_id="s", run_id=None, version=10)])
+    assert await records.write([told_the_secret()]) == ["superseded"]
+    assert await preceding(records, "m") == []
+    told = await heard(records, Changes(alone={memory_key("alice", "s")}))
+    assert told == {"m": ([], [])}
+    # What was only revised was said.
+    await records.write([answer("revised", memory_id="n"), enriched(memory_id="k", version=60)])
+    late = enriched("revised", memory_id="k", run_id="r", version=55)
+    assert await records.write([late]) == ["superseded"]
+    assert await preceding(records, "n") == ["revised"]
+
+
 @pytest.mark.parametrize("run_id", ["r", None])
 async def test_whoever_was_told_of_what_is_forgotten_comes_once_more_without_it(
     records: MemoryRecords, run_id: str | None

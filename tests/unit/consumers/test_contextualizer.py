@@ -224,9 +224,9 @@ def test_what_comes_once_more_too_late_has_the_newest_state_put_behind_it() -> N
     assert not changes_in([done(anew, "record", "forgotten")])
 
 
-def test_an_older_state_changes_nothing_unless_it_shows_that_all_was_forgotten() -> None:
+def test_an_older_state_changes_nothing_itself_unless_it_shows_that_all_was_forgotten() -> None:
     old = enriched(memory_id="m", run_id="r")
-    assert not changes_in([done(old, "record", "superseded")])
+    assert changes_in([done(old, "record", "superseded")]) == Changes(alone={KEY})
     assert changes_in([done(old, "record", "forgotten")]) == Changes(memories={KEY})
 
 
