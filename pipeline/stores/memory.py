@@ -92,7 +92,7 @@ class RecordsInMemory:
         for key, state in decided.writes.items():
             self._states[key] = keeping(state, self._states.get(key))
             self._heard[key] = decided.heard.get(key)
-            self._neighbours[key] = [*self._neighbours.get(key, ()), *left[key]]
+            self._leave_behind(key, *left[key])
         self._erase_lives(decided.forgotten.keys())
         changes = [event for event in run if not isinstance(event, UserForgotten)]
         for event in changes:
@@ -113,6 +113,11 @@ class RecordsInMemory:
         return any(
             isinstance(each, MemoryForgotten) and stamp(state) <= stamp(each) for each in audit
         )
+
+    def _leave_behind(self, key: UUID, *others: UUID) -> None:
+        """Each once, the last thousand."""
+        newest_first = dict.fromkeys(reversed([*self._neighbours.get(key, ()), *others]))
+        self._neighbours[key] = [*newest_first][:1_000][::-1]
 
     def _left_behind(self, key: UUID, state: State) -> Sequence[UUID]:
         """Those beside whom the memory was, where it is about to leave that place."""
@@ -145,7 +150,7 @@ class RecordsInMemory:
         for key, state in self._living().items() if texts else ():
             gone = texts.get((state.user_id, state.run_id), {})
             for each in {each for said in state.preceding for each in gone.get(said.text, ())}:
-                self._neighbours[each] = [*self._neighbours.get(each, ()), key]
+                self._leave_behind(each, key)
             self._states[key] = without(state, gone.keys())
 
     def _forget_user(self, forgetting: UserForgotten) -> Outcome:
@@ -166,7 +171,7 @@ class RecordsInMemory:
                 self._neighbours.pop(key, None)
             elif isinstance(state, MemoryEnriched):
                 self._states[key] = state.model_copy(update={"preceding": ()})
-                self._neighbours[key] = [*self._neighbours.get(key, ()), key]
+                self._leave_behind(key, key)
         self._erase_lives(self._lives.keys() - self._living().keys())
         return "stored"
 

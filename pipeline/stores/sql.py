@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline.domain.versions import erased
 
 _GONE_TIE = erased(1).stamp.tie
+MOST_NEIGHBOURS = 1_000
 _MEMORIES = """
 memories left join forgotten_users mark
     on mark.user_id = memories.user_id and mark.version >= memories.version
@@ -57,6 +58,18 @@ _STATE = """
     end as context
 """
 
+
+def _kept(neighbours: str) -> str:
+    """Each once, the last thousand: who goes from place to place leaves ever more behind."""
+    return f"""(
+    select array_agg(key order by place) from (
+        select key, max(place) as place
+        from unnest({neighbours}) with ordinality as beside (key, place)
+        group by key order by max(place) desc limit {MOST_NEIGHBOURS}
+    ) as last
+)"""  # noqa: S608
+
+
 LOCK_USERS = """
 select case
     when exclusive then pg_advisory_xact_lock($1, lock)::text
@@ -81,7 +94,7 @@ select user_id, version, event_id, published_at, erased_until from forgotten_use
 where user_id = any($1::text[])
 """
 
-UPSERT = """
+UPSERT = f"""
 insert into memories (
     key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten, content_hash,
     text, occurred_at, speaker, agent_id, app_id, run_id, metadata, domain, topics, importance, model,
@@ -138,9 +151,7 @@ on conflict (key) do update set
     end,
     heard = excluded.heard,
     context = excluded.context,
-    neighbours = nullif(
-        coalesce(memories.neighbours, '{}') || coalesce(excluded.neighbours, '{}'), '{}'
-    ),
+    neighbours = {_kept("memories.neighbours || excluded.neighbours")},
     stored_at = now()
 where (excluded.precedence, excluded.tie) > (memories.precedence, memories.tie)
     -- The same event once more is written where it mends or adds something: as in the index, no older
@@ -158,7 +169,7 @@ where (excluded.precedence, excluded.tie) > (memories.precedence, memories.tie)
             memories.importance, memories.model, memories.heard
         )
     )
-"""
+"""  # noqa: S608
 
 PLACES = f"""
 select memories.key, run_id, occurred_at, array(
@@ -205,7 +216,7 @@ where later.key = any($1::uuid[]) and later.forgotten
     and (state.precedence, state.tie) <= (later.precedence, later.tie)
 """
 
-FORGET_PRECEDING = """
+FORGET_PRECEDING = f"""
 with gone as (
     select key, user_id, coalesce(run_id, '') as run, text
     from json_to_recordset($2::json) as said (key uuid, user_id text, run_id text, text text)
@@ -245,11 +256,9 @@ update memories set
         )
     ) end,
     -- Those who have heard it are to be looked at with what was forgotten.
-    neighbours = nullif(
-        coalesce(neighbours, '{}') || array(select by from heard where heard.key = memories.key), '{}'
-    )
+    neighbours = {_kept("neighbours || array(select by from heard where heard.key = memories.key)")}
 where key in (select key from heard union select by from heard)
-"""
+"""  # noqa: S608
 
 FORGET_USER = """
 insert into forgotten_users (key, user_id, version, event_id, published_at)
@@ -280,7 +289,7 @@ FORGET_BESIDE = """
 update memories set
     preceding = case when preceding is not null then '[]'::jsonb end,
     -- It is to be looked at when all is erased.
-    neighbours = array_append(neighbours, key)
+    neighbours = array_append(array_remove(neighbours, key), key)
 where key = any($1::uuid[]) and version > $2 and not forgotten
     and (run_id is not null or preceding is not null)
 """

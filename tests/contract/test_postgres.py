@@ -152,6 +152,25 @@ async def test_who_is_beside_a_memory_is_found_without_reading_all_of_its_conver
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200
 
 
+async def test_who_goes_from_place_to_place_leaves_each_behind_once(
+    records: PostgresRecords, psql: Psql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [
+        enriched(memory_id=f"m{number}", run_id="r", version=1 + number) for number in range(3)
+    ]
+    moves = [enriched(memory_id="m", run_id="r", version=50 + number) for number in range(9)]
+    for changes in (others, *([move] for move in moves)):
+        await records.write(changes)
+    kept = "select neighbours from memories where memory_id = 'm'"
+    beside = {memory_key("alice", name) for name in ("m1", "m2")}
+    assert sorted(await psql.fetchval(kept)) == sorted(beside)
+    monkeypatch.setattr(
+        sql, "UPSERT", sql.UPSERT.replace(f"limit {sql.MOST_NEIGHBOURS}", "limit 1")
+    )
+    await records.write([enriched(memory_id="m", run_id="r", version=80)])
+    assert len(await psql.fetchval(kept)) == 1
+
+
 async def test_ids_as_long_as_they_may_be_are_kept(records: PostgresRecords) -> None:
     random = Random(1)
     user_id, memory_id, run_id = (
