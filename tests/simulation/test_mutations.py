@@ -15,10 +15,12 @@ SHOWS_IN: Mapping[str, int] = {
     "one_bad_message_takes_its_batch_along": 10,
     "a_forgetting_outlives_what_came_after_it": 11,
     "only_the_first_memories_of_a_forgotten_user_leave_the_log": 144,
-    "offsets_are_committed_before_what_follows": 28,
+    "offsets_are_committed_before_what_follows": 140,
     "what_is_forgotten_is_heard_for_ever": 27,
     "who_leaves_every_conversation_is_heard_for_ever": 27,
-    "a_reading_is_on_its_way_before_it_is_acknowledged": 100,
+    "a_reading_is_on_its_way_before_it_is_acknowledged": 199,
+    "a_plain_event_behind_a_reading_of_it_ends_the_log": 107,
+    "the_index_overwrites_what_is_newer": 227,
 }
 """Where to look first, to save time. The others are looked at where that history is no longer the same."""
 
