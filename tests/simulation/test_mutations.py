@@ -21,6 +21,7 @@ SHOWS_IN: Mapping[str, int] = {
     "a_reading_is_on_its_way_before_it_is_acknowledged": 199,
     "a_plain_event_behind_a_reading_of_it_ends_the_log": 107,
     "the_index_overwrites_what_is_newer": 227,
+    "the_same_event_takes_back_what_was_heard": 227,
 }
 """Where to look first, to save time. The others are looked at where that history is no longer the same."""
 
