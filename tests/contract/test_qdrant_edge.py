@@ -188,8 +188,9 @@ async def test_looking_first_where_vectors_in_the_process_point_finds_the_same(
     await index.write(
         [enriched(f"{n}", memory_id=f"m{n}", speaker=said[n % 3]) for n in range(150)]
     )
+    before = asyncio.all_tasks()
     await same("0", SearchFilter())
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    await asyncio.gather(*asyncio.all_tasks() - before)
     assert tally.held_bytes
     await index.write([enriched("new", memory_id="m7"), forgotten("m8")])
     for text in ("new", "1", "2", "3"):

@@ -84,6 +84,7 @@ async def test_a_sync_that_is_cut_short_leaves_no_file_open(
         return real(*arguments, **named)
 
     monkeypatch.setattr(os, "open", slow)
+    before = asyncio.all_tasks()
     syncing = asyncio.create_task(index.settle())
     await asyncio.to_thread(opening.wait, 5)
     syncing.cancel()
@@ -91,13 +92,8 @@ async def test_a_sync_that_is_cut_short_leaves_no_file_open(
         await syncing
     go_on.set()
     async with asyncio.timeout(5):
-        await _all_else_done()
+        await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)
     assert open_below(tmp_path) == []
-
-
-async def _all_else_done() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def test_what_does_not_close_gives_its_directory_back(
