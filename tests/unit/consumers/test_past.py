@@ -31,6 +31,7 @@ from schemas.search import (
     SearchFilter,
 )
 from tests.builders import archived, caches, enriched, forgotten, user_forgotten
+from tests.unit.consumers.counting import CountingEmbedder
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 EMBEDDER = HashingEmbedder()
@@ -45,23 +46,13 @@ def at_noon(number: int) -> int:
     return version_at(day(number) + timedelta(hours=12))
 
 
-class Counting(HashingEmbedder):
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
-        self.texts += texts
-        return await super().embed(texts)
-
-
 class Stores:
     """Both stores, and the desk that asks them."""
 
     def __init__(self, weights: Weights | None = None, **more: Any) -> None:
         self.records = RecordsInMemory()
         self.vectors = vectors_in_memory(EMBEDDER.model, EMBEDDER.dimensions)
-        self.embedder = Counting()
+        self.embedder = CountingEmbedder()
         self.desk = query.stage(
             self.embedder,
             HeuristicClassifier(),

@@ -12,12 +12,13 @@ from consumers.query import recalled, search
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
-from pipeline.ports import Classification, Embedding
+from pipeline.ports import Classification
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import MemoryEnriched
 from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked
 from tests.builders import enriched
+from tests.unit.consumers.counting import CountingEmbedder
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 EMBEDDER = HashingEmbedder()
@@ -32,18 +33,6 @@ class Labels:
     def classify(self, texts: Sequence[str]) -> Sequence[Classification]:
         self.asked += 1
         return [Classification("other", self.topics, 0.5) for _ in texts]
-
-
-class Counting(HashingEmbedder):
-    """Tells which texts it was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
-        self.texts += texts
-        return await super().embed(texts)
 
 
 async def memory(text: str, **fields: Any) -> MemoryEnriched:
@@ -119,7 +108,7 @@ async def test_topics_that_do_not_count_cost_nothing(
     weights: Weights, fields: dict[str, Any]
 ) -> None:
     there = await index(await memory("soup", topics=("food",)))
-    labels, embedder = Labels("food"), Counting()
+    labels, embedder = Labels("food"), CountingEmbedder()
     await found(there, asked("soup", **fields), weights=weights, labels=labels, embedder=embedder)
     assert (labels.asked, embedder.texts) == (0, ["soup"])
 

@@ -15,7 +15,6 @@ from pipeline.errors import Refused
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.models.seen import unpacked
-from pipeline.ports import Embedding
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory
 from schemas.events import (
     MemoryCaptured,
@@ -27,18 +26,7 @@ from schemas.events import (
 )
 from schemas.topics import ENRICHED, EVENTS, Topic
 from tests.builders import captured, enriched, forgotten, user_forgotten
-
-
-class CountingEmbedder(HashingEmbedder):
-    """Remembers which texts it was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[str] = []
-
-    async def embed(self, texts: Sequence[str]) -> Sequence[Embedding]:
-        self.asked += texts
-        return await super().embed(texts)
+from tests.unit.consumers.counting import CountingEmbedder
 
 
 async def classified(**fields: Any) -> MemoryClassified:
@@ -76,7 +64,7 @@ async def test_what_was_said_before_is_not_encoded_twice() -> None:
     said = Said(text=first.text, speaker=first.speaker, occurred_at=first.occurred_at)
     second = await classified(text="On the second of June", run_id="chat", preceding=(said,))
     await stage.react([second])
-    assert model.asked.count(worded(first)) == 1
+    assert model.texts.count(worded(first)) == 1
 
 
 async def test_a_cached_vector_of_another_width_is_not_used() -> None:

@@ -27,16 +27,7 @@ from pipeline.ports import Embedding, MemoryVectors
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory
-from pipeline.stores.points import (
-    GENERATION,
-    MEMORY,
-    Every,
-    Found,
-    IndexShape,
-    Nearest,
-    Payload,
-    Point,
-)
+from pipeline.stores.points import GENERATION, MEMORY, IndexShape, Payload, Point
 from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.tiers import Caches, HotCache
 from schemas.events import Enriched
@@ -51,6 +42,7 @@ from tests.builders import (
     user_forgotten,
 )
 from tests.simulation.network import finished
+from tests.unit.stores.pausing import PausingPoints
 
 SHAPE = IndexShape(MODEL, DIMENSIONS)
 USERS = ("alice", "bob")
@@ -85,12 +77,11 @@ def question(user_id: str, fields: Mapping[str, Any]) -> SearchAsked:
     return SearchAsked(**asked)
 
 
-class WatchedPoints(PointsInMemory):
-    """Points that take their time, fail in the middle, and are looked at after every change."""
+class WatchedPoints(PausingPoints):
+    """Points that are looked at after every change."""
 
     def __init__(self, random: Random, failing: float) -> None:
-        super().__init__()
-        self._random, self._failing = random, failing
+        super().__init__(random, failing)
         self._twin = VectorIndex(PointsInMemory(self._points), SHAPE)
         self.moments: list[dict[tuple[str, int], tuple[Hit, ...]]] = []
         self.states: list[set[tuple[str, str, int]]] = []
@@ -116,33 +107,15 @@ class WatchedPoints(PointsInMemory):
             }
         )
 
-    async def pause(self) -> None:
-        for _ in range(self._random.choice([0, 0, 1, 1, 2, 5])):
-            await asyncio.sleep(0)
+    def changed(self, point: Point) -> None:
+        if point.payload["kind"] != GENERATION:
+            self._look()
+            self.seen_by[asyncio.current_task()] = self.now
 
     async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
         await self.pause()
         self.seen_by[asyncio.current_task()] = self.now
-        there = await super().fetch(ids)
-        await self.pause()
-        return there
-
-    async def put(self, points: Sequence[Point]) -> None:
-        for point in points:
-            await self.pause()
-            if self._random.random() < self._failing:
-                raise Unavailable("the index is away")
-            await super().put([point])
-            if point.payload["kind"] != GENERATION:
-                self._look()
-                self.seen_by[asyncio.current_task()] = self.now
-        await self.pause()
-
-    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
-        await self.pause()
-        found = await super().ask(requests, where)
-        await self.pause()
-        return found
+        return await super().fetch(ids)
 
 
 LABELS = HeuristicClassifier()

@@ -1,7 +1,7 @@
 """Looking first where vectors in the process point never changes what is found."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from pipeline.errors import Unavailable
 from pipeline.ports import Floats, Question
 from pipeline.stores import hot
-from pipeline.stores.conditions import Condition, Every
 from pipeline.stores.generations import OwnGenerations
 from pipeline.stores.hot import HotVectors, InNumpy, InTorch, VectorPages
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.points import Found, IndexShape, Nearest, Payload, Point, of_user
+from pipeline.stores.points import IndexShape, Point, of_user
 from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.tiers import Tally
 from schemas.events import SparseVector
@@ -35,6 +34,7 @@ from tests.builders import (
     user_forgotten,
 )
 from tests.simulation.network import finished
+from tests.unit.stores.pausing import PausingPoints
 
 SHAPE = IndexShape(MODEL, DIMENSIONS)
 ROOM = 1_000_000
@@ -147,12 +147,11 @@ async def test_vectors_in_the_process_do_point_the_way() -> None:
 # Anything between any two awaits
 
 
-class PausingPoints(PointsInMemory):
-    """Points that take their time, fail in the middle, and are looked at after every change."""
+class WatchedPoints(PausingPoints):
+    """Points that are looked at after every change."""
 
     def __init__(self, random: Random, failing: float) -> None:
-        super().__init__()
-        self.random, self.failing = random, failing
+        super().__init__(random, failing)
         self.moments: list[dict[int, Sequence[Any]]] = []
         self.look()
 
@@ -162,36 +161,8 @@ class PausingPoints(PointsInMemory):
             {what: finished(found(twin, "0", what=what, mode="dense")) for what in (0, 1)}
         )
 
-    async def pause(self) -> None:
-        for _ in range(self.random.choice([0, 0, 1, 1, 2, 5])):
-            await asyncio.sleep(0)
-
-    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
-        await self.pause()
-        there = await super().fetch(ids)
-        await self.pause()
-        return there
-
-    async def put(self, points: Sequence[Point]) -> None:
-        for point in points:
-            await self.pause()
-            if self.random.random() < self.failing:
-                raise Unavailable("the index is away")
-            await super().put([point])
-            self.look()
-        await self.pause()
-
-    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
-        await self.pause()
-        told = await super().ask(requests, where)
-        await self.pause()
-        return told
-
-    async def vectors(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Floats]]:
-        await self.pause()
-        page = await super().vectors(where, after)
-        await self.pause()
-        return page
+    def changed(self, point: Point) -> None:
+        self.look()
 
 
 class History:
@@ -199,7 +170,7 @@ class History:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
-        self.points = PausingPoints(self.random, 0.0)
+        self.points = WatchedPoints(self.random, 0.0)
         self.index, self.kept, self.tally = hot_index(self.points)
         self._versions = list(range(100, 300))
 
