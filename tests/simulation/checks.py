@@ -34,6 +34,8 @@ from tests.simulation.network import finished
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+_CLASSIFIER = HeuristicClassifier()
+
 
 def check(world: "World") -> None:
     """Raises AssertionError where a promise is broken."""
@@ -94,9 +96,7 @@ def _check_user(world: "World", user_id: str, states: dict[MemoryId, Expected]) 
     )
     model: Any = _Now(ToyEmbedder(world))
     records: Any = world.records
-    answered = finished(
-        search(asked, model, HeuristicClassifier(), records, world.index, Weights())
-    )
+    answered = finished(search(asked, model, _CLASSIFIER, records, world.index, Weights()))
     assert {hit.memory_id: hit.text for hit in answered.hits} == mine
     assert finished(world.records.count(user_id)) == len(mine)
     assert finished(world.index.count(user_id)) == len(mine)
