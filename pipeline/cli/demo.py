@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -168,9 +168,10 @@ async def _demo(
         await importing
         kafka, prefix = settings.kafka(stack.kafka_bootstrap_servers), settings.topic_prefix
         await _only_the_demo(stack, kafka, prefix)
-        async with client_of(kafka, prefix) as client, hearing(kafka, prefix) as heard:
+        async with client_of(kafka, prefix) as client:
             await _clear(client, kafka, prefix, sample)
-            await _follow(client, kafka, prefix, heard, sample)
+            async with hearing(kafka, prefix) as heard:
+                await _follow(client, kafka, prefix, heard, sample)
         show()
     return stack
 
@@ -271,12 +272,13 @@ async def _left(client: "MemoryClient", sample: Sample) -> list[str]:
     return left
 
 
-async def _arrive(found: "Found", heard: Heard) -> list[UUID]:
+async def _arrive(found: "Found", heard: Heard) -> Sequence[UUID]:
     """Waits until the changes of the next cycle are in both stores; their events."""
-    before, began = set(heard.moments), time.monotonic()
-    total = await found.next()
+    began = time.monotonic()
+    tally = await found.next()
+    total = tally.total
     count = total["added"] + total["updated"] + total["deleted"]
-    events = await _stored(heard, before, count)
+    events = await _stored(heard, tally.by_user, count)
     took_s = time.monotonic() - began
     if total["added"]:
         show(
@@ -286,10 +288,10 @@ async def _arrive(found: "Found", heard: Heard) -> list[UUID]:
     return events
 
 
-async def _stored(heard: Heard, before: set[UUID], count: int) -> list[UUID]:
+async def _stored(heard: Heard, users: Collection[str | None], count: int) -> Sequence[UUID]:
     from pipeline.cli.meter import Meter
 
-    events: list[UUID] = []
+    events: Sequence[UUID] = ()
     moved_at = time.monotonic()
     # One that is changed is there before a bar is read.
     with Meter(count) if count > 1 else nullcontext() as meter:
@@ -299,11 +301,12 @@ async def _stored(heard: Heard, before: set[UUID], count: int) -> list[UUID]:
             if time.monotonic() - moved_at > PATIENCE_S:
                 raise Unavailable(f"{count - len(events)} memories are not stored yet.")
             await asyncio.sleep(0.02)
-            seen = [id_ for id_ in heard.stored() if id_ not in before]
+            seen = heard.stored(users)
             moved_at = time.monotonic() if len(seen) > len(events) else moved_at
             events = seen
             if meter:
                 meter.stored(len(events))
+    heard.taken.update(events)
     return events
 
 
@@ -371,7 +374,7 @@ async def _change(
     heard: Heard,
     held: InMem0,
     story: dict[str, str],
-) -> list[UUID]:
+) -> Sequence[UUID]:
     memory_id = held.ids[story["id"]]
     _step("Change in Mem0", f'update("{memory_id}", text="{story["text"]}")')
     return await _told(
@@ -404,7 +407,7 @@ async def _told(
     found: "Found",
     heard: Heard,
     do: Callable[[], Awaitable[object]],
-) -> list[UUID]:
+) -> Sequence[UUID]:
     """The answer before and after something is done in Mem0."""
     question = {"user_id": story["user_id"], "text": story["question"]}
     _show_question(question)

@@ -1,16 +1,17 @@
 """Where a memory's time goes between its publishing and its being found: heard on memory.stored."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 if TYPE_CHECKING:
     from pipeline.kafka.connection import KafkaConnection
+    from schemas.events import Event
 
 STEPS = (
     ("classifier", None),
@@ -28,11 +29,20 @@ class Heard:
     moments: dict[UUID, dict[str | None, datetime]] = field(
         default_factory=dict[UUID, dict[str | None, datetime]]
     )
+    users: dict[UUID, str] = field(default_factory=dict[UUID, str])
+    taken: set[UUID] = field(default_factory=set[UUID])
+    """Events that were told of: `stored` leaves them out."""
 
-    def stored(self) -> Sequence[UUID]:
-        """The events that both stores have done with."""
+    def stored(self, users: Collection[str | None]) -> Sequence[UUID]:
+        """The events of these users that both stores have done with."""
         writers = {"record_writer", "vector_writer"}
-        return [event_id for event_id, passed in self.moments.items() if writers <= passed.keys()]
+        return [
+            event_id
+            for event_id, passed in self.moments.items()
+            if writers <= passed.keys()
+            and self.users[event_id] in users
+            and event_id not in self.taken
+        ]
 
     def medians_ms(self, event_ids: Sequence[UUID]) -> dict[str, float]:
         """The median time of each stage over these events; `searchable` is from first to last."""
@@ -51,13 +61,13 @@ def _ms(moments: Mapping[str | None, datetime], before: str | None, stage: str |
 
 @asynccontextmanager
 async def hearing(connection: "KafkaConnection", prefix: str) -> AsyncGenerator[Heard]:
-    """Listens from now on, to the end of the block."""
+    """Listens to what is published from now on, to the end of the block."""
     from pipeline.kafka.following import following
     from schemas.topics import STORED
 
-    heard = Heard()
+    heard, since = Heard(), datetime.now(UTC)
     async with following(connection, STORED.under(prefix)) as consumer:
-        listening = asyncio.create_task(_hear(consumer, heard))
+        listening = asyncio.create_task(_hear(consumer, heard, since))
         try:
             yield heard
         finally:
@@ -66,7 +76,7 @@ async def hearing(connection: "KafkaConnection", prefix: str) -> AsyncGenerator[
                 await listening
 
 
-async def _hear(consumer: object, heard: Heard) -> None:
+async def _hear(consumer: object, heard: Heard, since: datetime) -> None:
     from aiokafka import AIOKafkaConsumer
 
     from pipeline.kafka.following import records
@@ -76,7 +86,13 @@ async def _hear(consumer: object, heard: Heard) -> None:
     async for record in records(consumer, commit=False):
         with suppress(ValueError):
             notice = STORED.validate_json(record.value or b"")
-            # A memory that comes once more, as its conversation went on, was searchable before.
-            if isinstance(notice, Event) and not getattr(notice, "context", 0):
+            if isinstance(notice, Event) and _is_new(notice, since):
                 moments = heard.moments.setdefault(notice.event_id, {None: notice.published_at})
                 moments.update(notice.hops)
+                heard.users[notice.event_id] = notice.user_id
+
+
+def _is_new(notice: "Event", since: datetime) -> bool:
+    # A memory that comes once more, as its conversation went on, was searchable before; so was what was
+    # published earlier, and is told again.
+    return notice.published_at >= since and not getattr(notice, "context", 0)

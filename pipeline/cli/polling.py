@@ -22,7 +22,7 @@ class Found:
     def __init__(self, poller: "asyncio.Task[None]", cycles: "asyncio.Queue[Tally]") -> None:
         self._poller, self._cycles = poller, cycles
 
-    async def next(self) -> Counter[str]:
+    async def next(self) -> "Tally":
         """What the next cycle that finds something finds. Raises what ended the poller."""
         finding = asyncio.create_task(self._cycles.get())
         try:
@@ -33,7 +33,7 @@ class Found:
         finally:
             finding.cancel()
         _show(tally)
-        return tally.total
+        return tally
 
 
 @asynccontextmanager

@@ -35,3 +35,15 @@ def test_each_stage_is_timed_from_the_one_before_it():
 
 def test_what_was_not_heard_of_is_left_out():
     assert Heard().medians_ms([UUID(int=1)]) == {}
+
+
+def test_others_are_not_taken_for_what_is_waited_for():
+    mine, half, anothers = uuid4(), uuid4(), uuid4()
+    done = passed(record_writer=50, vector_writer=90)
+    heard = Heard(
+        {mine: done, half: passed(record_writer=50), anothers: done},
+        {mine: "alice", half: "alice", anothers: "bob"},
+    )
+    assert heard.stored({"alice"}) == [mine]
+    heard.taken.add(mine)
+    assert heard.stored({"alice"}) == []
