@@ -37,15 +37,16 @@ from pipeline.domain.weights import Weights
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.seen import Remembering
 from pipeline.ports import Embedder
+from pipeline.searching.search import search
 from pipeline.settings import Settings
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.caches import Caches, HotCache, Tally
 from pipeline.stores.hot import KEY_BYTES, HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import Nearest, Point, PointVectors, searched
 from pipeline.stores.qdrant_edge import open_edge
 from pipeline.stores.redis import RedisCache
-from pipeline.stores.tiers import Caches, HotCache, Tally
 from schemas.search import ReplyTo, SearchAsked, SearchFilter
 
 AT_ONCE = 16
@@ -158,7 +159,7 @@ async def _desk(
             _asked(text),
             KeptAnswers.of(caches, index),
             Weights(),
-            lambda asked: query.search(asked, known, labels, record, index, Weights()),
+            lambda asked: search(asked, known, labels, record, index, Weights()),
         )
         if name is not None:
             took.setdefault(name, []).append((time.perf_counter() - began) * 1_000)
@@ -195,7 +196,7 @@ async def _hot(index: VectorIndex, size: int, embedder: Embedder, rounds: int) -
     texts = [f"{text} {uuid4()}" for text in questions(max(rounds, AT_ONCE))]
 
     async def ask(text: str, of: VectorIndex) -> None:
-        await query.search(_asked(text), known, labels, record, of, Weights())
+        await search(_asked(text), known, labels, record, of, Weights())
 
     for text in texts:
         await ask(text, index)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pipeline.errors import Refused
 from pipeline.ports import Fingerprint, MemoryRecords, MemoryVectors, Replaceable
 from pipeline.stage import Desk
-from pipeline.stores.tiers import Caches
+from pipeline.stores.caches import Caches
 from schemas.search import (
     Answered,
     Asked,

@@ -55,8 +55,8 @@ if TYPE_CHECKING:
         MemoryVectors,
         Reranker,
     )
+    from pipeline.stores.caches import Caches
     from pipeline.stores.hot import Keep
-    from pipeline.stores.tiers import Caches
     from pipeline.verifying.filling import Embed, Filling, Understand
     from pipeline.verifying.replacing import Fresh
     from producers.mem0_poller import Opening
@@ -431,8 +431,8 @@ def _keep(settings: Settings, caches: "Caches | None") -> "Keep | None":
 
 
 async def _opened_caches(settings: Settings, where: Addresses) -> "Caches":
+    from pipeline.stores.caches import Caches, HotCache
     from pipeline.stores.redis import RedisCache
-    from pipeline.stores.tiers import Caches, HotCache
 
     size, url = settings.cache_memory_bytes, where.redis_url
     return Caches(

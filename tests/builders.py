@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.ports import Embedding
+from pipeline.stores.caches import Caches, HotCache
 from pipeline.stores.memory import CacheInMemory
-from pipeline.stores.tiers import Caches, HotCache
 from schemas.events import (
     MemoryArchived,
     MemoryCaptured,

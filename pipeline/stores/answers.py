@@ -20,7 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pipeline.domain.identity import memory_key
 from pipeline.ports import Cache, MemoryVectors
-from pipeline.stores.tiers import Caches
+from pipeline.stores.caches import Caches
 from schemas.search import Hit, KnownMemory
 
 TTL_S: Final = 24 * 3_600

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from pipeline import metrics
 from pipeline.errors import Unavailable
 from pipeline.ports import Floats
+from pipeline.stores.caches import Tally
 from pipeline.stores.conditions import Condition
 from pipeline.stores.points import Nearby, Point, of_user
-from pipeline.stores.tiers import Tally
 
 MIN_ROWS: Final = 10_000
 """Memories of a user for whom it pays, measured."""

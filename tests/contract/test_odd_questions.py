@@ -8,13 +8,13 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from consumers.query import search
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.ranking import DEPTH
 from pipeline.domain.weights import Weights
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import MemoryVectors
+from pipeline.searching.search import search
 from pipeline.stores.memory import RecordsInMemory
 from schemas.events import MemoryEnriched
 from schemas.search import MAX_LIMIT, Hit, Mode, ReplyTo, SearchAsked

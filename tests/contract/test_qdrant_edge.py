@@ -11,10 +11,10 @@ import pytest
 
 from pipeline.errors import Refused
 from pipeline.ports import MemoryVectors, Question
+from pipeline.stores.caches import Tally
 from pipeline.stores.hot import HotVectors
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.qdrant_edge import open_edge
-from pipeline.stores.tiers import Tally
 from schemas.events import SparseVector
 from schemas.search import Hit, SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, question, user_forgotten

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from consumers.embedder import mixed
-from consumers.query import search
 from pipeline.domain.identity import context_hash, memory_key, user_key
 from pipeline.domain.versions import Known, Stamp
 from pipeline.domain.weights import Weights
@@ -14,6 +13,7 @@ from pipeline.domain.wording import worded
 from pipeline.kafka.records import event_id_in
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.ports import Fingerprint
+from pipeline.searching.search import search
 from pipeline.stores.points import watermark
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import STORED as NOTICES

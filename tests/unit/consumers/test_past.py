@@ -17,6 +17,7 @@ from pipeline.errors import Refused
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Embedding
+from pipeline.searching import past
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import Enriched
 from schemas.search import (
@@ -262,7 +263,7 @@ async def test_too_much_since_is_refused_with_what_to_do(monkeypatch: pytest.Mon
         ("MOST_CHANGED", 0, "more than 0 memories of this user have changed since 2026-05-10"),
         ("MOST_WRITTEN", 1, "more than 1 memories of this user were written since 2026-05-10"),
     ):
-        monkeypatch.setattr(query, name, most)
+        monkeypatch.setattr(past, name, most)
         with pytest.raises(Refused, match=f"as_of: .*{why}"):
             await stores.texts(day(10))
     assert await stores.texts(day(16)) == {OSLO, JOB, DOG}, "nothing has changed since"

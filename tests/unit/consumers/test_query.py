@@ -8,11 +8,12 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from consumers.query import recalled, search
+from consumers.query import recalled
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Classification
+from pipeline.searching.search import search
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import MemoryEnriched

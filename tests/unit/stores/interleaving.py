@@ -24,12 +24,13 @@ from pipeline.errors import Unavailable
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.seen import Remembering
 from pipeline.ports import Embedding, MemoryVectors
+from pipeline.searching.search import search
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.caches import Caches, HotCache
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory
 from pipeline.stores.points import GENERATION, MEMORY, IndexShape, Payload, Point
 from pipeline.stores.points_in_memory import PointsInMemory
-from pipeline.stores.tiers import Caches, HotCache
 from schemas.events import Enriched
 from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked, SearchFilter
 from tests.builders import (
@@ -124,7 +125,7 @@ RECORDS = RecordsInMemory()
 
 def uncached(index: VectorIndex, user_id: str, fields: Mapping[str, Any]) -> Sequence[Hit]:
     return finished(
-        query.search(question(user_id, fields), Toy(), LABELS, RECORDS, index, Weights())
+        search(question(user_id, fields), Toy(), LABELS, RECORDS, index, Weights())
     ).hits
 
 
@@ -132,7 +133,7 @@ async def ask(asked: SearchAsked, index: MemoryVectors, caches: Caches) -> Searc
     """As a desk does that keeps its answers."""
 
     async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await query.search(
+        return await search(
             asked, Remembering(Toy(), caches.vectors), LABELS, RECORDS, index, Weights()
         )
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pipeline.errors import Unavailable
 from pipeline.ports import Floats, Question
 from pipeline.stores import hot
+from pipeline.stores.caches import Tally
 from pipeline.stores.generations import OwnGenerations
 from pipeline.stores.hot import HotVectors, InNumpy, InTorch, VectorPages
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape, Point, of_user
 from pipeline.stores.points_in_memory import PointsInMemory
-from pipeline.stores.tiers import Tally
 from schemas.events import SparseVector
 from schemas.search import Mode, SearchFilter
 from tests.builders import (

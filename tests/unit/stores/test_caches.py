@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
+from pipeline.stores.caches import ENTRY_BYTES, Caches, HotCache, TieredCache
 from pipeline.stores.memory import CacheInMemory
-from pipeline.stores.tiers import ENTRY_BYTES, Caches, HotCache, Tiers
 
 
 async def test_the_least_recently_used_goes_when_there_is_no_room() -> None:
@@ -43,7 +43,7 @@ async def test_the_budget_is_what_it_really_takes() -> None:
 
 async def test_what_a_farther_tier_has_is_nearer_the_next_time() -> None:
     near, far = HotCache(100_000), CacheInMemory()
-    tiers = Tiers("vectors", {0: near, 2: far})
+    tiers = TieredCache("vectors", {0: near, 2: far})
     await far.put_many({"a": b"1"}, ttl_s=60)
     assert await tiers.get_many(["a", "b"]) == [b"1", None]
     assert await near.get_many(["a"]) == [b"1"]

@@ -92,7 +92,7 @@ class _Kept(TLRUCache[str, _Entry]):
         return super().popitem()
 
 
-class Tiers:
+class TieredCache:
     """Cache over caches, the nearest first, that counts what each had of one kind of thing."""
 
     def __init__(self, kind: Kind, tiers: Mapping[Tier, Cache]) -> None:
@@ -151,9 +151,9 @@ class Caches:
         near: dict[Tier, Cache] = {} if hot is None else {0: hot}
         both: dict[Tier, Cache] = near if far is None else {**near, 2: far}
         places = both if shares_answers else near
-        self.vectors = Tiers("vectors", both if vectors else {})
+        self.vectors = TieredCache("vectors", both if vectors else {})
         """Of questions."""
-        self.answers = Tiers("answers", places) if answers and places else None
+        self.answers = TieredCache("answers", places) if answers and places else None
         self.memories = Tally("memories") if memories else None
         """Of the vectors of users' memories, which the index keeps."""
         self.under = under

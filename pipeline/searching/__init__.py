@@ -1,0 +1,1 @@
+"""How a question becomes its hits, now and as of a moment in the past."""

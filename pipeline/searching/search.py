@@ -1,0 +1,217 @@
+"""A question -> the hits: found by meaning and words, weighed, read again where a reranker is set up.
+
+The index finds, the ranking weighs, a cross-encoder reads the best again. Of a moment in the past the index
+is told which states to look at instead.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import structlog
+
+from pipeline.domain.lexical import question_terms, shared_words
+from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
+from pipeline.domain.reordering import POOL, Placed, diversified, placed, reranked
+from pipeline.domain.tiers import Tiers
+from pipeline.domain.times import periods
+from pipeline.domain.weights import Weights
+from pipeline.domain.wording import worded
+from pipeline.errors import Refused, Unavailable
+from pipeline.ports import (
+    Classifier,
+    Embedder,
+    MemoryRecords,
+    MemoryVectors,
+    Past,
+    Question,
+    Reranker,
+)
+from pipeline.searching.past import believed, still_told
+from schemas.search import Hit, SearchAnswered, SearchAsked
+
+MOST_TOPICS = 32
+"""Of one question, as of one memory."""
+RERANK_DEPTH = 30
+"""Hits that are read again, unless said otherwise."""
+SHARE_OF_PATIENCE = 0.7
+"""Of the time that the asker still waits: so long the reranker may take, and the answer goes without it."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rereading:
+    """Who reads the best hits again, and how many."""
+
+    by: Reranker
+    depth: int
+
+
+async def search(
+    asked: SearchAsked,
+    embedder: Embedder,
+    classifier: Classifier,
+    records: MemoryRecords,
+    vectors: MemoryVectors,
+    weights: Weights,
+    rereading: Rereading | None = None,
+    tiers: Tiers | None = None,
+) -> SearchAnswered:
+    """The memories of the asker's user that answer the question best."""
+    rereading = _wanted(asked, rereading)
+    began = time.perf_counter()
+    counted = weights if asked.use_classifiers else weights.without_classifiers()
+    question = await understood(asked, embedder, classifier, counted)
+    embedded = time.perf_counter()
+    past = await believed(asked, embedder, classifier, records, counted)
+    most = _looked_at(asked, rereading)
+    if asked.mode == "dense":
+        hits = await closest(asked, question, vectors, most, past)
+    else:
+        hits = await weighed(asked, question, vectors, counted, tiers, most, past)
+    searched = time.perf_counter()
+    ranking, degraded = await reread(asked, placed(hits), rereading)
+    read = time.perf_counter()
+    told = await unlike(asked, ranking)
+    if asked.explain:
+        # Long texts take milliseconds each.
+        told = await asyncio.to_thread(matching, asked.text, told)
+    if past is not None:
+        told = await still_told(asked.user_id, told, past, records)
+    return SearchAnswered(
+        question_id=asked.question_id,
+        hits=tuple(told),
+        embed_ms=(embedded - began) * 1_000,
+        search_ms=(searched - embedded + time.perf_counter() - read) * 1_000,
+        rerank_ms=(read - searched) * 1_000 if rereading else 0.0,
+        degraded=degraded,
+    )
+
+
+def _wanted(asked: SearchAsked, rereading: Rereading | None) -> Rereading | None:
+    """Who reads the best hits again, if anybody does. Raises Refused."""
+    if asked.rerank and rereading is None:
+        raise Refused(
+            "rerank: no reranker is set up here: set RERANKER_MODEL for the query consumer, to a "
+            "cross-encoder's name on the hub or its folder, or ask without `rerank`."
+        )
+    return rereading if asked.rerank is not False else None
+
+
+def _looked_at(asked: SearchAsked, rereading: Rereading | None) -> int:
+    """How many of the best are needed, so that those which are told can be chosen from them."""
+    return max(asked.limit, rereading.depth if rereading else 0, POOL if asked.diversity else 0)
+
+
+async def understood(
+    asked: SearchAsked, embedder: Embedder, classifier: Classifier, weights: Weights
+) -> Question:
+    """The question as the index is asked it. Its topics cost a model call: only where they count."""
+    labels: Sequence[str] = ()
+    if weights.topics and asked.mode == "hybrid":
+        (classified,) = await asyncio.to_thread(classifier.classify, [asked.text])
+        labels = classified.topics[:MOST_TOPICS]
+    own, *topics = await embedder.embed([asked.text, *labels])
+    return Question(
+        own,
+        question_terms(asked.text),
+        np.stack([topic.text for topic in topics]) if topics else None,
+    )
+
+
+async def closest(
+    asked: SearchAsked,
+    question: Question,
+    vectors: MemoryVectors,
+    limit: int,
+    past: Past | None,
+) -> Sequence[Hit]:
+    """What lies closest by meaning alone; the score is the cosine."""
+    hits = await vectors.search(
+        asked.user_id,
+        question.embedding,
+        filter=asked.filter,
+        limit=limit,
+        min_score=asked.min_score,
+        past=past,
+    )
+    if not asked.explain:
+        return hits
+    return [
+        hit.model_copy(update={"signals": {"dense": hit.score}, "parts": {"dense": hit.score}})
+        for hit in hits
+    ]
+
+
+async def weighed(
+    asked: SearchAsked,
+    question: Question,
+    vectors: MemoryVectors,
+    weights: Weights,
+    tiers: Tiers | None,
+    limit: int,
+    past: Past | None,
+) -> Sequence[Hit]:
+    """What meaning and words have found, ranked by all that speaks for it."""
+    found = await vectors.candidates(
+        asked.user_id,
+        question,
+        filter=asked.filter,
+        mode=asked.mode,
+        depth=max(DEPTH, limit),
+        past=past,
+    )
+    return ranked(
+        found,
+        Heard(words_of(asked.text), periods(asked.text, asked.asked_at), asked.asked_at),
+        weights,
+        tiers=tiers,
+        limit=limit,
+        min_score=asked.min_score,
+        explain=asked.explain,
+    )
+
+
+async def reread(
+    asked: SearchAsked, ranking: Sequence[Placed], rereading: Rereading | None
+) -> tuple[Sequence[Placed], str | None]:
+    """The ranking as the reranker sees it; else as it was, and why.
+
+    What was found is a whole answer: that it could not be put in a better order must not cost the asker
+    all of it, but must be said.
+    """
+    if rereading is None:
+        return ranking, None
+    texts = [worded(one.hit) for one in ranking[: rereading.depth]]
+    patience_s = (asked.deadline - datetime.now(UTC)).total_seconds() * SHARE_OF_PATIENCE
+    try:
+        async with asyncio.timeout(patience_s):
+            given = await rereading.by.scores(asked.text, texts)
+    except (Unavailable, TimeoutError) as error:
+        why = str(error) or f"it took more than {max(patience_s, 0):.1f} s"
+        log.warning("not reranked", reason=why, question_id=str(asked.question_id))
+        return ranking, f"not reranked: {why}"
+    return reranked(ranking, given, explain=asked.explain), None
+
+
+async def unlike(asked: SearchAsked, ranking: Sequence[Placed]) -> Sequence[Hit]:
+    """What is told of the ranking."""
+    if not asked.diversity:
+        return [one.hit for one in ranking[: asked.limit]]
+    # A long text's words take milliseconds.
+    told = await asyncio.to_thread(diversified, ranking, asked.diversity, limit=asked.limit)
+    return [one.hit for one in told]
+
+
+def matching(question: str, hits: Sequence[Hit]) -> Sequence[Hit]:
+    """The hits, each with the words that it shares with the question."""
+    return [
+        hit.model_copy(
+            update={"matched": shared_words(question, f"{hit.speaker or ''} {hit.text}")}
+        )
+        for hit in hits
+    ]
