@@ -12,3 +12,10 @@ async def ended(*tasks: "asyncio.Task[Any]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def cancelled(task: "asyncio.Task[Any]") -> None:
+    """Ends a task that runs for ever. Raises what it has failed with before."""
+    await ended(task)
+    if not task.cancelled():
+        task.result()

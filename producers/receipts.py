@@ -19,8 +19,9 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from pipeline.domain.receipts import STORES, Store, summed
+from pipeline.ending import cancelled
 from pipeline.errors import Refused, Unavailable, Unusable
-from pipeline.kafka.asking import Asking, cancelled
+from pipeline.kafka.asking import Asking
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import following, records, rewind
 from pipeline.kafka.records import Record, event_id_in, legible

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.cli.printing import tell
+from pipeline.ending import cancelled
 
 if TYPE_CHECKING:
     from pipeline.kafka.connection import KafkaConnection
@@ -20,8 +21,6 @@ PATIENCE_S = 2.0
 @asynccontextmanager
 async def telling_when_away(kafka: "KafkaConnection") -> AsyncGenerator[None]:
     """Looks now and then, while the block lasts, whether any of the brokers can be reached."""
-    from pipeline.kafka.asking import cancelled
-
     looking = asyncio.create_task(_look(kafka.bootstrap_servers))
     try:
         yield

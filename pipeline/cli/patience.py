@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from pipeline.cli.printing import errors, interactive, tell
+from pipeline.ending import cancelled
 
 WONDER_AFTER_S = 1.0
 
@@ -21,9 +22,7 @@ async def saying(
     try:
         yield
     finally:
-        telling.cancel()
-        with suppress(asyncio.CancelledError):
-            await telling
+        await cancelled(telling)
 
 
 async def _say(what: str, after_s: float, *, spins: bool) -> None:

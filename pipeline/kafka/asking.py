@@ -7,7 +7,7 @@ is no consumer group: answers of the past interest nobody.
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +17,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from pipeline.ending import cancelled
 from pipeline.errors import PipelineError, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
 from pipeline.kafka.following import stopped_consumer
@@ -216,13 +217,6 @@ class Asking:
 def topic_of(asked: Asked) -> Topic:
     """Where a question is asked: who may search need not be one who may ask about everybody."""
     return OPERATOR_ASKED if isinstance(asked, OperatorAsked) else ASKED
-
-
-async def cancelled(task: asyncio.Task[None]) -> None:
-    """Ends a task that runs for ever."""
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
 
 
 def _correlation_id(record: Record) -> UUID | None:

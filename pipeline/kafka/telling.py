@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from pipeline import metrics
+from pipeline.ending import cancelled
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from schemas.events import Message
 from schemas.topics import Topic
@@ -50,9 +51,7 @@ class Telling:
             return
         with suppress(TimeoutError):
             await asyncio.wait_for(self._waiting.join(), _DRAINING_S)
-        self._publishing.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._publishing
+        await cancelled(self._publishing)
         metrics.TOLD.labels(self._topic.name, "dropped").inc(self._waiting.qsize())
 
     async def _publish(self) -> None:

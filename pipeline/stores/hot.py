@@ -13,7 +13,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -24,6 +24,7 @@ from cachetools import TTLCache
 from numpy.typing import NDArray
 
 from pipeline import metrics
+from pipeline.ending import ended
 from pipeline.errors import Unavailable
 from pipeline.ports import Floats
 from pipeline.stores.caches import Tally
@@ -325,9 +326,6 @@ class HotVectors:
         return sum(matrix.bytes for matrix in (*self._users.values(), *self._filling.values()))
 
     async def close(self) -> None:
-        for task in list(self._fills):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await ended(*self._fills)
         self._users.clear()
         self._fit()

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import app
 from pipeline.chaos import run
-from pipeline.ending import ended
+from pipeline.ending import cancelled, ended
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.sources.mem0 import Rules
@@ -83,17 +83,30 @@ async def test_nothing_outlives_whoever_was_cancelled(
     assert work.ended
 
 
-async def test_a_cancellation_of_ours_is_not_taken_for_theirs() -> None:
+@pytest.mark.parametrize("end", [ended, cancelled])
+async def test_a_cancellation_of_ours_is_not_taken_for_theirs(
+    end: Callable[[asyncio.Task[None]], Awaitable[None]],
+) -> None:
     work = Work()
     theirs = asyncio.create_task(work.go_on())
     await work.begun.wait()
-    ours = asyncio.create_task(ended(theirs))
+    ours = asyncio.ensure_future(end(theirs))
     await asyncio.sleep(0)
     ours.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ours
     with pytest.raises(asyncio.CancelledError):
         await theirs
+
+
+async def test_whoever_ends_a_task_hears_what_it_has_failed_with() -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    failing = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    with pytest.raises(ZeroDivisionError):
+        await cancelled(failing)
 
 
 async def test_a_poller_that_ends_by_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
