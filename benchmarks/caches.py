@@ -41,8 +41,9 @@ from pipeline.searching.search import search
 from pipeline.settings import Settings
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.caches import Caches, HotCache, Tally
-from pipeline.stores.hot import KEY_BYTES, HotVectors, VectorPages
+from pipeline.stores.hot import HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
+from pipeline.stores.matrix import KEY_BYTES
 from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import Nearest, Point, PointVectors, searched
 from pipeline.stores.qdrant_edge import open_edge

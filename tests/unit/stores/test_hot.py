@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import Unavailable
 from pipeline.ports import Floats, Question
-from pipeline.stores import hot
+from pipeline.stores import matrix
 from pipeline.stores.caches import Tally
 from pipeline.stores.generations import OwnGenerations
-from pipeline.stores.hot import HotVectors, InNumpy, InTorch, VectorPages
+from pipeline.stores.hot import HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
+from pipeline.stores.matrix import KEY_BYTES, InNumpy, InTorch
 from pipeline.stores.points import IndexShape, Point, of_user
 from pipeline.stores.points_in_memory import PointsInMemory
 from schemas.events import SparseVector
@@ -180,8 +181,8 @@ class History:
         await asyncio.gather(self._writes(), self._writes(), self._asks(), self._asks())
         await filled(self.kept)
         there = {key async for key, _ in _all_vectors(self.points)}
-        for matrix in self.kept._users.values():  # pyright: ignore[reportPrivateUsage]
-            assert set(matrix.keys) == there, "not what is there"
+        for rows in self.kept._users.values():  # pyright: ignore[reportPrivateUsage]
+            assert set(rows.keys) == there, "not what is there"
         await self.kept.close()
 
     async def _writes(self) -> None:
@@ -305,7 +306,7 @@ async def asked(index: VectorIndex, kept: HotVectors, *users: str) -> None:
 
 async def test_the_least_recently_asked_user_goes_when_there_is_no_room() -> None:
     points = PointsInMemory()
-    one = 10 * (4 * DIMENSIONS + hot.KEY_BYTES)
+    one = 10 * (4 * DIMENSIONS + KEY_BYTES)
     index, kept, tally = hot_index(points, max_bytes=int(2.5 * one))
     for user in "abc":
         await index.write(memories(8, user))
@@ -317,16 +318,14 @@ async def test_the_least_recently_asked_user_goes_when_there_is_no_room() -> Non
 
 
 async def test_who_does_not_fit_alone_costs_nobody_a_place() -> None:
-    index, kept, _ = hot_index(PointsInMemory(), max_bytes=20 * (4 * DIMENSIONS + hot.KEY_BYTES))
+    index, kept, _ = hot_index(PointsInMemory(), max_bytes=20 * (4 * DIMENSIONS + KEY_BYTES))
     await index.write([*memories(8, "small"), *memories(30, "large")])
     await asked(index, kept, "small", "large")
     assert held(kept) == ["small"]
 
 
 async def test_who_grows_out_of_the_budget_goes() -> None:
-    index, kept, tally = hot_index(
-        PointsInMemory(), max_bytes=20 * (4 * DIMENSIONS + hot.KEY_BYTES)
-    )
+    index, kept, tally = hot_index(PointsInMemory(), max_bytes=20 * (4 * DIMENSIONS + KEY_BYTES))
     await index.write(memories(8))
     await asked(index, kept, "alice")
     await index.write(memories(30))
@@ -348,8 +347,8 @@ async def test_erased_is_erased_in_memory_too() -> None:
     index, kept, _ = hot_index(PointsInMemory())
     await index.write(memories(8))
     await asked(index, kept, "alice")
-    (matrix,) = kept._users.values()  # pyright: ignore[reportPrivateUsage]
-    rows = matrix._vectors  # pyright: ignore[reportPrivateUsage]
+    (mine,) = kept._users.values()  # pyright: ignore[reportPrivateUsage]
+    rows = mine._vectors  # pyright: ignore[reportPrivateUsage]
     gone = direction("alice 3")
     assert np.isclose(rows, gone).all(axis=1).sum() == 1
     await index.write([forgotten("m3", version=100)])
@@ -385,7 +384,7 @@ class Counted(InNumpy):
 async def test_who_waits_together_is_answered_by_one_product(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hot, "_ON_THE_LOOP", 0)
+    monkeypatch.setattr(matrix, "_ON_THE_LOOP", 0)
     by = Counted()
     index, kept, _ = hot_index(PointsInMemory(), by=by)
     plain = VectorIndex(index.points, SHAPE)
@@ -398,7 +397,7 @@ async def test_who_waits_together_is_answered_by_one_product(
 
 
 async def test_an_asker_who_goes_away_takes_nobody_along(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "_ON_THE_LOOP", 0)
+    monkeypatch.setattr(matrix, "_ON_THE_LOOP", 0)
     index, kept, _ = hot_index(PointsInMemory())
     await index.write(memories(8))
     await asked(index, kept, "alice")
