@@ -66,7 +66,7 @@ if ! "$bin/uv" --version 2>/dev/null | grep -qF "uv $(sed -n 's/^uv==\([0-9.]*\)
     -r requirements-uv.txt
 fi
 
-say "3/4  $(grep -c '^[a-zA-Z0-9]' requirements.lock) packages, each checked against its hash"
+say "3/4  the packages of requirements.lock, each checked against its hash"
 if [ "$torch" = pypi ] && [ "$(uname -s)" = Linux ] && [ ! -d "$(echo $venv/lib/python3*/site-packages/torch)" ]; then
   say "     PyPI's PyTorch for Linux is the CUDA build: in all 3.4 GB to download, 6.8 GB on disk."
   say "     No NVIDIA GPU? Ctrl-C now, and \`make setup TORCH=cpu\` leaves 2.4 and 4.2 GB of that away."
