@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,8 @@ async def until_serving(
             del waiting[name]
             starting.serves(name)
         _still_coming(stack.data, waiting, ran_at, began)
-        starting.waits({name: _last_said(_log(stack.data, name)) for name in waiting})
+        since = stack.started_at
+        starting.waits({name: last_said(_log(stack.data, name), since) for name in waiting})
         await asyncio.sleep(POLL_INTERVAL_S if waiting else 0)
 
 
@@ -53,13 +55,26 @@ def _log(data: Path, name: str) -> Path:
     return data / "logs" / f"{name}.log"
 
 
-def _last_said(log: Path) -> str:
-    """What a stage is at, in its own words: the last line of its log without time and level."""
+def last_said(log: Path, since: float) -> str:
+    """What a stage is at, in its own words: the last line of its log without time and level.
+
+    Empty where that was before `since` (epoch seconds), in another life of it.
+    """
     from pipeline.embedded.process import tail
 
     line = tail(log, lines=1)
+    at, info, said = line.partition(" [info")
+    if not info or not _is_since(at, since):
+        return ""
     # Its fields stand in columns behind the event.
-    return line.partition("]")[2].strip().split("  ")[0] if "[info" in line else ""
+    return said.partition("]")[2].strip().split("  ")[0]
+
+
+def _is_since(at: str, since: float) -> bool:
+    try:
+        return datetime.fromisoformat(at).timestamp() >= since
+    except ValueError:
+        return False
 
 
 def _still_coming(

@@ -170,8 +170,8 @@ async def _up(made: "Plan", settings: "Settings", *, stages: bool, in_background
             return [*wanted, *sources]
 
         def on_ready(stack: "Stack") -> None:
-            if not in_background:
-                welcome.append(asyncio.create_task(_welcome(stack, settings, starting)))
+            greet = _log_ready if in_background else _welcome
+            welcome.append(asyncio.create_task(greet(stack, settings, starting)))
 
         try:
             await embedded.run(
@@ -193,6 +193,16 @@ async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> 
     starting.finish()
     show_stack(stack)
     _show_next(stages=bool(starting.stages))
+
+
+async def _log_ready(stack: "Stack", settings: "Settings", starting: Starting) -> None:
+    """What is written for whoever opens the log of the background; trouble is told there later, too."""
+    try:
+        await until_serving(stack, settings, starting.stages, starting)
+    except PipelineError as error:
+        complain(str(error))
+        return
+    tell("ready")
 
 
 def _up_detached(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.console import RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.cli.printing import duration, errors, interactive, on_one_line, tell
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 SAY_EVERY_S = 5.0
 """How often something is told where no line can change."""
 SAY_AGAIN_EVERY_S = 30.0
-LOADING = "loading; at the first start a model is measured, which takes a while"
+MOST_CHARS = 300
+"""Of what went wrong, in the table; its log has the rest."""
+_NAME_WIDTH = 14
+"""Of the longest name, so that no column moves when it comes."""
+_PHASE_WIDTH = 9
 _MARKS = {"ready": ("✓", "green"), "refused": ("✗", "red"), "died": ("✗", "yellow")}
 
 
@@ -32,6 +37,21 @@ class _Line:
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
     spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
+
+    def state(self) -> RenderableType:
+        """The mark and the phase."""
+        mark, style = _MARKS.get(self.phase, ("", ""))
+        if mark:
+            return Text(f"{mark} {self.phase}", style)
+        self.spinner.text = self.phase
+        return self.spinner
+
+    def said(self) -> Text:
+        """The detail, on one line where nothing is wrong."""
+        style = _style(self.phase)
+        if style is None:
+            return Text(on_one_line(self.detail), "dim", no_wrap=True, overflow="ellipsis")
+        return Text(on_one_line(self.detail, MOST_CHARS), style)
 
 
 class Starting:
@@ -66,8 +86,10 @@ class Starting:
             # It has no group to join: nobody can say when it serves.
             self._change(progress.part, "ready", progress.detail)
             return
-        loading = running and progress.part in self.stages
-        self._change(progress.part, progress.phase, LOADING if loading else progress.detail)
+        if running and progress.part in self.stages:
+            self._change(progress.part, "loading", "")
+            return
+        self._change(progress.part, progress.phase, progress.detail)
 
     def serves(self, stage: str) -> None:
         """The stage has joined its group."""
@@ -77,8 +99,9 @@ class Starting:
     def waits(self, stages: Mapping[str, str]) -> None:
         """These do not serve yet, and what each said last: told where no line moves."""
         for stage, said in stages.items():
-            if said and stage in self._lines:
-                self._lines[stage].detail = said
+            line = self._lines.setdefault(stage, _Line("loading", began=self._began))
+            if said and line.phase == "loading":
+                line.detail = said
         told = (f"{stage} ({said})" if said else stage for stage, said in stages.items())
         news = ", ".join(told)
         silent = SAY_EVERY_S if news != self._news else SAY_AGAIN_EVERY_S
@@ -109,7 +132,8 @@ class Starting:
                 tell(f"{part} {phase}: {detail}", style=_style(phase))
         elif self._live is None and (phase in _MARKS or self._long_silent()):
             self._told_at = time.monotonic()
-            tell(f"{part:<20} {phase:<10} {detail}".rstrip(), style=_style(phase))
+            for name in _names(part) if phase == "ready" else [part]:
+                tell(_in_columns(name, phase, detail), style=_style(phase))
 
     def _stop(self) -> None:
         self.finish()
@@ -118,13 +142,26 @@ class Starting:
             tell("Stopping: each stage finishes its batch, then the parts end.", style="dim")
 
     def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2, 0, 0))
+        table = Table.grid(
+            Column(min_width=_NAME_WIDTH, no_wrap=True),
+            Column(min_width=_PHASE_WIDTH + 2, no_wrap=True),
+            Column(),
+            padding=(0, 2, 0, 0),
+        )
         for part, line in self._lines.items():
-            mark, style = _MARKS.get(line.phase, ("", ""))
-            moving = Text(mark, style) if mark else line.spinner
-            said = on_one_line(f"{line.phase}  {line.detail}", 100)
-            table.add_row(moving, Text(part), Text(said, "dim" if line.phase == "ready" else style))
+            for name in _names(part):
+                table.add_row(Text(name), line.state(), line.said())
         return table
+
+
+def _names(part: str) -> list[str]:
+    """The stages of a process that runs several; a row each."""
+    return part.split("+")
+
+
+def _in_columns(name: str, phase: str, detail: str) -> str:
+    """As in the table of a terminal, without its marks: a log of one is read in the other."""
+    return f"{name:<{_NAME_WIDTH}}    {phase:<{_PHASE_WIDTH}}  {detail}".rstrip()
 
 
 def _style(phase: str) -> str | None:

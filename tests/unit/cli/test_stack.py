@@ -1,15 +1,18 @@
 """up, down, run, stages: what is planned, and what is refused."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli import printing
 from pipeline.cli.borrowed import borrowed_stack
 from pipeline.cli.printing import untimed
 from pipeline.cli.stack import masked, plan
-from pipeline.embedded import Stack
+from pipeline.cli.starting import Starting
+from pipeline.embedded import Plan, Progress, Stack
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.classifier import lexicon
 from pipeline.settings import Settings
@@ -126,3 +129,31 @@ async def test_a_stack_on_other_data_is_not_taken_for_the_one_asked_for(
     with pytest.raises(Refused, match="Leave --data away"):
         async with borrowed_stack(home / "b", home / "c", Settings()):
             pass
+
+
+def test_the_log_of_the_background_tells_when_each_stage_serves(
+    command: Command, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async def run(
+        plan: Plan, *, on_progress: Callable[[Progress], None], on_ready: Callable[[Stack], None]
+    ) -> None:
+        stack = Stack(plan.data, 1, 0.0, "k:1", "", "", home)
+        on_progress(Progress("kafka", "ready", "in 2.1 s"))
+        for stage in plan.stages(stack):
+            on_progress(Progress(stage.name, "running", "process 7"))
+        on_ready(stack)
+        await asyncio.sleep(0.01)
+
+    async def until_serving(_: object, __: object, stages: frozenset[str], starting: Starting):
+        for stage in sorted(stages):
+            starting.serves(stage)
+
+    monkeypatch.setattr(printing, "_with_time", False)  # and off again at the end
+    monkeypatch.setattr("pipeline.embedded.run", run)
+    monkeypatch.setattr("pipeline.cli.stack.until_serving", until_serving)
+    told = command("up", "--in-background", "--data", "there").stderr.splitlines()
+    ready = [untimed(line).split()[:2] for line in told if "ready" in line]
+    assert ready[0] == ["kafka", "ready"]
+    assert ["classifier", "ready"] in ready
+    assert ["tier_writer", "ready"] in ready
+    assert ready[-1] == ["ready"]

@@ -1,11 +1,18 @@
 """Where no line can change, a start is told in few plain lines."""
 
+from io import StringIO
+from pathlib import Path
+
 import pytest
+from rich.console import Console
 
 from pipeline.cli import starting
 from pipeline.cli.meter import Meter
+from pipeline.cli.serving import last_said
 from pipeline.cli.starting import Starting
 from pipeline.embedded import Progress
+
+PHASES = ("ready", "preparing", "loading", "loading", "loading")
 
 
 def told(captured: pytest.CaptureFixture[str]) -> list[str]:
@@ -76,3 +83,50 @@ def test_what_reads_elsewhere_is_ready_when_it_runs(capsys: pytest.CaptureFixtur
         watching(Progress("mem0", "running", "process 7"))
         (line,) = told(capsys)
     assert line.split() == ["mem0", "ready", "process", "7"]
+
+
+def test_each_stage_of_a_process_has_a_line(capsys: pytest.CaptureFixture[str]):
+    with Starting() as watching:
+        watching.waits({"vector_writer+query": ""})
+        watching.serves("vector_writer+query")
+    assert [line.split()[:2] for line in told(capsys)] == [
+        ["vector_writer", "ready"],
+        ["query", "ready"],
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_columns_of_a_terminal_stand_below_each_other(
+    monkeypatch: pytest.MonkeyPatch, width: int
+):
+    terminal = Console(
+        file=StringIO(), width=width, height=24, force_terminal=True, no_color=True, record=True
+    )
+    monkeypatch.setattr(starting, "errors", lambda: terminal)
+    monkeypatch.setattr(starting, "interactive", lambda: True)
+    with Starting() as watching:
+        watching.stages = frozenset({"embedder", "vector_writer+operator_desk"})
+        watching(Progress("kafka", "ready", "in 2.1 s"))
+        watching(Progress("postgres", "preparing", "making " + "the database cluster " * 9))
+        watching(Progress("embedder", "running", "process 7"))
+        watching.waits({"vector_writer+operator_desk": "measuring"})
+    shown = terminal.export_text().splitlines()[-5:]
+    assert [line.split()[0] for line in shown] == [
+        "kafka",
+        "postgres",
+        "embedder",
+        "vector_writer",
+        "operator_desk",
+    ]
+    assert {line.index(word) for line, word in zip(shown, PHASES, strict=True)} == {18}
+    assert [line[29:].split(" ")[0] for line in shown] == ["in", "making", "", *["measuring"] * 2]
+
+
+def test_what_a_stage_said_in_an_earlier_life_is_no_news(tmp_path: Path):
+    log = tmp_path / "embedder.log"
+    log.write_text("2026-01-31T12:00:00.5Z [info     ] measuring backends     model=m\n")
+    noon = 1769860800.0
+    assert last_said(log, noon) == "measuring backends"
+    assert last_said(log, noon + 1) == ""
+    log.write_text("Traceback (most recent call last): [info]\n")
+    assert last_said(log, noon) == ""
