@@ -300,7 +300,12 @@ async def _prune(tools: Tools, tidied: Tidied, whose: str | None, rule: "Rule") 
 
     async for page in _pages(tools, tidied, whose, "prune"):
         going = [(each, worth) for each in page if may_go(worth := _worth(each, tools), rule)]
-        await tools.publish([_archived(each, tidied.batch, "pruned", None) for each, _ in going])
+        await tools.publish(
+            [
+                _archived(each.user_id, each, batch=tidied.batch, reason="pruned")
+                for each, _ in going
+            ]
+        )
         for each, worth in going:
             tidied.add(
                 "archived",
@@ -328,29 +333,28 @@ def _worth(each: "Belonging", tools: Tools) -> "Worth":
 
 async def _consolidate(tools: Tools, tidied: Tidied, whose: str | None, within: timedelta) -> None:
     """User by user: the record tells them in this order."""
-    from pipeline.domain.duplicates import Candidate
-
-    user_id, mine = None, dict[str, tuple[Candidate, str]]()
+    user_id: str | None = None
+    mine: dict[str, tuple[Candidate, str]] = {}
     async for page in _pages(tools, tidied, whose, "consolidate"):
         for each in page:
             if each.user_id != user_id:
                 await _merge(tools, tidied, user_id, mine, within)
                 user_id, mine = each.user_id, {}
-            if not _worth(each, tools).archived:
-                mine[each.memory_id] = (_candidate(each, tools), on_one_line(each.text, 80))
+            if not (worth := _worth(each, tools)).archived:
+                mine[each.memory_id] = (_candidate(each, worth), on_one_line(each.text, 80))
             if len(mine) > MOST_OF_A_USER:
                 raise Refused(f"{each.user_id} has more than {MOST_OF_A_USER:,} memories.")
     await _merge(tools, tidied, user_id, mine, within)
 
 
-def _candidate(each: "Belonging", tools: Tools) -> Any:
+def _candidate(each: "Belonging", worth: "Worth") -> "Candidate":
     from pipeline.domain.duplicates import Candidate, says
 
     return Candidate(
         each.memory_id,
         says(each.text, each.speaker, each.agent_id, each.app_id),
         each.occurred_at,
-        _worth(each, tools).strength,
+        worth.strength,
         each.version,
         len(each.told.consolidated) if each.told else 0,
     )
@@ -368,10 +372,11 @@ async def _merge(
     if user_id is None:
         return
     candidates = [candidate for candidate, _ in mine.values()]
-    more, furthest = apart(candidates, within=within)
+    near, ever = groups(candidates, within=within), groups(candidates, within=timedelta.max)
+    more, furthest = apart(near, ever)
     tidied.apart += more
     tidied.apart_days = max(tidied.apart_days, -(-furthest // _DAY))
-    for group in groups(candidates, within=within):
+    for group in near:
         await tools.publish(_merged(user_id, group, tidied.batch))
         for each in group.others:
             tidied.add(
@@ -385,18 +390,12 @@ async def _merge(
 
 
 def _merged(user_id: str, group: "Group", batch: str) -> "Sequence[Lived]":
-    from schemas.events import MemoryArchived, MemoryConsolidated
+    from schemas.events import MemoryConsolidated
 
     survivor = group.survivor.memory_id
     return [
         *(
-            MemoryArchived(
-                **_event(user_id, each.memory_id, each.version),
-                of_version=each.version,
-                reason="consolidated",
-                batch=batch,
-                into=survivor,
-            )
+            _archived(user_id, each, batch=batch, reason="consolidated", into=survivor)
             for each in group.others
         ),
         MemoryConsolidated(
@@ -432,10 +431,12 @@ async def _restore(
         await tools.publish(events)
 
 
-def _archived(each: "Belonging", batch: str, reason: Any, into: str | None) -> "Lived":
+def _archived(
+    user_id: str, each: "Belonging | Candidate", *, batch: str, reason: Any, into: str | None = None
+) -> "Lived":
     from schemas.events import MemoryArchived
 
-    fields = _event(each.user_id, each.memory_id, each.version)
+    fields = _event(user_id, each.memory_id, each.version)
     return MemoryArchived(**fields, of_version=each.version, reason=reason, batch=batch, into=into)
 
 

@@ -17,8 +17,6 @@ import regex
 
 MOST_MERGED: Final = 200
 """Memories that one may stand for: a greater group is left to the next time."""
-WITHIN: Final = timedelta(days=1)
-"""What is told again later may have happened again."""
 _FILLERS: Final = frozenset(
     [
         "a",
@@ -95,18 +93,20 @@ def says(text: str, *whose: Hashable) -> bytes:
     return sha256(repr((whose, words_said(text))).encode()).digest()
 
 
-def groups(candidates: Iterable[Candidate], *, within: timedelta = WITHIN) -> Sequence[Group]:
-    """What can be consolidated: into the strongest, else into the newest, of what was told within a time."""
+def groups(candidates: Iterable[Candidate], *, within: timedelta) -> Sequence[Group]:
+    """What can be consolidated: into the strongest, else into the newest, of what was told within a time.
+
+    What is told again later may have happened again.
+    """
     alike: dict[bytes, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         alike[candidate.says].append(candidate)
     return [group for same in alike.values() if len(same) > 1 for group in _grouped(same, within)]
 
 
-def apart(candidates: Sequence[Candidate], *, within: timedelta) -> tuple[int, timedelta]:
-    """How many more could be consolidated whatever their times, and the time within which they all are."""
-    ever = groups(candidates, within=timedelta.max)
-    more = _merged(ever) - _merged(groups(candidates, within=within))
+def apart(near: Sequence[Group], ever: Sequence[Group]) -> tuple[int, timedelta]:
+    """How many more can be consolidated whatever their times, and the time within which they all are."""
+    more = _merged(ever) - _merged(near)
     times = [
         abs(each.occurred_at - group.survivor.occurred_at)
         for group in ever

@@ -15,9 +15,9 @@ from schemas.events import MemoryTiered
 class Rule:
     """How little a memory must be worth, and how long unused."""
 
-    below: float = 0.2
+    below: float
     """Importance and strength must both be less; 0 to 1."""
-    unused_for: timedelta = timedelta(days=90)
+    unused_for: timedelta
     """Since it was last recalled, and since its newest state was published."""
 
 

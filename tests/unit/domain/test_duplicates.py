@@ -1,5 +1,6 @@
 """One memory stands for another only where both say the same."""
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,15 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.duplicates import MOST_MERGED, Candidate, groups, says, words_said
+from pipeline.domain import duplicates
+from pipeline.domain.duplicates import MOST_MERGED, Candidate, Group, says, words_said
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 
 
 def candidate(memory_id: str, text: str = "I love Thai food", **fields: Any) -> Candidate:
     whose = fields.pop("whose", ("Ana",))
     defaults: dict[str, Any] = {"occurred_at": NOW, "strength": 0.0, "version": 1, "stands_for": 0}
     return Candidate(memory_id, says(text, *whose), **(defaults | fields))
+
+
+def groups(candidates: Iterable[Candidate], within: timedelta = DAY) -> Sequence[Group]:
+    return duplicates.groups(candidates, within=within)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +72,9 @@ def test_only_what_the_same_ones_said_is_compared() -> None:
 
 
 def test_what_is_told_again_later_may_have_happened_again() -> None:
-    pair = [candidate("a"), candidate("b", occurred_at=NOW + timedelta(days=2))]
+    pair = [candidate("a"), candidate("b", occurred_at=NOW + 2 * DAY)]
     assert not groups(pair)
-    assert len(groups(pair, within=timedelta(days=2))) == 1
+    assert len(groups(pair, within=2 * DAY)) == 1
 
 
 def test_the_one_that_was_used_stays_else_the_newest() -> None:
@@ -103,7 +110,7 @@ def test_who_stands_for_that_many_already_is_given_none(stands_for: int) -> None
 )
 def test_each_memory_stands_or_goes_once(drawn: list[tuple[str, int, int]]) -> None:
     told = [
-        candidate(f"m{n}", text, occurred_at=NOW + timedelta(days=day), stands_for=stands)
+        candidate(f"m{n}", text, occurred_at=NOW + day * DAY, stands_for=stands)
         for n, (text, day, stands) in enumerate(drawn)
     ]
     found = groups(told)
