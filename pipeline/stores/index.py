@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -64,6 +64,8 @@ from pipeline.stores.states import (
 )
 from schemas.events import Enriched, MemoryEnriched, MemoryTiered, SparseVector, UserForgotten
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
+
+T = TypeVar("T")
 
 _TRIES = 10
 """How often a write is tried that another hand has come in between."""
@@ -303,24 +305,24 @@ class VectorIndex:
     async def _closest(
         self, user_id: str, text: Floats, where: Every, limit: int, beside: Then | None
     ) -> Sequence[Found]:
-        async def find(first: Nearby | None) -> Sequence[Sequence[Found]]:
-            return await self._ask([Nearest("text", text, limit, first=first)], where, beside)
+        async def find(first: Nearby | None) -> Sequence[Found]:
+            (found,) = await self._ask([Nearest("text", text, limit, first=first)], where, beside)
+            return found
 
-        (found,) = await self._looking(user_id, text if beside is None else None, limit, find)
-        return found
+        return await self._looking(user_id, text if beside is None else None, limit, find)
 
     async def _looking(
         self,
         user_id: str,
         text: Floats | None,
         limit: int,
-        find: Callable[[Nearby | None], Awaitable[Sequence[Sequence[Found]]]],
-    ) -> Sequence[Sequence[Found]]:
+        find: Callable[[Nearby | None], Awaitable[T]],
+    ) -> T:
         """What is found when told where to look first; the same as without."""
-        generation = await self.generations.of(user_id) if self.hot else None
-        first: Nearby | None = None
-        if self.hot and generation and text is not None:
-            first = await self.hot.nearest(user_id, text, limit * _MARGIN)
+        if self.hot is None or text is None:
+            return await find(None)
+        generation = await self.generations.of(user_id)
+        first = await self.hot.nearest(user_id, text, limit * _MARGIN) if generation else None
         found = await find(first)
         # A write meanwhile: then it may have been looked for where it was before.
         if first is None or generation == await self.generations.of(user_id):
@@ -371,22 +373,23 @@ class VectorIndex:
         where: Every,
         beside: Then | None,
     ) -> Mapping[Signal, Sequence[Found]]:
-        requests = self._requests(question, mode, limit)
-        terms = question.terms if "lexical" in requests else NO_TERMS
+        text = fitting_question(question.embedding.text, self.shape)
 
-        async def find(first: Nearby | None) -> Sequence[Sequence[Found]]:
-            asked = list(self._requests(question, mode, limit, first).values())
-            return await self._ask(asked, where, beside, terms)
+        async def find(first: Nearby | None) -> Mapping[Signal, Sequence[Found]]:
+            requests = self._requests(question, text, mode, limit, first)
+            if not requests:
+                return {}
+            terms = question.terms if "lexical" in requests else NO_TERMS
+            found = await self._ask(list(requests.values()), where, beside, terms)
+            return dict(zip(requests, found, strict=True))
 
-        text = question.embedding.text if "dense" in requests and beside is None else None
-        found = await self._looking(user_id, text, limit, find) if requests else ()
-        return dict(zip(requests, found, strict=True))
+        looks_near = mode != "lexical" and beside is None
+        return await self._looking(user_id, text if looks_near else None, limit, find)
 
     def _requests(
-        self, question: Question, mode: Mode, depth: int, first: Nearby | None = None
+        self, question: Question, text: Floats, mode: Mode, depth: int, first: Nearby | None
     ) -> dict[Signal, Nearest]:
         """What to ask the engine; tokens and topics only place what meaning and words have found."""
-        text = fitting_question(question.embedding.text, self.shape)
         requests: dict[Signal, Nearest] = {}
         if mode != "lexical":
             requests["dense"] = Nearest("text", text, depth, first=first)
