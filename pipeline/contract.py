@@ -146,10 +146,10 @@ def asyncapi(prefix: str = DEFAULT_PREFIX, partitions: int = 6) -> Json:
     }
 
 
-def asyncapi_yaml(prefix: str = DEFAULT_PREFIX) -> str:
+def asyncapi_yaml() -> str:
     """The AsyncAPI document as text."""
     return yaml.safe_dump(
-        asyncapi(prefix), sort_keys=False, allow_unicode=True, width=100, default_flow_style=False
+        asyncapi(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=False
     )
 
 

@@ -16,9 +16,9 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer
 
 from pipeline.chaos.checking import Held, Letter
-from pipeline.chaos.conversations import Reading, Talk, Turn
+from pipeline.chaos.conversations import Reading, Turn
 from pipeline.chaos.finding import MemoryName
-from pipeline.chaos.lives import Recall, Standing, Use
+from pipeline.chaos.lives import Recall, Standing
 from pipeline.domain.identity import content_hash, context_hash
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import stopped_consumer
@@ -226,16 +226,6 @@ async def read_readings(kafka: KafkaConnection, topic: str) -> Mapping[Reading, 
             before, after = ([Said.model_validate(said) for said in side] for side in sides)
             readings[event_id, event.get("context", 0)].add(context_hash(before, after))
     return readings
-
-
-def used(record: InRecord, index: InIndex, recalls: Sequence[Recall], notices: Notices) -> Use:
-    """What was read of lives, together."""
-    return Use(record.lives, index.lives, record.hours, recalls, notices.stored_at_ms)
-
-
-def talked(record: InRecord, index: InIndex, readings: Mapping[Reading, set[str]]) -> Talk:
-    """What was read of conversations, together."""
-    return Talk(record.turns, index.contexts, readings)
 
 
 async def read_letters(kafka: KafkaConnection, topic: str) -> list[Letter]:

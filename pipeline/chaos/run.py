@@ -18,10 +18,10 @@ from uuid import UUID
 
 from pipeline import app
 from pipeline.chaos.checking import Letter, Seen, Told, Verdict, judged
-from pipeline.chaos.conversations import Reading
+from pipeline.chaos.conversations import Reading, Talk
 from pipeline.chaos.disk import own_disk
 from pipeline.chaos.faults import Stage, running, struck
-from pipeline.chaos.lives import Recall
+from pipeline.chaos.lives import Recall, Use
 from pipeline.chaos.plan import DISK, ROLES, ChaosPlan, Fault, Step, nodes
 from pipeline.chaos.proxy import Proxy
 from pipeline.chaos.publishing import Publisher
@@ -36,8 +36,6 @@ from pipeline.chaos.reading import (
     read_readings,
     read_recalls,
     read_record,
-    talked,
-    used,
 )
 from pipeline.chaos.watching import READS, Watch
 from pipeline.embedded import Plan, Process, Progress, Stack, discover, serve
@@ -221,8 +219,14 @@ class _Read:
             logged=self.logged,
             notices=self.notices.done,
             letters=self.letters,
-            talk=talked(self.record, index, self.readings),
-            use=used(self.record, index, self.recalls, self.notices),
+            talk=Talk(self.record.turns, index.contexts, self.readings),
+            use=Use(
+                self.record.lives,
+                index.lives,
+                self.record.hours,
+                self.recalls,
+                self.notices.stored_at_ms,
+            ),
         )
 
 

@@ -1,4 +1,4 @@
-"""Records of an operator's; each page is acknowledged before the next."""
+"""Records on their way out; what an operator publishes is acknowledged page by page."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -31,12 +31,11 @@ class Outgoing(NamedTuple):
 
 
 class Publishing:
-    """Publishes, and counts what was published."""
+    """Publishes for an operator."""
 
     def __init__(
         self, producer: AIOKafkaProducer, connection: KafkaConnection, prefix: str
     ) -> None:
-        self.published = 0
         self._producer = producer
         self._connection, self._prefix = connection, prefix
 
@@ -64,7 +63,6 @@ class Publishing:
             raise Unavailable("Kafka does not acknowledge: is it running?") from error
         except KafkaError as error:
             raise self._connection.named(error) from error
-        self.published += len(records)
 
 
 def packed(topic: Topic, message: Message, partition: int | None = None) -> Outgoing:

@@ -20,6 +20,7 @@ from pipeline.stores.lives import KeptLife, decide_lives, inherited
 from pipeline.stores.points import IndexShape
 from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.states import (
+    MOST_NEIGHBOURS,
     Erased,
     MemoryChange,
     Recorded,
@@ -70,7 +71,6 @@ class RecordsInMemory:
         default_factory=dict[UUID, dict[UUID, MemoryChange]]
     )
     _lives: dict[UUID, KeptLife] = field(default_factory=dict[UUID, KeptLife])
-
     _heard: dict[UUID, str | None] = field(default_factory=dict[UUID, "str | None"])
     _neighbours: dict[UUID, Sequence[UUID]] = field(default_factory=dict[UUID, "Sequence[UUID]"])
     _reading: int = 0
@@ -115,9 +115,9 @@ class RecordsInMemory:
         )
 
     def _leave_behind(self, key: UUID, *others: UUID) -> None:
-        """Each once, the last thousand."""
+        """Each once, the last ones."""
         newest_first = dict.fromkeys(reversed([*self._neighbours.get(key, ()), *others]))
-        self._neighbours[key] = [*newest_first][:1_000][::-1]
+        self._neighbours[key] = [*newest_first][:MOST_NEIGHBOURS][::-1]
 
     def _left_behind(self, key: UUID, state: State) -> Sequence[UUID]:
         """Those beside whom the memory was, where it is about to leave that place."""

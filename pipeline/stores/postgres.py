@@ -78,6 +78,7 @@ _LOCKS = 0x484D
 _MIGRATION_LOCK = -1
 _USER_LOCKS = 64
 """Users share this many locks, so that a batch of many users needs few."""
+_CONNECTIONS = 4
 _PAGE = 1_000
 """Fingerprints read at once."""
 _ERASED_AT_ONCE = 1_000
@@ -90,7 +91,6 @@ async def open_records(
     dsn: str,
     *,
     application_name: str = "hybrid-memory",
-    connections: int = 4,
     timeout_s: float = 30.0,
 ) -> "PostgresRecords":
     """The record at `dsn`, its tables made or brought up to date.
@@ -104,7 +104,7 @@ async def open_records(
         pool = await asyncpg.create_pool(
             dsn,
             min_size=1,
-            max_size=connections,
+            max_size=_CONNECTIONS,
             timeout=timeout_s,
             command_timeout=timeout_s,
             server_settings={
@@ -417,7 +417,7 @@ async def _forget_user(session: _Session, forgetting: UserForgotten) -> Outcome:
 
 
 async def _lives_of(session: _Session, keys: Iterable[UUID]) -> dict[UUID, KeptLife]:
-    rows = await session.fetch(sql.LIVES_OF, list(keys))
+    rows = await session.fetch(sql.LIVES_LOCKED, list(keys))
     return {row["key"]: kept_life_of(row) for row in rows}
 
 

@@ -7,9 +7,9 @@ its user's watermark is told as what it will be in a moment, a tombstone.
 from typing import Literal
 
 from pipeline.domain.versions import erased
+from pipeline.stores.states import MOST_NEIGHBOURS
 
 _GONE_TIE = erased(1).stamp.tie
-MOST_NEIGHBOURS = 1_000
 _MEMORIES = """
 memories left join forgotten_users mark
     on mark.user_id = memories.user_id and mark.version >= memories.version
@@ -60,7 +60,7 @@ _STATE = """
 
 
 def _kept(neighbours: str) -> str:
-    """Each once, the last thousand: who goes from place to place leaves ever more behind."""
+    """Each once, the last ones: who goes from place to place leaves ever more behind."""
     return f"""(
     select array_agg(key order by place) from (
         select key, max(place) as place
@@ -459,7 +459,7 @@ where memories.key = any($1::uuid[]) and {_LIVING}
 order by memories.key for update of memories
 """  # noqa: S608
 
-LIVES_OF = """
+LIVES_LOCKED = """
 select key, life, told from memory_lives where key = any($1::uuid[]) order by key for update
 """
 

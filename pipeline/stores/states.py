@@ -20,6 +20,9 @@ from pipeline.ports import AuditEntry
 from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, UserForgotten
 from schemas.search import EventRef
 
+MOST_NEIGHBOURS = 1_000
+"""That a memory is remembered to have left behind."""
+
 
 @dataclass(frozen=True, slots=True)
 class Watermark:

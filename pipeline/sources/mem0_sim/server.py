@@ -16,6 +16,8 @@ from pipeline.sources.mem0_sim.faults import Faults
 from pipeline.sources.mem0_sim.memories import Memories
 from pipeline.sources.mem0_sim.routes import Project, Request, answer
 
+_HOST = "127.0.0.1"
+
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -85,14 +87,14 @@ def stand_in(
 
 
 @asynccontextmanager
-async def serving(sim: Mem0Sim, *, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str]:
+async def serving(sim: Mem0Sim, *, port: int = 0) -> AsyncGenerator[str]:
     """Serves for the time of the block; yields the address. Raises OSError where the port is taken."""
-    listening = socket.create_server((host, port))
+    listening = socket.create_server((_HOST, port))
     config = uvicorn.Config(sim, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
     server = _Unsignalled(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
-        yield f"http://{host}:{listening.getsockname()[1]}"
+        yield f"http://{_HOST}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         await task
