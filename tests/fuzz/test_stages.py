@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from consumers import classifier, embedder, lifecycle, record_writer, tier_writer, vector_writer
+from consumers import (
+    classifier,
+    contextualizer,
+    embedder,
+    lifecycle,
+    record_writer,
+    tier_writer,
+    vector_writer,
+)
 from pipeline.domain.tiers import Tiers
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
@@ -27,6 +35,7 @@ from schemas.events import LIVED, MemoryCaptured, MemoryClassified, MemoryEnrich
 from schemas.events import (
     PUBLISHED as PUBLISHED_EVENTS,
 )
+from schemas.events import STORED as STORED_NOTICES
 from schemas.search import SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten
 from tests.fuzz.mutating import Mutator
@@ -53,6 +62,14 @@ LIVED_EVENTS = [
     GOLDEN[name] | {"memory_id": memory_id}
     for name in ("MemoryRecalled", "MemoryArchived", "MemoryRestored", "MemoryConsolidated")
     for memory_id in ("m1", "m2", "m3")
+]
+NOTICES = [
+    *(
+        GOLDEN["MemoryStored"] | {"store": "record", "memory_id": f"m{n}"} | more
+        for n in (1, 2, 3)
+        for more in ({"context": 0, "held": 0}, {"outcome": "forgotten"}, {})
+    ),
+    *(GOLDEN[name] for name in ("UserErased", "MemorySetAside", "MemoryRedriven")),
 ]
 TIERED_EVENTS = [GOLDEN["MemoryTiered"] | {"memory_id": f"m{n}"} for n in (1, 2, 3)]
 ENRICHED = [
@@ -143,6 +160,15 @@ def test_the_vector_writer_goes_on() -> None:
         assert bool(mine) == (user_id == "canary"), "a memory was found by somebody else"
 
 
+def test_the_contextualizer_goes_on() -> None:
+    records = RecordsInMemory()
+    turns = [enriched(memory_id=f"m{n}", run_id="r", version=NOW + n) for n in (1, 2, 3)]
+    finished(records.write([*CANARIES, *turns]))
+    good = STORED_NOTICES.validate_python(NOTICES[0])
+    feed(contextualizer.stage(records), NOTICES, good, tells_all=False)
+    unharmed(records)
+
+
 def test_the_lifecycle_goes_on() -> None:
     records = RecordsInMemory()
     memories = [enriched(memory_id=f"m{n}", version=NOW) for n in (1, 2, 3)]
@@ -207,10 +233,11 @@ def unharmed(store: MemoryRecords | MemoryVectors) -> None:
         (PUBLISHED_EVENTS, PUBLISHED),
         (CLASSIFIED_EVENTS, CLASSIFIED),
         (ENRICHED_EVENTS, ENRICHED),
+        (STORED_NOTICES, NOTICES),
         (LIVED, LIVED_EVENTS),
         (TypeAdapter(MemoryTiered), TIERED_EVENTS),
     ],
-    ids=["published", "classified", "enriched", "lived", "tiered"],
+    ids=["published", "classified", "enriched", "stored", "lived", "tiered"],
 )
 def test_some_inputs_are_used_and_most_are_not(
     reader: TypeAdapter[Any], messages: Sequence[Any]
