@@ -26,7 +26,7 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import platformdirs
 import structlog
@@ -37,7 +37,7 @@ from pipeline.domain.tiers import Tiers
 from pipeline.domain.weights import Weights
 from pipeline.embedded.plan import Process
 from pipeline.embedded.state import Stack
-from pipeline.ending import ended
+from pipeline.ending import ended, unless
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
@@ -67,8 +67,6 @@ LONGEST_PAUSE_S = 10.0
 DESK_CACHE_PATIENCE_S = 0.1
 SOURCES = ("mem0",)
 """What runs beside the stages, by name: reads elsewhere and publishes here."""
-
-Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
@@ -505,9 +503,9 @@ async def run(
     wanted = _wanted(names)
     liveness = liveness or Liveness()
     async with AsyncExitStack() as stack:
-        if await _unless(until, _topics(settings, where)) is None:
+        if await unless(until, _topics(settings, where)) is None:
             return
-        ports = await _unless(until, stack.enter_async_context(open_ports(settings, where, wanted)))
+        ports = await unless(until, stack.enter_async_context(open_ports(settings, where, wanted)))
         if ports is None:
             return
         running = [_poll_mem0(settings, where, until, liveness, on_ready, hinted) for _ in sources]
@@ -602,16 +600,3 @@ async def _topics(settings: Settings, where: Addresses) -> Mapping[str, int]:
             replication_factor=settings.kafka_replication_factor,
         )
     )
-
-
-async def _unless(
-    until: asyncio.Event, preparing: Coroutine[Any, Any, Prepared]
-) -> Prepared | None:
-    """The result, or None when the process is asked to stop before there is one."""
-    task = asyncio.create_task(preparing)
-    stopped = asyncio.create_task(until.wait())
-    try:
-        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await ended(task, stopped)
-    return None if task.cancelled() else task.result()

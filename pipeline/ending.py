@@ -1,7 +1,10 @@
 """Tasks that are not wanted any more, and whoever started them does not leave before they do."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 async def ended(*tasks: "asyncio.Task[Any]") -> None:
@@ -19,3 +22,14 @@ async def cancelled(task: "asyncio.Task[Any]") -> None:
     await ended(task)
     if not task.cancelled():
         task.result()
+
+
+async def unless(until: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result, or None when `until` is set before there is one: then the work is cancelled."""
+    task = asyncio.create_task(work)
+    asked = asyncio.create_task(until.wait())
+    try:
+        await asyncio.wait([task, asked], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await ended(task, asked)
+    return None if task.cancelled() else task.result()

@@ -21,7 +21,7 @@ from typing import Protocol
 import structlog
 
 from pipeline import metrics
-from pipeline.ending import ended
+from pipeline.ending import unless
 from pipeline.errors import Halted, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
@@ -77,7 +77,9 @@ async def poll(
     # Between two cycles it sleeps, and Mem0 may ask for an hour's pause: neither is a death.
     liveness.allow(NAME, interval_s + STUCK_S)
     resting = Resting(interval_s, hinted or asyncio.Event())
-    polling = asyncio.create_task(
+    # Ended in the middle of a cycle, too: what it has not published, it has not kept.
+    await unless(
+        until,
         _sessions(
             opening,
             connection,
@@ -88,16 +90,8 @@ async def poll(
             project_id,
             on_ready,
             telling or tell,
-        )
+        ),
     )
-    stopped = asyncio.create_task(until.wait())
-    try:
-        await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        # In the middle of a cycle too: what it has not published, it has not kept.
-        await ended(polling, stopped)
-    if not polling.cancelled():
-        polling.result()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pipeline.cli.printing import tell
+from pipeline.ending import ended
 from pipeline.errors import Unavailable, Unusable
 
 if TYPE_CHECKING:
@@ -62,10 +63,7 @@ class Confirming:
         await asyncio.sleep(0)
         while self._waiting and _is_done(self._waiting[0][0]):
             self._settle_oldest()
-        tasks = [task for task, _ in self._waiting]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*[task for task, _ in self._waiting])
 
     async def add(self, receipts: "Sequence[Receipt]", on_settled: Callable[[], None]) -> None:
         """Follows these, too; returns when few enough are unconfirmed.

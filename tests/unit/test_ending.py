@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import app
 from pipeline.chaos import run
-from pipeline.ending import cancelled, ended
+from pipeline.ending import cancelled, ended, unless
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.sources.mem0 import Rules
@@ -47,7 +47,7 @@ async def poll(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def prepare(work: Work, _: pytest.MonkeyPatch) -> None:
-    await app._unless(asyncio.Event(), work.go_on())  # pyright: ignore[reportPrivateUsage]
+    await unless(asyncio.Event(), work.go_on())
 
 
 async def run_together(work: Work, _: pytest.MonkeyPatch) -> None:
