@@ -5,6 +5,11 @@ about them to standard error; with --json, standard output is for programs. Impo
 quick: what a command needs beside typer and rich, it imports when it runs.
 """
 
-from pipeline.cli.commands import app, main
 
-__all__ = ["app", "main"]
+def main() -> None:
+    """The entry point of the `hybrid-memory` script."""
+    try:
+        from pipeline.cli.commands import app
+    except KeyboardInterrupt:  # nothing has begun yet: a trace would tell nobody anything
+        raise SystemExit(130) from None
+    app()

@@ -135,8 +135,3 @@ for group in (
 for within in (app, *(group.typer_instance for group in app.registered_groups)):
     for command in within.registered_commands if within else ():
         command.help = flowing(inspect.getdoc(command.callback) or "")
-
-
-def main() -> None:
-    """The entry point of the `hybrid-memory` script."""
-    app()

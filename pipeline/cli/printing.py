@@ -10,6 +10,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,13 @@ def show(what: RenderableType = "", *, style: str | None = None) -> None:
 
 def tell(what: str | Text, *, style: str | None = None) -> None:
     """Something about the result: where it comes from, what goes on."""
-    if _with_time:
+    if not _with_time:
+        _err.print(_plain(what), style=style, soft_wrap=True)
+        return
+    # A full disk takes no log, and is no reason to end what is told about.
+    with suppress(OSError):
         what = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {what}"
-    _err.print(_plain(what), style=style, soft_wrap=True)
+        _err.print(_plain(what), style=style, soft_wrap=True)
 
 
 def tell_a_log() -> None:

@@ -1,6 +1,8 @@
 """The embedded stack: up and down."""
 
 import asyncio
+import shutil
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +23,12 @@ from pipeline.errors import PipelineError, Refused, Unavailable
 if TYPE_CHECKING:
     from pipeline.embedded import Plan, Process, Stack
     from pipeline.settings import Settings
+
+AFTERWARDS = (
+    "What was started has ended, and nothing is lost: `hybrid-memory up` goes on from here."
+)
+SCARCE_BYTES = 100 * 2**20
+"""A disk with less left may be why a part did not start: Kafka and Postgres take some at once."""
 
 Port = Annotated[
     int | None,
@@ -177,10 +185,13 @@ async def _up(made: "Plan", settings: "Settings", *, stages: bool, in_background
             await embedded.run(
                 replace(made, stages=processes), on_progress=starting, on_ready=on_ready
             )
+        except Unavailable as error:
+            told = [str(error), *scarce(made.data), afterwards(made.data)]
+            raise Unavailable("\n".join(told)) from error
         finally:
             for task in welcome:
                 task.cancel()
-    tell("Stopped. Nothing is lost: `hybrid-memory up` goes on where this ended.")
+    tell(f"Stopped. {AFTERWARDS}")
 
 
 async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> None:
@@ -213,7 +224,6 @@ def _up_detached(
     *,
     no_stages: bool,
 ) -> None:
-    from pipeline import app
     from pipeline.embedded import detach
 
     argv = [sys.executable, "-m", "pipeline.cli", "up", "--data", str(data), "--in-background"]
@@ -222,20 +232,64 @@ def _up_detached(
     argv += [f"--brokers={brokers}"] if brokers else []
     argv += ["--no-stages"] if no_stages else []
     settings = read_settings()
+    # Whoever ends this before the stack is up, as `timeout` does, wants it as little as after Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    said: list[str] = []
+
+    def pass_on(line: str) -> None:
+        said.append(untimed(line))
+        tell(said[-1])
+
     try:
-        stack = detach(argv, data, on_line=lambda line: tell(untimed(line)))
-    except Unavailable as error:
-        # Its log was passed on line by line: once is enough.
-        why = str(error).splitlines()[0].removesuffix(" The end of its log:")
-        log = data / "logs" / "up.log"
-        raise Unavailable(f"{why} What it said stands above, and in {log}.") from error
-    wanted = [] if no_stages else app.stage_processes(settings, stack)
-    names = [process.name for process in wanted]
-    quiet()
-    with Starting() as starting:
-        running(until_serving(stack, settings, names, starting))
+        stack = detach(argv, data, on_line=pass_on)
+        _until_all_serve(stack, settings, stages=not no_stages)
+    except KeyboardInterrupt:
+        tell(f"Not started. {AFTERWARDS}")
+        raise
+    except PipelineError as error:
+        why, in_its_log, _ = str(error).partition(" The end of its log:\n")
+        if in_its_log:
+            why += f" What it said stands above, and in {data / 'logs' / 'up.log'}."
+        untold = [line for line in scarce(data) if line not in said]
+        raise type(error)("\n".join([why, *untold])) from error
     show_stack(stack)
     _show_next(stages=not no_stages)
+
+
+def _until_all_serve(stack: "Stack", settings: "Settings", *, stages: bool) -> None:
+    """Raises Unavailable where a stage does not come. Then, as after Ctrl-C, all of them are stopped."""
+    from pipeline import app, embedded
+
+    names = [process.name for process in app.stage_processes(settings, stack)] if stages else []
+    quiet()
+    try:
+        with Starting() as starting:
+            running(until_serving(stack, settings, names, starting))
+    except (KeyboardInterrupt, PipelineError) as error:
+        tell("Stopping what was started.", style="dim")
+        embedded.stop(stack.data)
+        if isinstance(error, PipelineError):
+            raise type(error)(f"{error}\n{afterwards(stack.data)}") from error
+        raise
+
+
+def afterwards(data: Path) -> str:
+    return f"{AFTERWARDS} Its logs are in {data / 'logs'}."
+
+
+def scarce(data: Path) -> list[str]:
+    """What to do where there is hardly any room for the data: each part fails of it in its own way."""
+    try:
+        free = shutil.disk_usage(data).free
+    except OSError:
+        return []
+    if free > SCARCE_BYTES:
+        return []
+    return [
+        f"The disk of {data} has {free // 2**20} MiB left: make room there, or name another folder "
+        "with --data."
+    ]
 
 
 def show_stack(stack: "Stack") -> None:

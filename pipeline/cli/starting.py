@@ -36,6 +36,8 @@ class _Line:
     phase: str = "waiting"
     detail: str = ""
     began: float = field(default_factory=time.monotonic)
+    has_served: bool = False
+    """Or runs, where it is a stage."""
     spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
 
     def state(self) -> RenderableType:
@@ -127,19 +129,24 @@ class Starting:
         if phase == "starting":
             line.began = time.monotonic()
         line.phase, line.detail = phase, detail
+        line.has_served = line.has_served or phase in ("ready", "loading")
         if self._finished:
             if phase in ("died", "refused"):
                 tell(f"{part} {phase}: {detail}", style=_style(phase))
         elif self._live is None and (phase in _MARKS or self._long_silent()):
             self._told_at = time.monotonic()
             for name in _names(part) if phase == "ready" else [part]:
-                tell(_in_columns(name, phase, detail), style=_style(phase))
+                # What does not start at all ends this with an error, which has the rest.
+                shown = detail if line.has_served else detail.partition("\n")[0]
+                tell(_in_columns(name, phase, shown), style=_style(phase))
 
     def _stop(self) -> None:
         self.finish()
         if not self._stopping:
             self._stopping = True
-            tell("Stopping: each stage finishes its batch, then the parts end.", style="dim")
+            stages = "each stage finishes its batch, then the parts end"
+            what = stages if self.stages else "the parts that were started end"
+            tell(f"Stopping: {what}.", style="dim")
 
     def _table(self) -> Table:
         table = Table.grid(

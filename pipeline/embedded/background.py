@@ -24,6 +24,7 @@ from pipeline.embedded.state import (
 from pipeline.errors import Refused, Unavailable
 
 _POLL_INTERVAL_S = 0.1
+_REFUSED = 2  # how our command line ends where the call cannot be right
 _PATIENCE_WITH_THE_DYING_S = 1.0  # a killed process is there for a moment
 
 
@@ -38,8 +39,8 @@ def detach(
     """Start `argv`, a foreground supervisor on `data`, in the background; its stack once ready.
 
     What it writes goes to `<data>/logs/up.log`, and line by line to `on_line` until then. Raises
-    Refused where the data are in use, Unavailable with the end of the log when it ends or is not ready in time (the first start fetches
-    45 MB); then, as after a Ctrl-C, nothing is left running.
+    Refused where the data are in use or the supervisor refuses to start, Unavailable with the end of the log when it ends or is
+    not ready in time (the first start fetches 45 MB); then, as after a Ctrl-C, nothing is left running.
     """
     data = data.expanduser().resolve()
     _refuse_if_in_use(data)
@@ -118,7 +119,10 @@ def _until_ready(
         if stack and stack.pid == supervisor.pid:
             return stack
         if ended:
-            raise Unavailable(f"The stack did not start. The end of its log:\n{_tail_of(data)}")
+            refused = supervisor.returncode == _REFUSED
+            raise (Refused if refused else Unavailable)(
+                f"The stack did not start. The end of its log:\n{_tail_of(data)}"
+            )
         time.sleep(_POLL_INTERVAL_S)
     raise Unavailable(f"The stack is not ready after {timeout_s:g} s:\n{_tail_of(data)}")
 

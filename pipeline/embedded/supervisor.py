@@ -5,10 +5,11 @@ start when all answer. Stopping goes the other way: stages, Valkey, PostgreSQL, 
 """
 
 import asyncio
+import errno
 import signal
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from pipeline.embedded.guard import end_leftovers, leftovers
 from pipeline.embedded.keeper import Progress
 from pipeline.embedded.plan import Plan
 from pipeline.embedded.state import DataLock, Stack, make_private, withdraw
-from pipeline.errors import Refused
+from pipeline.errors import Refused, Unavailable
 
 # Two Ctrl-C closer than this are one: some launchers pass on what the terminal also sends.
 _ONE_KEYPRESS_S = 0.5
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 async def run(
@@ -63,9 +65,20 @@ async def serve(
 
     `on_ready` is called once, when every part answers and the stages were started. `at_once` cuts
     the stop short: everything is killed. Raises Refused where the data folder or a given port is in
-    use, Unavailable where a part cannot be had or does not start.
+    use, Unavailable where a part cannot be had or does not start, or the disk is full.
     """
     plan = replace(plan, data=_made(plan.data))
+    with _told_when_full(plan.data):
+        await _serve_made(plan, on_progress, on_ready, until, at_once or asyncio.Event())
+
+
+async def _serve_made(
+    plan: Plan,
+    on_progress: Callable[[Progress], None],
+    on_ready: Callable[[Stack], None],
+    until: asyncio.Event,
+    at_once: asyncio.Event,
+) -> None:
     lock = DataLock(plan.data)
     await lock.take()
     try:
@@ -77,7 +90,7 @@ async def serve(
         try:
             await _first_of(until.wait(), living)
         finally:
-            await _stop(crew, living, at_once or asyncio.Event())
+            await _stop(crew, living, at_once)
     finally:
         withdraw(plan.data)
         lock.release()
@@ -121,6 +134,16 @@ async def _first_of(event: Any, task: asyncio.Task[None]) -> None:
         waiting.cancel()
     if task.done():
         task.result()
+
+
+@contextmanager
+def _told_when_full(data: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise Unavailable(f"{data} takes nothing more: {error}.") from error
 
 
 def _made(data: Path) -> Path:

@@ -13,7 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipeline.cli import app as command_line
+from pipeline.cli.commands import app as command_line
 from pipeline.embedded import Plan, Stack
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.records import Record, event_id_in

@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline import app
-from pipeline.cli import app as command_line
+from pipeline.cli.commands import app as command_line
 from pipeline.domain.identity import memory_key, user_key
 from pipeline.embedded import Plan, Stack
 from pipeline.settings import Settings

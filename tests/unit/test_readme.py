@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
-from pipeline.cli import app
+from pipeline.cli.commands import app
 from pipeline.contract import field_docs
 from pipeline.settings import Settings
 

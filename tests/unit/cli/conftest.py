@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.commands import app
 from pipeline.domain.clock import VersionClock
 from pipeline.errors import Refused, Unavailable, Unusable
 from producers.client import NewMemory

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.cli.commands import exit_code, missing
 from pipeline.errors import Halted, PipelineError, Refused, Unavailable, Unusable
 from tests.unit.cli.conftest import Command, FakeClient
@@ -83,3 +84,14 @@ def test_the_client_commands_start_without_heavy_packages(used: str, project: Pa
 
 def test_the_version_is_that_of_the_package(command: Command):
     assert command("--version").stdout == f"hybrid-memory {version('hybrid-memory')}\n"
+
+
+def test_ctrl_c_before_anything_has_begun_shows_no_trace(monkeypatch: pytest.MonkeyPatch):
+    class Importing:
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "pipeline.cli.commands", Importing())
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130

@@ -1,9 +1,12 @@
 """What is told can be used where it is told."""
 
+import errno
 import re
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline.cli import printing
 from pipeline.cli.printing import complain, own_name, show, tell, tell_a_log, untimed
@@ -50,3 +53,16 @@ def test_what_is_told_holds_no_commands_for_the_terminal(capsys: pytest.CaptureF
     for stream in (told.out, told.err):
         assert not {"\x1b", "\x07", "\u202e"} & set(stream)
         assert "forged" in stream
+
+
+def test_a_log_that_takes_nothing_more_ends_nothing(monkeypatch: pytest.MonkeyPatch):
+    class Full(StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(printing, "_err", Console(file=Full()))
+    monkeypatch.setattr(printing, "_with_time", False)
+    with pytest.raises(OSError, match="No space left"):
+        tell("kafka ready")
+    tell_a_log()
+    tell("kafka ready")

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.cli import printing
 from pipeline.cli.borrowed import borrowed_stack
 from pipeline.cli.printing import untimed
-from pipeline.cli.stack import masked, plan
+from pipeline.cli.stack import masked, plan, scarce
 from pipeline.cli.starting import Starting
 from pipeline.embedded import Plan, Progress, Stack
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import PipelineError, Refused, Unavailable
 from pipeline.models.classifier import lexicon
 from pipeline.settings import Settings
 from tests.unit.cli.conftest import Command
@@ -97,18 +99,19 @@ def test_a_file_is_no_data_folder(command: Command, home: Path, how: str):
     assert "notes cannot be a data folder: it is a file" in result.stderr
 
 
+@pytest.mark.parametrize(("error", "code"), [(Unavailable, 75), (Refused, 2)])
 def test_what_a_stack_in_the_background_says_is_said_once_and_without_its_time(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: type[PipelineError], code: int
 ):
     line = "2026-01-31T12:00:00Z kafka cannot have the port."
 
     def detach(*_: object, on_line: Callable[[str], None]) -> None:
         on_line(line)
-        raise Unavailable(f"The stack did not start. The end of its log:\n{line}")
+        raise error(f"The stack did not start. The end of its log:\n{line}")
 
     monkeypatch.setattr("pipeline.embedded.detach", detach)
     result = command("up", "--detach", "--data", "there")
-    assert result.exit_code == 75
+    assert result.exit_code == code
     first, second = result.stderr.splitlines()
     assert first == untimed(line) == "kafka cannot have the port."
     assert second.startswith("The stack did not start. What it said stands above, and in ")
@@ -157,3 +160,71 @@ def test_the_log_of_the_background_tells_when_each_stage_serves(
     assert ["classifier", "ready"] in ready
     assert ["tier_writer", "ready"] in ready
     assert ready[-1] == ["ready"]
+
+
+@pytest.fixture
+def detached(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """`up --detach` gets as far as the stages; the data folders of what was stopped again."""
+    stopped: list[Path] = []
+
+    def detach(_: object, data: Path, **__: object) -> Stack:
+        return Stack(data, 1, 0.0, "k:1", "", "", home)
+
+    monkeypatch.setattr("pipeline.embedded.detach", detach)
+    monkeypatch.setattr("pipeline.embedded.stop", stopped.append)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield stopped
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "Not started. What was started has ended"),
+        (
+            Unavailable("embedder does not run."),
+            75,
+            "embedder does not run.\nWhat was started has ended",
+        ),
+    ],
+)
+def test_a_start_in_the_background_that_ends_early_leaves_nothing_running(
+    command: Command,
+    detached: list[Path],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ended_by: BaseException,
+    code: int,
+    told: str,
+):
+    async def until_serving(*_: object) -> None:
+        raise ended_by
+
+    monkeypatch.setattr("pipeline.cli.stack.until_serving", until_serving)
+    result = command("up", "--detach", "--data", "there")
+    assert result.exit_code == code
+    assert told in result.stderr
+    assert detached == [home / "there"]
+
+
+def test_ctrl_c_on_data_that_another_stack_holds_leaves_that_one_alone(
+    command: Command, detached: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    def detach(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.embedded.detach", detach)
+    assert command("up", "--detach", "--data", "there").exit_code == 130
+    assert detached == []
+
+
+def test_a_full_disk_is_told_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch):
+    def usage(free: int) -> Callable[[Path], SimpleNamespace]:
+        return lambda _: SimpleNamespace(free=free)
+
+    monkeypatch.setattr("shutil.disk_usage", usage(3 * 2**20))
+    (line,) = scarce(home)
+    assert "has 3 MiB left: make room there, or name another folder" in line
+    monkeypatch.setattr("shutil.disk_usage", usage(3 * 2**30))
+    assert scarce(home) == []

@@ -53,6 +53,7 @@ def test_long_work_is_told_now_and_then(
 
 def test_afterwards_only_trouble_is_told(capsys: pytest.CaptureFixture[str]):
     with Starting() as watching:
+        watching.stages = frozenset({"embedder", "classifier"})
         watching.finish()
         watching(Progress("embedder", "died", "killed by SIGKILL; starts again in 1 s"))
         watching(Progress("embedder", "starting", ""))
@@ -83,6 +84,25 @@ def test_what_reads_elsewhere_is_ready_when_it_runs(capsys: pytest.CaptureFixtur
         watching(Progress("mem0", "running", "process 7"))
         (line,) = told(capsys)
     assert line.split() == ["mem0", "ready", "process", "7"]
+
+
+def test_why_a_part_does_not_start_is_left_to_the_error_that_ends_it(
+    capsys: pytest.CaptureFixture[str],
+):
+    why = "ended with exit code 1\nThe end of its log:\nNo space left"
+    with Starting() as watching:
+        watching(Progress("kafka", "refused", why))
+        watching(Progress("valkey", "ready", "in 0.1 s"))
+        watching(Progress("valkey", "refused", why))
+        watching(Progress("kafka", "stopped", ""))
+    first, _, third, *rest = told(capsys)
+    assert first == "kafka refused ended with exit code 1"
+    assert third == "valkey refused ended with exit code 1"
+    assert rest == [
+        "The end of its log:",
+        "No space left",
+        "Stopping: the parts that were started end.",
+    ]
 
 
 def test_each_stage_of_a_process_has_a_line(capsys: pytest.CaptureFixture[str]):

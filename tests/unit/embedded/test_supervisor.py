@@ -124,6 +124,19 @@ async def test_a_full_disk_stops_nothing_and_the_new_pid_is_told_later(
         await eventually(lambda: pid_told(data, "sleeper") not in (None, first))
 
 
+async def test_a_disk_that_is_full_at_the_start_is_told_and_nothing_is_left(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Stack) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(crew, "announce", full)
+    with pytest.raises(Unavailable, match=r"takes nothing more: .*No space left on device"):
+        async with served(data, stage("sleeper", SLEEP)):
+            pass
+    assert leftovers(data) == []
+
+
 async def test_a_stage_that_is_misconfigured_says_why_and_is_left_alone(data: Path) -> None:
     code = "print('QDRANT_URL: no such host'); raise SystemExit(78)"
     async with served(data, stage("writer", code)) as running:
@@ -211,6 +224,13 @@ def test_a_background_that_ends_too_soon_says_why(data: Path) -> None:
     argv = [sys.executable, "-c", "raise SystemExit('no Kafka here')"]
 
     with pytest.raises(Unavailable, match="no Kafka here"):
+        detach(argv, data, on_line=print)
+
+
+def test_a_background_that_refuses_is_refused(data: Path) -> None:
+    argv = [sys.executable, "-c", "print('this port is taken'); raise SystemExit(2)"]
+
+    with pytest.raises(Refused, match="this port is taken"):
         detach(argv, data, on_line=print)
 
 
