@@ -265,17 +265,12 @@ async def _tools(here: Located, *, yes: bool) -> "AsyncGenerator[Tools]":
 
 async def _done(here: Located) -> None:
     """Waits until searches see it; what is on its way is not lost."""
-    from pipeline.kafka.readers import group_readers
-    from pipeline.kafka.records import group_of
+    from pipeline.kafka.readers import stage_readers
     from schemas.topics import RECALLED, TIERED
 
     for topic, stage in ((RECALLED, "lifecycle"), (TIERED, "tier_writer")):
-        async with group_readers(
-            here.kafka,
-            topic.under(here.prefix),
-            [group_of(here.prefix, stage)],
-            patience_s=PATIENCE_S,
-        ) as readers:
+        reading = stage_readers(here.kafka, here.prefix, topic, stage, patience_s=PATIENCE_S)
+        async with reading as readers:
             if not await readers.caught_up():
                 tell(f"{stage} is behind: searches see it once that is done. Nothing is lost.")
                 return

@@ -14,12 +14,10 @@ from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, located, quiet, running
 
 if TYPE_CHECKING:
-    from pipeline.kafka.readers import GroupReaders
     from pipeline.ports import Fingerprint, Fingerprints, MemoryRecords
     from pipeline.verifying.comparing import Difference
     from pipeline.verifying.repairing import Mending
     from pipeline.verifying.verifying import Report
-    from schemas.topics import Topic
 
 UNDECIDED = 75  # EX_TEMPFAIL
 WORDS = {
@@ -124,32 +122,24 @@ async def compared(
     mend: "Mending | None" = None,
 ) -> "Report":
     """One look at everything. With `mend`, what differs is published again on the way."""
-    from pipeline.kafka.readers import group_readers
-    from pipeline.kafka.records import group_of
+    from pipeline.kafka.readers import stage_readers
     from pipeline.verifying.logged import compare_log
     from pipeline.verifying.repairing import WRITERS
     from pipeline.verifying.verifying import InTurn, Report, compare, nothing_more
     from schemas.topics import ENRICHED, RECALLED, TIERED
 
     report = Report(keep)
-    topic = ENRICHED.under(here.prefix)
-    async with AsyncExitStack() as stack:
-
-        async def readers_of(topic: "Topic", *stages: str) -> "GroupReaders":
-            groups = [group_of(here.prefix, stage) for stage in stages]
-            name = topic.under(here.prefix)
-            return await stack.enter_async_context(
-                group_readers(here.kafka, name, groups, patience_s=patience_s)
-            )
-
-        readers = await readers_of(ENRICHED, *WRITERS)
-        of_lives = await readers_of(RECALLED, "lifecycle")
-        of_tiers = await readers_of(TIERED, "tier_writer")
+    reading = partial(stage_readers, here.kafka, here.prefix, patience_s=patience_s)
+    async with (
+        reading(ENRICHED, *WRITERS) as readers,
+        reading(RECALLED, "lifecycle") as of_lives,
+        reading(TIERED, "tier_writer") as of_tiers,
+    ):
         if log:
             with Passing("log and record") as passing:
                 await compare_log(
                     here.kafka,
-                    topic,
+                    ENRICHED.under(here.prefix),
                     records,
                     readers,
                     report,

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,6 +14,8 @@ from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.lag import topic_partitions
+from pipeline.kafka.records import group_of
+from schemas.topics import Topic
 
 POLL_INTERVAL_S = 0.1
 
@@ -75,6 +77,14 @@ class GroupReaders:
         except GroupCoordinatorNotAvailableError:
             return {}
         return {tp: committed.offset for tp, committed in offsets.items()}
+
+
+def stage_readers(
+    connection: KafkaConnection, prefix: str, topic: Topic, *stages: str, patience_s: float
+) -> AbstractAsyncContextManager[GroupReaders]:
+    """The stages that read `topic`, as `group_readers`."""
+    groups = [group_of(prefix, stage) for stage in stages]
+    return group_readers(connection, topic.under(prefix), groups, patience_s=patience_s)
 
 
 @asynccontextmanager
