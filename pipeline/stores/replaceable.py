@@ -8,7 +8,7 @@ Between the two whoever fills the fresh one sees to it that it gets what it has 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -215,6 +215,8 @@ class ReplaceableIndex:
                 yield told
 
     async def close(self) -> None:
-        await self.abandon()
-        await self._current.closed()
-        await self._home.close()
+        async with AsyncExitStack() as closing:
+            # The home last, whatever fails before: it holds the lock.
+            closing.push_async_callback(self._home.close)
+            closing.push_async_callback(self._current.closed)
+            closing.push_async_callback(self.abandon)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.stores.edge_folders import open_owned
 from pipeline.stores.qdrant_edge import EdgePoints, owned
+from tests.builders import DIMENSIONS, MODEL
 
 
 class Shard:
@@ -102,3 +104,18 @@ async def test_what_does_not_close_gives_its_directory_back(
     with pytest.raises(OSError, match="the disk is gone"):
         await index.close()
     owned(tmp_path).close()
+
+
+async def test_an_owner_whose_index_does_not_close_gives_its_directory_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise OSError("the disk is gone")
+
+    opened = await open_owned(tmp_path, model=MODEL, dimensions=DIMENSIONS)
+    points, close = opened.current.points, opened.current.points.close
+    monkeypatch.setattr(points, "close", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        await opened.close()
+    owned(tmp_path).close()
+    await close()
