@@ -25,7 +25,7 @@ class Stage:
 
     data: Path
     pids: Mapping[str, int | None]
-    """Of now, by process; it changes under us. The name of a process are those of its stages, with + between."""
+    """Of now, by process; it changes under us. The name of a process is those of its stages, with + between."""
     proxies: Mapping[str, Proxy]
     own_disk: bool
 

@@ -67,6 +67,10 @@ def test_what_a_text_turns_on_makes_a_difference(one: str, other: str) -> None:
     assert says(one) != says(other)
 
 
+def test_no_text_has_no_words() -> None:
+    assert words_said("") == ()
+
+
 def test_only_what_the_same_ones_said_is_compared() -> None:
     assert not groups([candidate("a"), candidate("b", whose=("Ben",))])
 
@@ -117,4 +121,3 @@ def test_each_memory_stands_or_goes_once(drawn: list[tuple[str, int, int]]) -> N
     survivors = [group.survivor.memory_id for group in found]
     gone = [each.memory_id for group in found for each in group.others]
     assert len({*survivors, *gone}) == len(survivors) + len(gone)
-    assert words_said("") == ()
