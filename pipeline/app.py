@@ -69,6 +69,10 @@ SOURCES = ("mem0",)
 """What runs beside the stages, by name: reads elsewhere and publishes here."""
 
 
+def unheard(_: str) -> None:
+    """Of steps that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Addresses:
     """Where the neighbours are. Exactly one of `qdrant_url` and `qdrant_path` is set."""
@@ -147,8 +151,12 @@ async def open_ports(
     where: Addresses,
     wanted: Iterable[str],
     say: Callable[[str], None] = log.info,
+    on_step: Callable[[str], None] = unheard,
 ) -> AsyncGenerator[Mapping[str, Any]]:
-    """The ports of these names, open for the time of the block. Raises Refused, Unavailable."""
+    """The ports of these names, open for the time of the block. Raises Refused, Unavailable.
+
+    `on_step` hears the name of each before it is opened.
+    """
     names = sorted(set(wanted))
     ports: dict[str, Any] = {}
     async with AsyncExitStack() as stack:
@@ -159,6 +167,7 @@ async def open_ports(
         openers = _openers(settings, where, say, lock)
         # In this order the embedder comes before the index, which asks it for its dimensions.
         for name in names:
+            on_step(name)
             ports[name] = await openers[name](ports)
             stack.push_async_callback(_close, ports[name])
         yield ports
@@ -490,10 +499,12 @@ async def run(
     until: asyncio.Event,
     liveness: Liveness | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    on_step: Callable[[str], None] = unheard,
     hinted: asyncio.Event | None = None,
 ) -> None:
     """Runs stages in this process until `until` is set. Raises what `serve` raises, and Refused.
 
+    `on_step` hears what comes next until they are ready: "topics", the names of ports, "joining".
     `hinted` is set by whoever was told that something may have changed in a source.
     """
     from pipeline.kafka.process import serve
@@ -503,11 +514,14 @@ async def run(
     wanted = _wanted(names)
     liveness = liveness or Liveness()
     async with AsyncExitStack() as stack:
+        on_step("topics")
         if await unless(until, _topics(settings, where)) is None:
             return
-        ports = await unless(until, stack.enter_async_context(open_ports(settings, where, wanted)))
+        opening = open_ports(settings, where, wanted, on_step=on_step)
+        ports = await unless(until, stack.enter_async_context(opening))
         if ports is None:
             return
+        on_step("joining")
         running = [_poll_mem0(settings, where, until, liveness, on_ready, hinted) for _ in sources]
         if names:
             running.append(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from pipeline.cli.beginning import is_watched, step_told, tell_ready
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import show, show_json
+from pipeline.cli.printing import show, show_json, tell
 from pipeline.cli.reaching import Located, located, read_settings, running
 from pipeline.errors import Halted, Refused, Unavailable
 from schemas.topics import EVENTS, MEM0_CYCLES, MEM0_SEEN
@@ -83,6 +84,8 @@ def run(
     if unknown:
         raise Refused(f"No such stage: {', '.join(unknown)}. There are {', '.join(known)}.")
     health = (health_host, health_port) if health_port is not None else None
+    if is_watched(read_settings()):
+        tell(f"Starting {', '.join(stages)}.", style="dim")
     code = running(_run(list(dict.fromkeys(stages)), data, health))
     raise typer.Exit(code)
 
@@ -91,14 +94,22 @@ async def _run(names: Sequence[str], data: Path | None, health: tuple[str, int] 
     import structlog
 
     from pipeline import app
+    from pipeline.app import unheard
     from pipeline.cli import logs
     from pipeline.liveness import Liveness
 
     settings = read_settings()
     logs.configure(settings.log_level, settings.log_format)
     log = structlog.get_logger().bind(stages=list(names))
+    watched = is_watched(settings)
+
+    def on_ready() -> None:
+        log.info("ready")
+        if watched:
+            tell_ready(flow[:3] for flow in _flows(settings.topic_prefix) if flow[0] in names)
+
     try:
-        here = await _located(data)
+        here = await _located(data, watched=watched)
         until = _asked_to_stop()
         liveness, hinted = Liveness(), asyncio.Event()
         async with AsyncExitStack() as stack:
@@ -111,7 +122,8 @@ async def _run(names: Sequence[str], data: Path | None, health: tuple[str, int] 
                 here.addresses,
                 until=until,
                 liveness=liveness,
-                on_ready=lambda: log.info("ready"),
+                on_ready=on_ready,
+                on_step=step_told(settings, here.addresses) if watched else unheard,
                 hinted=hinted,
             )
     except (Refused, Halted) as error:
@@ -142,7 +154,7 @@ async def _answer(
         ) from error
 
 
-async def _located(data: Path | None) -> Located:
+async def _located(data: Path | None, *, watched: bool) -> Located:
     """Where everything is. A stage of a stack that is just starting waits until it is announced."""
     began = time.monotonic()
     while True:
@@ -151,6 +163,11 @@ async def _located(data: Path | None) -> Located:
         except Refused:
             if data is None or time.monotonic() - began > STACK_PATIENCE_S:
                 raise
+        if watched:
+            watched = False  # once is enough
+            tell(
+                f"No stack runs on {data} yet: waiting {STACK_PATIENCE_S:g} s for one.", style="dim"
+            )
         await asyncio.sleep(0.1)
 
 
@@ -175,20 +192,7 @@ def list_stages(json: AsJson = False) -> None:
     \b
     [dim]$[/dim] hybrid-memory stages
     """
-    from pipeline.contract import flows
-
-    prefix = read_settings().topic_prefix
-    told = [
-        (
-            flow.stage,
-            flow.reads.under(prefix),
-            [*flow.stores, *(topic.under(prefix) for topic in flow.published)],
-            flow.about,
-        )
-        for flow in flows()
-    ]
-    kept = (EVENTS, MEM0_SEEN, MEM0_CYCLES)
-    told.append((MEM0, "Mem0", [topic.under(prefix) for topic in kept], ABOUT_MEM0))
+    told = _flows(read_settings().topic_prefix)
     if json:
         for stage, reads, writes, about in told:
             show_json({"stage": stage, "reads": reads, "writes": writes, "about": about})
@@ -199,3 +203,20 @@ def list_stages(json: AsJson = False) -> None:
     for stage, reads, writes, about in told:
         table.add_row(stage, reads, ", ".join(writes), about.rstrip("."))
     show(table)
+
+
+def _flows(prefix: str) -> list[tuple[str, str, list[str], str]]:
+    """Each stage and Mem0's poller: what it reads, what it writes, and what for."""
+    from pipeline.contract import flows
+
+    told = [
+        (
+            flow.stage,
+            flow.reads.under(prefix),
+            [*flow.stores, *(topic.under(prefix) for topic in flow.published)],
+            flow.about,
+        )
+        for flow in flows()
+    ]
+    kept = (EVENTS, MEM0_SEEN, MEM0_CYCLES)
+    return [*told, (MEM0, "Mem0", [topic.under(prefix) for topic in kept], ABOUT_MEM0)]
