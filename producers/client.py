@@ -310,15 +310,16 @@ class MemoryClient:
 
         Asks first what there is: the receipt's `found` tells whether there was such a memory, and the
         forgetting is newer than that by whatever clock. It is published in any case: a memory that is
-        on its way stays forgotten. Where nobody answers within 2 s, `found` is None.
+        on its way stays forgotten. Where nobody answers within 2 s, `found` is None. `was_forgotten`
+        tells what was forgotten before from what nobody knows.
         """
-        found = await self._is_there(user_id, memory_id)
+        found, was_forgotten = await self._is_there(user_id, memory_id)
         after = self._seen.newest(user_id, memory_id)
         fields = self._event(user_id, uuid4(), after=after)
         event = _built(MemoryForgotten, **fields, memory_id=memory_id)
         self._own.pop((event.user_id, event.memory_id), None)
         await self._publish([(event, None)])
-        return self._receipt(event, found=found)
+        return self._receipt(event, found=found, was_forgotten=was_forgotten)
 
     async def forget_user(self, user_id: str) -> UserReceipt:
         """Forgets everything of one user up to now. What is remembered later stays.
@@ -557,7 +558,11 @@ class MemoryClient:
         )
 
     def _receipt(
-        self, event: MemoryCaptured | MemoryRevised | MemoryForgotten, *, found: bool | None = None
+        self,
+        event: MemoryCaptured | MemoryRevised | MemoryForgotten,
+        *,
+        found: bool | None = None,
+        was_forgotten: bool = False,
     ) -> Receipt:
         if not isinstance(event, MemoryForgotten):
             self._own[event.user_id, event.memory_id] = event
@@ -572,6 +577,7 @@ class MemoryClient:
             version=event.version,
             if_absent=isinstance(event, MemoryCaptured) and event.if_absent,
             found=found,
+            was_forgotten=was_forgotten,
         ).answered_by(self._receipts)
 
     async def _publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
@@ -650,14 +656,17 @@ class MemoryClient:
             self._seen.add(user_id, memory_id, answered.memory.version)
         return answered
 
-    async def _is_there(self, user_id: str, memory_id: str) -> bool | None:
-        """Whether there is such a memory, or our own on its way; None where nobody answers."""
+    async def _is_there(self, user_id: str, memory_id: str) -> tuple[bool | None, bool]:
+        """Whether there is such a memory, or our own on its way, and whether it is forgotten.
+
+        None and False where nobody answers.
+        """
         try:
             answered = await self._known(user_id, memory_id, FORGET_PATIENCE_S)
         except Unavailable:
-            return True if (user_id, memory_id) in self._own else None
+            return True if (user_id, memory_id) in self._own else None, False
         on_its_way = not answered.forgotten and (user_id, memory_id) in self._own
-        return answered.memory is not None or on_its_way
+        return answered.memory is not None or on_its_way, answered.forgotten
 
     async def _newest_of_user(self, user_id: str) -> int:
         """The newest version of the user's that we can know of: the record's, or what we have seen."""

@@ -124,6 +124,8 @@ class Receipt(AnyReceipt):
     """Published under an idempotency key."""
     found: bool | None = None
     """Of a forgetting: whether there was such a memory; None where nobody could say so in time."""
+    was_forgotten: Annotated[bool, Field(exclude=True)] = False
+    """Of a forgetting that found nothing: whether it was forgotten before. No token tells it."""
 
     @property
     def event(self) -> EventRef:

@@ -17,7 +17,7 @@ from pipeline.cli.reaching import connected, running
 from pipeline.errors import Unavailable
 
 if TYPE_CHECKING:
-    from producers.receipts import AnyReceipt
+    from producers.receipts import AnyReceipt, Receipt
     from schemas.events import Outcome
     from schemas.search import KnownMemory
 
@@ -165,21 +165,41 @@ def forget(
 
     \b
     [dim]$[/dim] hybrid-memory forget ID --user alice
+
+    Ends with 1 where there is no such memory, as `rm` does; the forgetting is accepted all the same, so
+    that what is on its way stays forgotten. Forgetting again what was forgotten ends with 0.
     """
 
-    async def leave() -> None:
+    async def leave() -> "Receipt":
         async with connected(data) as client:
             began = time.perf_counter()
             receipt = await client.forget(memory_id, user_id=user)
-            told: Mapping[Outcome, str] = _FORGOTTEN
-            if receipt.found is False:
-                told = {**_FORGOTTEN, "stored": "Its id stays forgotten"}
-                tell(
-                    f"{user!r} has no memory {memory_id}. If it is on its way, it stays forgotten."
-                )
+            told = _forgetting(receipt)
             await _settle(receipt, told, began, wait=wait, timeout_s=timeout, json=json)
+            return receipt
 
-    running(leave())
+    if _is_unknown(running(leave())):
+        raise typer.Exit(1)
+
+
+def _is_unknown(forgotten: "Receipt") -> bool:
+    """Whether nobody ever heard of what was to be forgotten: a mistyped id, most likely."""
+    return forgotten.found is False and not forgotten.was_forgotten
+
+
+def _forgetting(receipt: "Receipt") -> "Mapping[Outcome, str]":
+    """Tells where nothing is there to be erased; what to tell in the end."""
+    of = f"{receipt.user_id!r} has no memory {receipt.memory_id}"
+    if receipt.found:
+        return _FORGOTTEN
+    if receipt.found is None:
+        tell("Nobody could say in time whether there is such a memory.", style="yellow")
+        return _FORGOTTEN
+    if receipt.was_forgotten:
+        tell(f"{of} any more: its id was forgotten before. Nothing was left to erase.")
+        return {**_FORGOTTEN, "stored": "It stays forgotten"}
+    complain(f"{of}: nothing was erased. Is the id right?")
+    return {**_FORGOTTEN, "stored": "What is on its way under this id stays forgotten"}
 
 
 def forget_user(
@@ -269,7 +289,7 @@ async def _settle(
 ) -> None:
     """Waits for both stores if asked to, and tells what became of it."""
     accepted_s = time.perf_counter() - began
-    if not json and receipt.event.memory_id is not None:
+    if not json and receipt.event.memory_id is not None and _is_about_something(receipt):
         # Before anything is waited for: what is accepted has its name, however the wait ends.
         show(receipt.event.memory_id)
     outcome: Outcome | None = None
@@ -287,6 +307,11 @@ async def _settle(
         tell(f"{told['stored']}: accepted in {duration(accepted_s)}, {stored}.", style="dim")
     else:
         tell(told[outcome], style="yellow")
+
+
+def _is_about_something(receipt: "AnyReceipt") -> bool:
+    """Whether its id names a memory, as far as anybody knows; of a forgetting it may not."""
+    return getattr(receipt, "found", None) is not False
 
 
 async def _waited(receipt: "AnyReceipt", timeout_s: float) -> "Outcome":

@@ -34,6 +34,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.memories: dict[tuple[str, str], NewMemory] = {}
+        self.forgotten: set[tuple[str, str]] = set()
         self.asked: dict[str, Any] = {}
         self.as_of: datetime | None = None
         self.batches: list[list[NewMemory]] = []
@@ -75,8 +76,11 @@ class FakeClient:
         return self._remembered(memory.model_copy(update={"text": text}))
 
     async def forget(self, memory_id: str, *, user_id: str) -> Receipt:
-        found = self.memories.pop((user_id, memory_id), None) is not None
-        return self._receipt(user_id, memory_id, found=found)
+        key = (user_id, memory_id)
+        found, before = self.memories.pop(key, None) is not None, key in self.forgotten
+        self.forgotten.add(key)
+        receipt = self._receipt(user_id, memory_id, found=found)
+        return receipt.model_copy(update={"was_forgotten": before})
 
     async def forget_user(self, user_id: str) -> UserReceipt:
         for key in [key for key in self.memories if key[0] == user_id]:

@@ -111,10 +111,35 @@ def test_forgetting_one(command: Command, client: FakeClient):
     command("add", "hi", "--user", "alice", "--id", "m1")
     forgetting = command("forget", "m1", "--user", "alice")
     assert (forgetting.exit_code, "has no memory" in forgetting.stderr) == (0, False)
-    assert "'alice' has no memory m1" in command("forget", "m1", "--user", "alice").stderr
+    again = command("forget", "m1", "--user", "alice")
+    assert (again.exit_code, again.stdout) == (0, "")
+    assert "its id was forgotten before. Nothing was left to erase." in again.stderr
     gone = command("get", "m1", "--user", "alice")
     assert (gone.exit_code, gone.stdout) == (1, "")
     assert "no memory m1" in gone.stderr
+
+
+def test_forgetting_what_nobody_knows_is_accepted_and_told(command: Command, client: FakeClient):
+    unknown = command("forget", "m1", "--user", "alice")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+    first, second = unknown.stderr.splitlines()
+    assert first == "'alice' has no memory m1: nothing was erased. Is the id right?"
+    assert second.startswith("What is on its way under this id stays forgotten: accepted in")
+    assert "Forgotten:" not in unknown.stderr
+
+
+def test_forgetting_what_nobody_knows_tells_programs_the_same_as_ever(
+    command: Command, client: FakeClient
+):
+    command("add", "hi", "-u", "alice", "--id", "m1")
+    known = jsonlib.loads(command("forget", "m1", "-u", "alice", "--json").stdout)
+    unknown = command("forget", "m2", "-u", "alice", "--json")
+    told = jsonlib.loads(unknown.stdout)
+    assert unknown.exit_code == 1
+    assert told.keys() == known.keys()
+    assert (told["memory_id"], told["stored"], told["outcome"]) == ("m2", True, "stored")
+    assert jsonlib.loads(told["receipt"]).keys() == jsonlib.loads(known["receipt"]).keys()
+    assert jsonlib.loads(told["receipt"])["found"] is False
 
 
 def test_forgetting_a_user_asks_first(command: Command, client: FakeClient):

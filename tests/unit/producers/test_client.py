@@ -153,6 +153,7 @@ class Desk:
         self.memory, self.newest = memory, newest
         self.asked = 0
         self.away = False
+        self.forgotten = False
         self.last: Asked | None = None
 
     async def ask(self, make: Callable[[Envelope], Asked], *, timeout_s: float) -> Any:
@@ -163,7 +164,9 @@ class Desk:
         self.last = asked
         if isinstance(asked, NewestAsked):
             return NewestAnswered(question_id=asked.question_id, version=self.newest)
-        return MemoryAnswered(question_id=asked.question_id, memory=self.memory)
+        return MemoryAnswered(
+            question_id=asked.question_id, memory=self.memory, forgotten=self.forgotten
+        )
 
     async def close(self) -> None: ...
 
@@ -203,9 +206,20 @@ async def test_a_moment_without_a_zone_is_none(kafka: Kafka) -> None:
             await client.search("dinner", user_id="alice", as_of=no_zone)
 
 
+async def test_a_forgetting_tells_what_was_forgotten_before(kafka: Kafka) -> None:
+    desk = Desk()
+    desk.forgotten = True
+    async with asking(desk) as client:
+        again = await client.forget("m1", user_id="alice")
+        assert (again.found, again.was_forgotten) == (False, True)
+        assert "was_forgotten" not in again.token
+
+
 async def test_a_forgetting_tells_whether_there_was_anything(kafka: Kafka) -> None:
     async with asking(Desk()) as client:
-        assert (await client.forget("m1", user_id="alice")).found is False
+        nothing = await client.forget("m1", user_id="alice")
+        assert (nothing.found, nothing.was_forgotten) == (False, False)
+        assert client.receipt(nothing.token) == nothing
         # Our own is there, even if the stores do not have it yet.
         await client.remember("hi", user_id="alice", memory_id="m1")
         assert (await client.forget("m1", user_id="alice")).found is True
