@@ -45,8 +45,8 @@ from pipeline.stores.hot import HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.matrix import KEY_BYTES
 from pipeline.stores.memory import RecordsInMemory
-from pipeline.stores.points import Nearest, Point, PointVectors, searched
-from pipeline.stores.qdrant_edge import open_edge
+from pipeline.stores.points import IndexShape, Nearest, Point, PointVectors, searched
+from pipeline.stores.qdrant_edge import make, open_folder
 from pipeline.stores.redis import RedisCache
 from schemas.search import ReplyTo, SearchAsked, SearchFilter
 
@@ -87,7 +87,9 @@ async def run(sizes: Sequence[int], rounds: int) -> dict[str, Any]:
 async def _measured(size: int, rounds: int, embedder: Embedder, redis: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="hybrid-memory-") as folder:
         dimensions = embedder.dimensions
-        index = await open_edge(Path(folder), model=embedder.model, dimensions=dimensions)
+        shape = IndexShape(embedder.model, dimensions)
+        make(Path(folder) / "index", shape)
+        index = await open_folder(Path(folder) / "index", shape)
         tell(f"filling an index with {size:,} memories")
         matrix = await _fill(index, size, dimensions)
         try:

@@ -3,7 +3,7 @@
 Every method may raise `Unavailable` (try again later); what else a method raises is said at it.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -342,10 +342,6 @@ class MemoryRecords(Fingerprints, Protocol):
         """Memories that are not forgotten, of one user or of all."""
         ...
 
-    def fingerprints(self) -> AsyncIterator[Fingerprint]:
-        """Every memory's fingerprint, forgotten ones too, ordered by key."""
-        ...
-
     async def close(self) -> None: ...
 
 
@@ -420,10 +416,6 @@ class MemoryVectors(Fingerprints, Protocol):
 
     async def count(self, user_id: str | None = None) -> int:
         """Memories that are not forgotten, of one user or of all."""
-        ...
-
-    def fingerprints(self) -> AsyncIterator[Fingerprint]:
-        """Every memory's fingerprint, forgotten ones too, in any order."""
         ...
 
     async def close(self) -> None: ...

@@ -1,5 +1,6 @@
 """Events with sensible defaults, so that a test shows only what it is about."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.domain.clock import VersionClock, moment_of
-from pipeline.ports import Embedding
+from pipeline.ports import Embedding, Fingerprint, Fingerprints
 from pipeline.stores.caches import Caches, HotCache
 from pipeline.stores.memory import CacheInMemory
 from schemas.events import (
@@ -155,3 +156,11 @@ def _event(fields: dict[str, Any]) -> dict[str, Any]:
         "published_at": moment_of(version),
     }
     return defaults | fields
+
+
+async def fingerprints(store: Fingerprints) -> Sequence[Fingerprint]:
+    """Those of all memories of a store, forgotten ones too, in the order of their keys."""
+    told: list[Fingerprint] = []
+    while page := await store.page(told[-1].key if told else None, 1_000):
+        told += page
+    return [each for each in told if not each.watermark]

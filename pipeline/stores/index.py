@@ -5,7 +5,7 @@ write. Nothing is written before every vector in the batch was found to fit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,7 +25,6 @@ from pipeline.stores.hot import HotVectors
 from pipeline.stores.past import Then, marks_of, of_each_term, rarity_in, then, together
 from pipeline.stores.points import (
     ANY_POINT,
-    ANY_STATE,
     Amendment,
     Found,
     IndexShape,
@@ -440,13 +439,6 @@ class VectorIndex:
     async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
         there = await self.points.fetch(keys) if keys else {}
         return [fingerprint(key, payload) for key, payload in there.items() if "kind" in payload]
-
-    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
-        after: UUID | None = None
-        while page := await self.points.page(ANY_STATE, after):
-            after = page[-1][0]
-            for key, payload in page:
-                yield fingerprint(key, payload)
 
     async def close(self) -> None:
         if self.hot:

@@ -5,7 +5,7 @@ Each passes the contract suite of its port. Nothing here outlives the process.
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -294,11 +294,6 @@ class RecordsInMemory:
             isinstance(state, MemoryEnriched) and user_id in {None, state.user_id}
             for state in self._states.values()
         )
-
-    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
-        for each in self._told():
-            if not each.watermark:
-                yield each
 
     async def page(self, after: UUID | None, limit: int) -> Sequence[Fingerprint]:
         return [each for each in self._told() if after is None or each.key > after][:limit]

@@ -251,8 +251,6 @@ def counted(user_id: str | None) -> Condition:
     return Is("kind", MEMORY) if user_id is None else of_user(user_id)
 
 
-ANY_STATE = AnyOf("kind", (MEMORY, FORGOTTEN))
-"""Every memory of everybody, and every tombstone: for comparing stores, never for a search."""
 ANY_POINT = AnyOf("kind", (MEMORY, FORGOTTEN, USER_FORGOTTEN))
 """The same, and the watermarks."""
 

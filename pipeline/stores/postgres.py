@@ -10,7 +10,7 @@ the user had is then erased page by page, so that no one waits long for a lock; 
 """
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -260,13 +260,6 @@ class PostgresRecords:
 
     async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
         return await self._fingerprints(sql.FINGERPRINTS_OF, list(keys))
-
-    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
-        after = UUID(int=0)
-        while told := await self._fingerprints(sql.FINGERPRINTS, after, _PAGE):
-            after = told[-1].key
-            for each in told:
-                yield each
 
     async def _fingerprints(self, statement: str, *arguments: Any) -> Sequence[Fingerprint]:
         with remedies(self._address):

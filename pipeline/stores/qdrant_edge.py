@@ -72,32 +72,8 @@ _LOG_POINTS = 4_000
 T = TypeVar("T")
 
 
-async def open_edge(
-    directory: Path, *, model: str, dimensions: int, keep: Keep | None = None
-) -> VectorIndex:
-    """The index in `directory`, made if there is none.
-
-    Raises Refused where the directory has an owner, or holds the vectors of another model.
-    """
-    shape = IndexShape(model, dimensions)
-    lock = owned(directory)
-    try:
-        folder = directory / current(directory)
-        if not folder.exists():
-            await asyncio.to_thread(make, folder, shape)
-        return await open_folder(folder, shape, lock, keep)
-    except BaseException:
-        lock.close()
-        raise
-
-
-async def open_folder(
-    folder: Path,
-    shape: IndexShape,
-    lock: TextIOWrapper | None = None,
-    keep: Keep | None = None,
-) -> VectorIndex:
-    """The index in one folder of a directory; it closes `lock` with itself. Raises Refused."""
+async def open_folder(folder: Path, shape: IndexShape, *, keep: Keep | None = None) -> VectorIndex:
+    """The index that was made in one folder of a directory. Raises Refused."""
     # One thread: the engine's calls stay in order and off the event loop.
     thread = ThreadPoolExecutor(1, thread_name_prefix="qdrant-edge")
     try:
@@ -105,21 +81,15 @@ async def open_folder(
     except BaseException:
         thread.shutdown(wait=False)
         raise
-    points = EdgePoints(shard, folder / "shard" / "wal", lock, thread)
+    points = EdgePoints(shard, folder / "shard" / "wal", thread)
     return VectorIndex(points, shape, sole_writer=True, hot=keep(points) if keep else None)
 
 
 class EdgePoints:
     """Points over one open shard; it owns the thread that the shard is called in."""
 
-    def __init__(
-        self,
-        shard: edge.EdgeShard,
-        log: Path,
-        lock: TextIOWrapper | None,
-        thread: ThreadPoolExecutor,
-    ) -> None:
-        self._shard, self._log, self._lock, self._thread = shard, log, lock, thread
+    def __init__(self, shard: edge.EdgeShard, log: Path, thread: ThreadPoolExecutor) -> None:
+        self._shard, self._log, self._thread = shard, log, thread
         self._logged = 0
         self._closed = False
 
@@ -244,10 +214,7 @@ class EdgePoints:
         try:
             await self._call(self._shard.close)
         finally:
-            # First the thread: until it has ended, the shard may still be ours.
             self._thread.shutdown()
-            if self._lock is not None:
-                self._lock.close()
 
     async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()

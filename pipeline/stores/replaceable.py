@@ -7,7 +7,7 @@ Between the two whoever fills the fresh one sees to it that it gets what it has 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -208,11 +208,6 @@ class ReplaceableIndex:
     async def fingerprints_of(self, keys: Sequence[UUID]) -> Sequence[Fingerprint]:
         async with self._current.used() as index:
             return await index.fingerprints_of(keys)
-
-    async def fingerprints(self) -> AsyncIterator[Fingerprint]:
-        async with self._current.used() as index:
-            async for told in index.fingerprints():
-                yield told
 
     async def close(self) -> None:
         async with AsyncExitStack() as closing:

@@ -380,11 +380,9 @@ select
 from {_MEMORIES}
 """  # noqa: S608
 
-FINGERPRINTS = f"{_FINGERPRINT} where memories.key > $1 order by memories.key limit $2"
-
 PAGE = f"""
 select * from (
-    ({FINGERPRINTS})
+    ({_FINGERPRINT} where memories.key > $1 order by memories.key limit $2)
     union all
     (
         select key, version, 0, true, '', true, 0 from forgotten_users

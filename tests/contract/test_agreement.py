@@ -12,7 +12,7 @@ import pytest
 from pipeline.domain.identity import memory_key
 from pipeline.ports import Changes, MemoryRecords, MemoryVectors
 from schemas.events import Enriched, MemoryEnriched, MemoryForgotten, Said
-from tests.builders import enriched, forgotten, user_forgotten
+from tests.builders import enriched, fingerprints, forgotten, user_forgotten
 
 PARTITIONS = 3
 USERS = ("alice", "bob")
@@ -62,7 +62,7 @@ async def consume(
 
 
 async def told(store: MemoryRecords | MemoryVectors) -> dict[object, object]:
-    return {each.key: (each.known, each.content_hash) async for each in store.fingerprints()}
+    return {each.key: (each.known, each.content_hash) for each in await fingerprints(store)}
 
 
 @pytest.mark.parametrize("seed", range(6))

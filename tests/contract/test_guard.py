@@ -8,7 +8,7 @@ from pipeline.ports import MemoryVectors
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape, Point, point
 from schemas.events import MemoryEnriched, MemoryForgotten
-from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten
+from tests.builders import DIMENSIONS, MODEL, enriched, fingerprints, forgotten, user_forgotten
 
 SHAPE = IndexShape(MODEL, DIMENSIONS)
 
@@ -18,7 +18,7 @@ def late(*events: MemoryEnriched | MemoryForgotten) -> list[Point]:
 
 
 async def states(vectors: MemoryVectors) -> dict[UUID, object]:
-    return {each.key: each async for each in vectors.fingerprints()}
+    return {each.key: each for each in await fingerprints(vectors)}
 
 
 async def test_what_is_older_does_not_replace_what_is_newer(vectors: MemoryVectors) -> None:
@@ -49,7 +49,7 @@ async def test_a_write_of_one_state_does_not_hold_up_its_neighbours(
     await vectors.points.put(
         late(*(enriched(memory_id=name, version=v) for name, v in versions.items()))
     )
-    told = [each.known.stamp.version async for each in vectors.fingerprints()]
+    told = [each.known.stamp.version for each in await fingerprints(vectors)]
     assert sorted(told) == [1, 5, 5, 5, 6]
 
 

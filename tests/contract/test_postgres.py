@@ -17,7 +17,7 @@ from pipeline.ports import Fingerprint
 from pipeline.stores import postgres, sql
 from pipeline.stores.postgres import PostgresRecords, migrate, open_records
 from schemas.events import Enriched, MemoryCaptured, MemoryForgotten, Said
-from tests.builders import enriched, forgotten, named, user_forgotten
+from tests.builders import enriched, fingerprints, forgotten, named, user_forgotten
 
 Psql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -349,7 +349,7 @@ async def test_what_a_dead_writer_left_of_a_forgotten_user_is_told_nobody(
     gone = Fingerprint(key, erased(10), "")
     assert await records.fingerprints_of([key]) == [gone]
     assert gone in await records.page(None, 100)
-    assert gone in [each async for each in records.fingerprints()]
+    assert gone in await fingerprints(records)
 
 
 async def test_what_a_dead_writer_left_of_a_forgotten_user_cannot_be_written_back(

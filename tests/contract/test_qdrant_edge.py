@@ -12,18 +12,28 @@ import pytest
 from pipeline.errors import Refused
 from pipeline.ports import MemoryVectors, Question
 from pipeline.stores.caches import Tally
+from pipeline.stores.edge_folders import open_owned
 from pipeline.stores.hot import HotVectors
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.qdrant_edge import open_edge
+from pipeline.stores.points import IndexShape
+from pipeline.stores.qdrant_edge import make, open_folder
 from schemas.events import SparseVector
 from schemas.search import Hit, SearchFilter
-from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, question, user_forgotten
+from tests.builders import (
+    DIMENSIONS,
+    MODEL,
+    enriched,
+    fingerprints,
+    forgotten,
+    question,
+    user_forgotten,
+)
 
 
 async def opened(
     directory: Path, *, model: str = MODEL, dimensions: int = DIMENSIONS
 ) -> MemoryVectors:
-    return await open_edge(directory, model=model, dimensions=dimensions)
+    return await open_owned(directory, model=model, dimensions=dimensions)
 
 
 async def test_a_second_owner_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
@@ -48,10 +58,10 @@ async def test_what_was_written_is_there_after_closing(tmp_path: Path) -> None:
     first = await opened(tmp_path)
     await first.write([enriched(memory_id="m"), enriched(memory_id="gone"), forgotten("gone")])
     await first.write([enriched(user_id="bob"), user_forgotten("bob")])
-    before = [each async for each in first.fingerprints()]
+    before = await fingerprints(first)
     await first.close()
     second = await opened(tmp_path)
-    assert [each async for each in second.fingerprints()] == before
+    assert await fingerprints(second) == before
     assert await second.write([enriched(user_id="bob", version=1)]) == ["forgotten"]
     hits = await second.search("alice", question(), filter=SearchFilter(), limit=9, min_score=None)
     assert [hit.memory_id for hit in hits] == ["m"]
@@ -86,11 +96,11 @@ async def _all(index: MemoryVectors) -> list[Hit]:
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from pipeline.stores.qdrant_edge import open_edge
+from pipeline.stores.edge_folders import open_owned
 from tests.builders import DIMENSIONS, MODEL, enriched
 
 async def main():
-    index = await open_edge(Path(sys.argv[1]), model=MODEL, dimensions=DIMENSIONS)
+    index = await open_owned(Path(sys.argv[1]), model=MODEL, dimensions=DIMENSIONS)
     begin = await index.count("alice")
     for i in range(begin, begin + int(sys.argv[2])):
         await index.write([enriched(memory_id=f"m{i}")])
@@ -162,10 +172,11 @@ async def test_looking_first_where_vectors_in_the_process_point_finds_the_same(
     tmp_path: Path,
 ) -> None:
     tally = Tally("memories")
-    index = await open_edge(
-        tmp_path,
-        model=MODEL,
-        dimensions=DIMENSIONS,
+    shape = IndexShape(MODEL, DIMENSIONS)
+    make(tmp_path / "index", shape)
+    index = await open_folder(
+        tmp_path / "index",
+        shape,
         keep=lambda points: HotVectors(points, 2**20, tally, min_rows=1, questions=1),
     )
     plain = VectorIndex(index.points, index.shape)

@@ -24,7 +24,7 @@ from schemas.events import (
     UserForgotten,
 )
 from schemas.search import KnownMemory
-from tests.builders import enriched, forgotten, named, user_forgotten
+from tests.builders import enriched, fingerprints, forgotten, named, user_forgotten
 
 
 async def text_of(records: MemoryRecords, memory_id: str, user_id: str = "alice") -> str | None:
@@ -219,7 +219,7 @@ async def test_an_older_memory_of_a_forgotten_user_stays_out(records: MemoryReco
     await records.write([user_forgotten(version=10)])
     assert await records.write([enriched(version=9)]) == ["forgotten"]
     assert await records.count() == 0
-    assert [each.known async for each in records.fingerprints()] == [erased(10)]
+    assert [each.known for each in await fingerprints(records)] == [erased(10)]
 
 
 async def test_the_greatest_forgetting_of_a_user_counts(records: MemoryRecords) -> None:
@@ -378,7 +378,7 @@ async def test_fingerprints_tell_every_memory_and_tombstone_in_the_order_of_thei
     kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
     gone = forgotten("gone")
     await records.write([*kept, gone, user_forgotten("carol")])
-    told = [each async for each in records.fingerprints()]
+    told = await fingerprints(records)
     assert {each.key: (each.known, each.content_hash) for each in told} == {
         **{
             memory_key(memory.user_id, memory.memory_id): (
@@ -404,7 +404,7 @@ async def test_pages_tell_all_in_the_order_of_their_keys_watermarks_too(
         told += page
     assert [each.key for each in told] == sorted(each.key for each in told)
     assert [each for each in told if not each.watermark] == sorted(
-        [each async for each in records.fingerprints()], key=lambda each: each.key
+        await fingerprints(records), key=lambda each: each.key
     )
     watermark = Fingerprint(user_key("carol"), Known(Stamp(7, 0), forgotten=True), "", True)
     assert [each for each in told if each.watermark] == [watermark]

@@ -18,6 +18,7 @@ from tests.builders import (
     DIMENSIONS,
     direction,
     enriched,
+    fingerprints,
     forgotten,
     named,
     question,
@@ -171,7 +172,7 @@ async def test_an_older_memory_of_a_forgotten_user_stays_out(vectors: MemoryVect
     await vectors.write([user_forgotten(version=10)])
     assert await vectors.write([late]) == ["forgotten"]
     assert await vectors.count() == 0
-    assert [known.known async for known in vectors.fingerprints()] == [erased(10)]
+    assert [known.known for known in await fingerprints(vectors)] == [erased(10)]
 
 
 async def test_the_greatest_forgetting_of_a_user_counts(vectors: MemoryVectors) -> None:
@@ -183,7 +184,7 @@ async def test_the_greatest_forgetting_of_a_user_counts(vectors: MemoryVectors) 
 
 async def test_a_memory_forgotten_with_its_user_leaves_no_content(vectors: MemoryVectors) -> None:
     await vectors.write([enriched(memory_id="m", version=1), user_forgotten(version=10)])
-    (left,) = [each async for each in vectors.fingerprints()]
+    (left,) = await fingerprints(vectors)
     assert (left.key, left.known, left.content_hash) == (memory_key("alice", "m"), erased(10), "")
 
 
@@ -541,7 +542,7 @@ async def test_fingerprints_tell_every_memory_and_tombstone(vectors: MemoryVecto
     kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
     gone = forgotten("gone")
     await vectors.write([*kept, gone, user_forgotten("carol")])
-    told = {each.key: (each.known, each.content_hash) async for each in vectors.fingerprints()}
+    told = {each.key: (each.known, each.content_hash) for each in await fingerprints(vectors)}
     assert told == {
         **{_key(memory): (Known(stamp(memory)), content_hash(memory)) for memory in kept},
         memory_key("alice", "gone"): (Known(stamp(gone), forgotten=True), ""),
@@ -564,7 +565,7 @@ async def test_pages_tell_all_in_the_order_of_their_keys_watermarks_too(
         told += page
     assert [each.key for each in told] == sorted(each.key for each in told)
     assert [each for each in told if not each.watermark] == sorted(
-        [each async for each in vectors.fingerprints()], key=lambda each: each.key
+        await fingerprints(vectors), key=lambda each: each.key
     )
     watermark = Fingerprint(user_key("carol"), Known(Stamp(7, 0), forgotten=True), "", True)
     assert [each for each in told if each.watermark] == [watermark]

@@ -20,6 +20,7 @@ from schemas.events import STORED as NOTICES
 from schemas.events import MemoryEnriched, MemoryStored, UserErased, UserForgotten
 from schemas.search import EventRef, ReplyTo, SearchAsked
 from schemas.topics import DEAD, ENRICHED, STORED
+from tests.builders import fingerprints
 from tests.simulation.history import (
     UNEMBEDDABLE,
     Expected,
@@ -56,7 +57,7 @@ def check(world: "World") -> None:
 
 
 async def _fingerprints(store: Any) -> Sequence[tuple[Any, ...]]:
-    return sorted([_plain(each) async for each in store.fingerprints()])
+    return sorted([_plain(each) for each in await fingerprints(store)])
 
 
 def _plain(told: Fingerprint) -> tuple[Any, ...]:

@@ -30,8 +30,8 @@ def index(tmp_path: Path) -> Iterator[EdgePoints]:
     for name in ("a", "b"):
         (log / name).touch()
     shard: Any = Shard()
-    with owned(tmp_path) as lock, ThreadPoolExecutor(1) as thread:
-        yield EdgePoints(shard, log, lock, thread)
+    with ThreadPoolExecutor(1) as thread:
+        yield EdgePoints(shard, log, thread)
 
 
 def open_below(folder: Path) -> list[str]:
@@ -96,14 +96,6 @@ async def test_a_sync_that_is_cut_short_leaves_no_file_open(
     async with asyncio.timeout(5):
         await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)
     assert open_below(tmp_path) == []
-
-
-async def test_what_does_not_close_gives_its_directory_back(
-    index: EdgePoints, tmp_path: Path
-) -> None:
-    with pytest.raises(OSError, match="the disk is gone"):
-        await index.close()
-    owned(tmp_path).close()
 
 
 async def test_an_owner_whose_index_does_not_close_gives_its_directory_back(
