@@ -1,6 +1,7 @@
 """Whether Postgres, the index and the log hold the same; and making it so."""
 
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.passing import Passing
+from pipeline.cli.patience import saying
 from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, located, quiet, running
 
@@ -81,7 +83,7 @@ def verify(
         _show(report, mended, took_s)
     if report.differences:
         raise typer.Exit(1)
-    if report.in_flight:
+    if report.undecided:
         raise typer.Exit(UNDECIDED)
 
 
@@ -96,7 +98,10 @@ async def _verify(
         records, index = await stack.enter_async_context(
             app.open_for_comparing(here.settings, here.addresses)
         )
-        look = partial(compared, here, records, index, log=log, patience_s=patience_s)
+        unread = await _before_the_log(here, patience_s)
+        look = partial(
+            compared, here, records, index, log=log, patience_s=patience_s, unread=unread
+        )
         if not repair:
             return await look(keep=keep), None
         mend = await stack.enter_async_context(mending(here.kafka, here.prefix, records))
@@ -111,6 +116,22 @@ async def _verify(
         return await look(keep=keep), mend
 
 
+async def _before_the_log(here: Located, patience_s: float) -> dict[str, int]:
+    """Waits until what was accepted is in the log; what it waits for in vain, by the stage before it."""
+    from pipeline.kafka.readers import stage_readers
+    from schemas.topics import CLASSIFIED, EVENTS
+
+    unread: dict[str, int] = {}
+    for topic, stage in ((EVENTS, "classifier"), (CLASSIFIED, "embedder")):
+        async with (
+            stage_readers(here.kafka, here.prefix, topic, stage, patience_s=patience_s) as readers,
+            saying(f"Waiting until the {stage} has read what was accepted."),
+        ):
+            if not await readers.caught_up():
+                unread[stage] = await readers.behind()
+    return unread
+
+
 async def compared(
     here: Located,
     records: "MemoryRecords",
@@ -120,15 +141,16 @@ async def compared(
     keep: int,
     patience_s: float,
     mend: "Mending | None" = None,
+    unread: Mapping[str, int] | None = None,
 ) -> "Report":
-    """One look at everything. With `mend`, what differs is published again on the way."""
+    """One look at everything that is in the log. With `mend`, what differs is published again on the way."""
     from pipeline.kafka.readers import stage_readers
     from pipeline.verifying.logged import compare_log
     from pipeline.verifying.repairing import WRITERS
     from pipeline.verifying.verifying import InTurn, Report, compare, nothing_more
     from schemas.topics import ENRICHED, RECALLED, TIERED
 
-    report = Report(keep)
+    report = Report(keep, unread=unread or {})
     reading = partial(stage_readers, here.kafka, here.prefix, patience_s=patience_s)
     async with (
         reading(ENRICHED, *WRITERS) as readers,
@@ -170,6 +192,7 @@ def as_json(report: "Report", mend: "Mending | None", took_s: float) -> dict[str
         "logged": report.logged,
         "differences": report.differences,
         "in_flight": report.in_flight,
+        "unread": dict(report.unread),
         "kinds": report.by_kind(),
         "first": [_difference_json(each) for each in report.told],
         "took_s": round(took_s, 3),
@@ -218,6 +241,11 @@ def _show(report: "Report", mend: "Mending | None", took_s: float) -> None:
             f"{report.in_flight:>12,}  unknown: a writer is behind and does not get on",
             style="yellow",
         )
+    for stage, count in report.unread.items():
+        show(
+            f"{count:>12,}  accepted, still before the {stage}, which does not get on",
+            style="yellow",
+        )
     if report.told:
         show()
         show(_table(report))
@@ -225,7 +253,7 @@ def _show(report: "Report", mend: "Mending | None", took_s: float) -> None:
 
 
 def _show_what_to_do(report: "Report", mend: "Mending | None") -> None:
-    if report.in_flight:
+    if report.undecided:
         tell("`hybrid-memory status` shows who is behind. Then look again.")
     if report.differences and mend is None:
         tell("`hybrid-memory verify --repair` mends the index from the record and the log.")

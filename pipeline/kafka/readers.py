@@ -48,6 +48,14 @@ class GroupReaders:
         except (KafkaError, OSError) as error:
             raise self._connection.named(error) from error
 
+    async def behind(self) -> int:
+        """Records of the topic that they have not committed yet, over all groups. Raises Unavailable."""
+        try:
+            begins = await self._consumer.beginning_offsets(self._partitions)
+            return await self._left(begins, await self._consumer.end_offsets(self._partitions))
+        except (KafkaError, OSError) as error:
+            raise self._connection.named(error) from error
+
     async def _wait(self, ends: dict[TopicPartition, int]) -> bool:
         begins: dict[TopicPartition, int] = await self._consumer.beginning_offsets(self._partitions)
         left, since = None, time.monotonic()

@@ -10,7 +10,7 @@ from another topic, and who has no such stage behind must still be told of state
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -77,6 +77,8 @@ class Report:
     counts: Counter[Kind] = field(default_factory=Counter[Kind])
     in_flight: int = 0
     """Keys that differ while a writer is behind, or that kept changing: nothing is known of them."""
+    unread: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Events accepted that are not in the log yet, by the stage before which they wait in vain."""
     told: list[Difference] = field(default_factory=list[Difference])
 
     def add(self, found: Sequence[Difference]) -> None:
@@ -91,7 +93,12 @@ class Report:
     @property
     def equal(self) -> bool:
         """Whether everything was compared, and nothing differs."""
-        return not self.differences and not self.in_flight
+        return not self.differences and not self.undecided
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a stage is behind and does not get on, so that nobody can tell all."""
+        return bool(self.in_flight or self.unread)
 
     def by_kind(self) -> dict[Kind, int]:
         """The kinds that there are, in a fixed order."""

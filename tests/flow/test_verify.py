@@ -151,3 +151,14 @@ async def test_what_the_record_lost_comes_back_from_the_log(stack_of_its_own: St
         known = await memory.get("kept", user_id="archivist")
         assert known is not None
         assert known.text == "Kept"
+
+
+async def test_what_was_accepted_and_is_not_in_the_log_is_told(stack_of_its_own: Stack) -> None:
+    stack = stack_of_its_own
+    async with MemoryClient(stack.kafka_bootstrap_servers) as memory:
+        await memory.remember("On its way", user_id="waiter")
+    code, told = await verify(stack, "--patience", "0.5")
+    assert (code, told["equal"], told["unread"]) == (75, False, {"classifier": 1})
+    async with stages(stack, (*UPSTREAM, *OWNER)):
+        code, told = await verify(stack)
+        assert (code, told["equal"], told["unread"]) == (0, True, {})
