@@ -61,6 +61,8 @@ class Mem0CycleEnded(Message):
     newest_seen_at: Utc | None = None
     floor: Utc | None = None
     """From which `updated_at` on the next cycle asks; None: it lists everything."""
+    dropped_until: Count | None = None
+    """The greatest version of the deleted memories that the checkpoint holds no more."""
 
 
 Kept = Mem0Seen | Mem0CycleEnded

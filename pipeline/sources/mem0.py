@@ -14,7 +14,7 @@ something was seen.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -203,13 +203,15 @@ def changed(
     asked_at: datetime,
     now: datetime,
     rules: Rules,
+    dropped_until: int = 0,
 ) -> Change | None:
     """What a listed row tells beyond what is known; None: nothing, or only what was.
 
-    `asked_at` is before the row was asked for, `now` after it came: in between is when it was so.
+    `asked_at` is before the row was asked for, `now` after it came: in between is when it was so. What is not
+    known may have been: `dropped_until` is the greatest version of what is known no more.
     """
     if seen is None:
-        return _told("added", None, row, project_id, now)
+        return _told("added", None, row, project_id, now, after=dropped_until)
     if seen.forgotten:
         if asked_at - seen.changed_at < rules.lag * RETURN_LAGS:
             return None
@@ -251,9 +253,13 @@ def _told(
     row: Observed,
     project_id: str,
     now: datetime,
+    *,
+    after: int = 0,
 ) -> Change:
-    version = version_of(row, seen.version if seen else 0, now)
     left = _left_behind(seen, row, now) if seen and seen.published and not seen.forgotten else ()
+    # Newer than the forgetting, too: the memory may go back to where it is left behind now.
+    versions = [after, *([seen.version] if seen else []), *(event.version for event in left)]
+    version = version_of(row, max(versions), now)
     known = bool(seen and seen.published and not seen.forgotten and not left)
     event, why = _event(row, version, known=known, project_id=project_id, now=now)
     now_seen = Mem0Seen(
@@ -362,6 +368,19 @@ def _microseconds(at: datetime) -> int:
 def is_expendable(seen: Mem0Seen, now: datetime, rules: Rules) -> bool:
     """Whether a memory was deleted so long ago that no replica shows it any more."""
     return seen.forgotten and now - seen.changed_at > rules.lag * RETURN_LAGS * 6
+
+
+def dropped_until(last: Mem0CycleEnded | None, dropped: Iterable[Mem0Seen] = ()) -> int:
+    """The greatest version of all that is known no more, `dropped` among it.
+
+    What is put back, an hour later or a year, with the time it had, must be newer than its forgetting. One number
+    for all of them: what is kept of each would be kept for good.
+    """
+    before = last.dropped_until if last else 0
+    if last and before is None:
+        # A cycle from before this was kept.
+        before = _microseconds(last.started_at)
+    return max([before or 0, *(seen.version for seen in dropped)])
 
 
 # What is missing

@@ -26,6 +26,7 @@ from pipeline.sources.mem0 import (
     believed_gone,
     changed,
     deleted,
+    dropped_until,
     floor_after,
     is_expendable,
     is_mass,
@@ -121,9 +122,11 @@ class Watching:
             await self._confirm(self._doubted)
             if await self._number_differs():
                 walk, swept_at = await self._sweep(), began
-        ended = self._ended(began, walk, swept_at, self._reads.requests - asked)
+        expendable = self._expendable()
+        ended = self._ended(began, walk, swept_at, self._reads.requests - asked, expendable)
         await self._flush(ended)
-        await self._drop_expendable()
+        if expendable:
+            await self._book.drop(list(expendable))
         return ended, self._tally
 
     # Reading
@@ -206,6 +209,7 @@ class Watching:
                 asked_at=asked_at,
                 now=self._clock(),
                 rules=self._rules,
+                dropped_until=dropped_until(self._book.last),
             )
             if change is not None:
                 await self._note(change)
@@ -284,7 +288,12 @@ class Watching:
     # Ending
 
     def _ended(
-        self, began: datetime, walk: Walk, swept_at: datetime | None, requests: int
+        self,
+        began: datetime,
+        walk: Walk,
+        swept_at: datetime | None,
+        requests: int,
+        expendable: Mapping[str, Mem0Seen],
     ) -> Mem0CycleEnded:
         last, live, total = self._book.last, self._live(), self._tally.total
         same = last is not None and last.newest == walk.newest
@@ -311,13 +320,12 @@ class Watching:
                 stable=walk.stable,
                 rules=self._rules,
             ),
+            dropped_until=dropped_until(last, expendable.values()),
         )
 
-    async def _drop_expendable(self) -> None:
-        now = self._clock()
-        old = [i for i, s in self._book.seen.items() if is_expendable(s, now, self._rules)]
-        if old:
-            await self._book.drop(old)
+    def _expendable(self) -> Mapping[str, Mem0Seen]:
+        now, seen = self._clock(), self._book.seen
+        return {i: s for i, s in seen.items() if is_expendable(s, now, self._rules)}
 
 
 def users_of(seen: Mapping[str, Mem0Seen]) -> Counter[str]:

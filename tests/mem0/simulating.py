@@ -15,7 +15,7 @@ from pipeline.errors import Halted, Unavailable
 from pipeline.sources.mem0 import Change, Observed, Page, Rules, fingerprint, observed
 from pipeline.sources.mem0_api import EVERYBODY, page_of
 from pipeline.sources.mem0_sim.filters import Row
-from pipeline.sources.mem0_sim.memories import Order
+from pipeline.sources.mem0_sim.memories import Order, iso
 from pipeline.sources.mem0_sim.routes import Answer, Request, answer
 from pipeline.sources.mem0_sim.server import Mem0Sim, stand_in
 from pipeline.sources.mem0_watching import Watching
@@ -65,7 +65,7 @@ class LogBook:
         self._log.seen[change.seen.memory_id] = change.seen
         for event in change.events:
             gone = isinstance(event, MemoryForgotten)
-            if gone and event.memory_id in self._world.sim.memories.rows:
+            if change.kind == "deleted" and self._world.never_left(event.memory_id):
                 self._log.forgotten_while_there.append(event.memory_id)
             state = GONE if gone else change.seen.fingerprint
             self._log.states.setdefault(event.memory_id, []).append(state)
@@ -88,6 +88,10 @@ class World:
     """How many there are between two requests, about."""
     crashes: float = 0.0
     faults: float = 0.0
+    restless: bool = False
+    """Whether memories change hands, and come back from a backup as they were."""
+    behind_s: float = 0.0
+    """How far Mem0's clock is behind the poller's."""
     now: float = 1_750_000_000.0
 
     def __post_init__(self) -> None:
@@ -99,13 +103,19 @@ class World:
         self.truth: dict[str, list[str]] = {}
         self.quiet = False
         self._noted = 0
+        self._deleted: dict[str, Row] = {}
+        self._came_back: set[str] = set()
 
     @property
     def rows(self) -> Mapping[str, Row]:
         return self.sim.memories.rows
 
     def clock(self) -> datetime:
-        return datetime.fromtimestamp(self.now, UTC)
+        return datetime.fromtimestamp(self.now + self.behind_s, UTC)
+
+    def never_left(self, memory_id: str) -> bool:
+        """Whether a memory is there, and has been since it was added."""
+        return memory_id in self.rows and memory_id not in self._came_back
 
     def draw_crash(self) -> str | None:
         if self.quiet or self.chance.random() >= self.crashes:
@@ -123,13 +133,21 @@ class World:
 
     def write(self) -> None:
         memories, ids = self.sim.memories, list(self.rows)
-        kind = self.chance.choices(("add", "update", "touch", "delete"), (5, 4, 1, 3))[0]
+        kinds = ("add", "update", "touch", "delete", "move", "put_back")
+        moves = (4, 2) if self.restless else (0, 0)
+        kind = self.chance.choices(kinds, (5, 4, 1, 3, *moves))[0]
         if kind == "add" or not ids:
             user = self.chance.choice(("alice", "bob", None))
             scope = {"user_id": user, "agent_id": "bot", "app_id": None, "run_id": None}
             memories.add([f"fact {self.chance.getrandbits(40)}"], scope, {})
         elif kind == "delete":
-            memories.delete(self.chance.choice(ids))
+            some = self.chance.choice(ids)
+            self._deleted[some] = self.rows[some]
+            memories.delete(some)
+        elif kind == "move":
+            self._move(self.rows[self.chance.choice(ids)])
+        elif kind == "put_back":
+            self._put_back()
         else:
             some = self.chance.choice(ids)
             text = {"text": f"fact {self.chance.getrandbits(40)}"} if kind == "update" else {}
@@ -137,12 +155,27 @@ class World:
         self.now += 0.001
         self.note()
 
+    def _move(self, row: Row) -> None:
+        user = self.chance.choice(("alice", "bob", None))
+        updated_at = self.chance.choice((None, row["updated_at"], iso(self.now)))
+        self.sim.memories.put({**row, "user_id": user, "updated_at": updated_at})
+
+    def _put_back(self) -> None:
+        if self._deleted:
+            row = self._deleted.pop(self.chance.choice([*self._deleted]))
+            # Its history was in the backup, too, and ends before the deletion.
+            self.sim.memories.history[row["id"]].pop()
+            self._came_back.add(row["id"])
+            self.sim.memories.put(row)
+
     def note(self) -> None:
-        """Keeps the states that each memory has had."""
+        """Keeps the states that each memory has had; who had it before it changed hands has it no more."""
         for change in self.sim.memories.log[self._noted :]:
             row = self.rows.get(change.memory_id)
             states = self.truth.setdefault(change.memory_id, [])
             state = GONE if row is None else fingerprint(row)
+            if row and change.before and row["user_id"] != change.before["user_id"]:
+                states.append(GONE)
             if not states or states[-1] != state:
                 states.append(state)
         self._noted = len(self.sim.memories.log)
@@ -190,14 +223,16 @@ class Reads:
         return answered.status == 200 and answered.body[-1]["event"] == "DELETE"
 
 
-async def simulated(world: World, *, ticks: int = 60, rules: Rules | None = None) -> Log:
+async def simulated(
+    world: World, *, ticks: int = 60, quiet: int = 16, rules: Rules | None = None
+) -> Log:
     """The log after so many cycles while others write, and some more when they have stopped."""
     rules = rules or Rules(lag_s=60, sweep_interval_s=600, page_size=7, batch=5, at_once=1)
     for _ in range(60):
         world.write()
     log = Log()
     watching: Watching | None = None
-    for tick in range(ticks + 16):
+    for tick in range(ticks + quiet):
         world.quiet = tick >= ticks
         world.passes(world.chance.uniform(5, 90))
         watching = watching or Watching(Reads(world), LogBook(log, world), rules, clock=world.clock)

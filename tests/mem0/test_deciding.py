@@ -14,6 +14,7 @@ from pipeline.sources.mem0 import (
     believed_gone,
     changed,
     deleted,
+    dropped_until,
     fingerprint,
     floor_after,
     is_mass,
@@ -42,11 +43,15 @@ def row(**fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def after(seen: Mem0Seen | None, *, later_s: float = 0.0, **fields: Any) -> Change | None:
+def after(
+    seen: Mem0Seen | None, *, later_s: float = 0.0, until: int = 0, **fields: Any
+) -> Change | None:
     """What a row tells, so many seconds after NOW."""
     at = NOW + timedelta(seconds=later_s)
     read = observed(row(**fields))
-    return changed(seen, read, project_id="p", asked_at=at, now=at, rules=RULES)
+    return changed(
+        seen, read, project_id="p", asked_at=at, now=at, rules=RULES, dropped_until=until
+    )
 
 
 def added(**fields: Any) -> Mem0Seen:
@@ -126,6 +131,39 @@ def test_a_memory_that_changed_hands_is_forgotten_where_it_was():
     forgotten, captured = change.events
     assert isinstance(forgotten, MemoryForgotten)
     assert (forgotten.user_id, captured.user_id) == ("alice", "bob")
+
+
+@pytest.mark.parametrize("between", ["bob", None])
+@pytest.mark.parametrize("behind_s", [None, 900])
+def test_a_memory_that_comes_back_is_newer_than_its_forgetting(
+    between: str | None, behind_s: float | None
+):
+    seen, told = added(updated_at=None), list[tuple[str, int]]()
+    for later_s, user_id in ((700, between), (1_400, "alice")):
+        at = NOW + timedelta(seconds=later_s - (behind_s or 0))
+        updated_at = at.isoformat() if behind_s else None
+        change = after(seen, user_id=user_id, updated_at=updated_at, later_s=later_s)
+        assert change is not None
+        seen = change.seen
+        told += [(event.user_id, event.version) for event in change.events]
+    (_, forgotten), *_, (user, back) = told
+    assert user == "alice"
+    assert back > forgotten
+    assert seen.version == back
+
+
+def test_a_memory_that_is_put_back_is_newer_than_all_that_is_known_no_more():
+    gone = deleted(added(), NOW).seen
+    last = ended(2, dropped_until=dropped_until(None, [gone]))
+    until = dropped_until(ended(3, dropped_until=dropped_until(last)))
+    change = after(None, until=until)
+    assert change is not None
+    assert change.events[0].version == gone.version + 1
+
+
+def test_what_a_poller_from_before_has_dropped_is_older_than_its_last_cycle():
+    assert dropped_until(ended(7)) == NOW.timestamp() * 1_000_000
+    assert dropped_until(None) == 0
 
 
 def test_a_memory_that_is_nobodys_is_published_to_nobody():

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from pipeline.sources.mem0 import Rules
 from pipeline.sources.mem0_sim.memories import Order
 from tests.mem0.simulating import GONE, Log, World, simulated
 
@@ -43,6 +44,13 @@ async def test_writes_between_pages_and_replicas_that_lag(seed: int, order: Orde
 async def test_crashes_before_and_after_what_is_kept(seed: int):
     world = World(seed, crashes=0.1, faults=0.03)
     check(await simulated(world), world)
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_memories_that_change_hands_or_are_put_back(seed: int):
+    world = World(seed, lag_s=5, writes=0.3, crashes=0.02, restless=True, behind_s=seed * 450.0)
+    rules = Rules(lag_s=5, sweep_interval_s=100, page_size=20, batch=5, at_once=1)
+    check(await simulated(world, ticks=150, quiet=30, rules=rules), world)
 
 
 async def test_the_same_seed_tells_the_same():
