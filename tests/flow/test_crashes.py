@@ -61,10 +61,10 @@ def kill(data: Path, part: str) -> int:
     return pid
 
 
-async def publish(memory: MemoryClient, user: str) -> list[Receipt]:
+async def publish(memory: MemoryClient, user: str, run: str | None = None) -> list[Receipt]:
     return await memory.remember_many(
         [
-            {"text": f"Note {n}: the parser of module {n} is slow", "user_id": user}
+            {"text": f"Note {n}: the parser of module {n} is slow", "user_id": user, "run_id": run}
             for n in range(MEMORIES)
         ]
     )
@@ -121,9 +121,11 @@ async def test_a_rolling_restart_under_load_repeats_and_loses_nothing(
         "embedder",
         "embedder-2",
         "record_writer",
+        "contextualizer",
+        "lifecycle",
         "vector_writer+query+operator_desk+tier_writer",
     ):
-        receipts += await publish(memory, user)
+        receipts += await publish(memory, user, "standup" if part == "contextualizer" else None)
         await asyncio.sleep(0.5)
         await restart(fragile.data, part)
     await memory.stored(receipts, timeout_s=180)
@@ -146,9 +148,10 @@ async def restart(data: Path, part: str) -> None:
 
 
 async def passed(stack: Stack, topic: Topic, user: str) -> int:
-    """How many records of a user went through a topic."""
+    """How many records of a user went through a topic, but for those that come once more with what follows."""
     connection = KafkaConnection(stack.kafka_bootstrap_servers)
     name, ours = topic.under("memory"), f'"user_id":"{user}"'.encode()
     async with aclosing(replayed(connection, name)) as batches:
         found = [record async for batch in batches for record in batch.records]
-    return len([record for record in found if ours in (record.value or b"")])
+    values = [record.value or b"" for record in found]
+    return len([value for value in values if ours in value and b'"context":0' in value])
