@@ -163,9 +163,14 @@ async def known(
     """The newest state of one memory, or the one of then, or that it was forgotten."""
     memory = await records.get(asked.user_id, asked.memory_id)
     forgotten = memory is None and await records.is_forgotten(asked.user_id, asked.memory_id)
-    if asked.as_of is not None and memory is not None:
+    if memory is None:
+        until = await records.forgotten_until(asked.user_id, asked.memory_id)
+        return MemoryAnswered(
+            question_id=asked.question_id, forgotten=forgotten, forgotten_until=until
+        )
+    if asked.as_of is not None:
         memory = await known_then(asked, memory, version_at(asked.as_of), records, classifier)
-    return MemoryAnswered(question_id=asked.question_id, memory=memory, forgotten=forgotten)
+    return MemoryAnswered(question_id=asked.question_id, memory=memory)
 
 
 async def receipts(

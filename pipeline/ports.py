@@ -296,6 +296,13 @@ class MemoryRecords(Fingerprints, Protocol):
         """Whether the record holds the memory's tombstone."""
         ...
 
+    async def forgotten_until(self, user_id: str, memory_id: str) -> int:
+        """Up to which version the memory was forgotten, or all of its user; 0 where neither was.
+
+        Also where the record has never had such a memory: what is on its way may be of before.
+        """
+        ...
+
     async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         """What became of each event, as of now; None where the record has not read it yet.
 

@@ -652,9 +652,17 @@ class MemoryClient:
             timeout_s,
         )
         assert isinstance(answered, MemoryAnswered)
-        if answered.memory is not None:
-            self._seen.add(user_id, memory_id, answered.memory.version)
+        held = answered.memory.version if answered.memory else answered.forgotten_until
+        if held:
+            self._seen.add(user_id, memory_id, held)
+        self._let_go(user_id, memory_id, answered)
         return answered
+
+    def _let_go(self, user_id: str, memory_id: str, answered: MemoryAnswered) -> None:
+        """What is on its way no more: another client may change it, or forget it, and we hear of neither."""
+        own = self._own.get((user_id, memory_id))
+        if own is not None and not _is_newer(own, answered):
+            del self._own[user_id, memory_id]
 
     async def _is_there(self, user_id: str, memory_id: str) -> tuple[bool | None, bool]:
         """Whether there is such a memory, or our own on its way, and whether it is forgotten.
@@ -665,8 +673,8 @@ class MemoryClient:
             answered = await self._known(user_id, memory_id, FORGET_PATIENCE_S)
         except Unavailable:
             return True if (user_id, memory_id) in self._own else None, False
-        on_its_way = not answered.forgotten and (user_id, memory_id) in self._own
-        return answered.memory is not None or on_its_way, answered.forgotten
+        found = answered.memory is not None or (user_id, memory_id) in self._own
+        return found, answered.forgotten and not found
 
     async def _newest_of_user(self, user_id: str) -> int:
         """The newest version of the user's that we can know of: the record's, or what we have seen."""
@@ -688,14 +696,10 @@ class MemoryClient:
         deadline, look_at, nothing_comes = now() + timeout_s, 0.0, False
         while True:
             answered = await self._known(user_id, memory_id, timeout_s)
-            own = self._own.get((user_id, memory_id))
-            if answered.memory is not None:
-                if own is not None and _is_newer(own, answered.memory):
-                    return own
-                return answered.memory
-            if own is not None:
-                # Our own forgetting would have taken it: this is what came after.
+            if own := self._own.get((user_id, memory_id)):
                 return own
+            if answered.memory is not None:
+                return answered.memory
             if answered.forgotten:
                 raise Refused(f"Memory {memory_id} was forgotten: remember it anew.")
             if nothing_comes or now() > deadline:
@@ -747,9 +751,12 @@ def _nothing_to_revise(memory_id: str, *, on_its_way: bool) -> str:
     return f"{told}, and none is on its way."
 
 
-def _is_newer(own: MemoryCaptured | MemoryRevised, stored: KnownMemory) -> bool:
-    """Whether our own event, still on its way, will replace what is stored."""
-    return not own.if_absent and own.version > stored.version
+def _is_newer(own: MemoryCaptured | MemoryRevised, held: MemoryAnswered) -> bool:
+    """Whether our own event, still on its way, will replace what the record holds."""
+    if held.memory is not None:
+        return not own.if_absent and own.version > held.memory.version
+    yields = held.forgotten and own.if_absent
+    return not yields and own.version > held.forgotten_until
 
 
 def _checked(index: int, memory: NewMemory | Mapping[str, Any]) -> NewMemory:

@@ -263,6 +263,9 @@ class MemoryAnswered(Answer):
     type: Literal["MemoryAnswered"] = "MemoryAnswered"
     memory: KnownMemory | None = None
     forgotten: bool = False
+    forgotten_until: int = 0
+    """Where there is no memory: up to which version nothing brings it back, as it was forgotten, or its user; 0
+    where neither was."""
 
 
 class NewestAnswered(Answer):

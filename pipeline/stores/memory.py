@@ -267,6 +267,12 @@ class RecordsInMemory:
         state = self._states.get(memory_key(named_user(user_id), memory_id))
         return isinstance(state, MemoryForgotten | Erased)
 
+    async def forgotten_until(self, user_id: str, memory_id: str) -> int:
+        mark = self._marks.get(named_user(user_id))
+        state = self._states.get(memory_key(user_id, memory_id))
+        itself = state.version if isinstance(state, MemoryForgotten) else 0
+        return max(itself, mark.version if mark else 0)
+
     async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         mark = self._marks.get(named_user(user_id))
         return [self._outcome(user_id, event, mark) for event in events]

@@ -215,6 +215,11 @@ class PostgresRecords:
             key = memory_key(named_user(user_id), memory_id)
             return await self._pool.fetchval(sql.IS_FORGOTTEN, key)
 
+    async def forgotten_until(self, user_id: str, memory_id: str) -> int:
+        with remedies(self._address):
+            key = memory_key(named_user(user_id), memory_id)
+            return await self._pool.fetchval(sql.FORGOTTEN_UNTIL, key, user_id)
+
     async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         named_user(user_id)
         # The forgetting of a user is no memory's: nothing is kept under its key.

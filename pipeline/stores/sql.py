@@ -352,6 +352,14 @@ IS_FORGOTTEN = f"""
 select exists (select from {_MEMORIES} where memories.key = $1 and not ({_LIVING}))
 """  # noqa: S608
 
+FORGOTTEN_UNTIL = """
+select greatest(
+    0,
+    (select version from memories where key = $1 and forgotten),
+    (select version from forgotten_users where user_id = $2)
+)
+"""
+
 AUDITED = """
 select key, event_id from memory_states where key = any($1::uuid[]) and event_id = any($2::uuid[])
 """

@@ -215,6 +215,23 @@ async def test_forgetting_a_user_takes_all_and_spares_what_comes_later(
     assert await text_of(records, "later") == later.text
 
 
+async def test_how_new_what_was_forgotten_is_can_be_asked(records: MemoryRecords) -> None:
+    async def until(memory_id: str, user_id: str = "alice") -> int:
+        return await records.forgotten_until(user_id, memory_id)
+
+    await records.write([enriched(memory_id="m", version=3), enriched(memory_id="n", version=3)])
+    assert (await until("m"), await until("never")) == (0, 0)
+    await records.write([forgotten("m", version=5)])
+    assert (await until("m"), await until("n")) == (5, 0)
+    await records.write([user_forgotten(version=9), enriched(memory_id="later", version=12)])
+    await records.write([forgotten("later", version=15)])
+    told = [await until(memory_id) for memory_id in ("m", "n", "never", "later")]
+    assert told == [9, 9, 9, 15]
+    assert await until("m", "bob") == 0
+    with pytest.raises(Refused):
+        await until("m", " ")
+
+
 async def test_an_older_memory_of_a_forgotten_user_stays_out(records: MemoryRecords) -> None:
     await records.write([user_forgotten(version=10)])
     assert await records.write([enriched(version=9)]) == ["forgotten"]

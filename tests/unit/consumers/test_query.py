@@ -8,7 +8,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from consumers.query import recalled
+from consumers.query import known, recalled
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
@@ -17,8 +17,8 @@ from pipeline.searching.search import search
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import MemoryEnriched
-from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked
-from tests.builders import enriched
+from schemas.search import Hit, MemoryAsked, ReplyTo, SearchAnswered, SearchAsked, UserQuestion
+from tests.builders import enriched, forgotten
 from tests.unit.consumers.counting import CountingEmbedder
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -155,3 +155,14 @@ def test_a_question_of_another_day_counts_no_use(off: timedelta, told: int) -> N
     hit = Hit(memory_id="m", text="tea", version=1, occurred_at=NOW, score=1.0, domain="other")
     answered = SearchAnswered(question_id=question.question_id, hits=(hit,))
     assert len(recalled(question, answered, 3, NOW)) == told
+
+
+async def test_where_no_memory_is_the_answer_tells_up_to_when_it_was_forgotten() -> None:
+    records = RecordsInMemory()
+    await records.write([enriched(memory_id="m", version=3), forgotten("m", version=5)])
+    envelope = asked("tea").model_dump(include=set(UserQuestion.model_fields))
+    own = MemoryAsked(**envelope, memory_id="m")
+    gone = await known(own, records, Labels())
+    assert (gone.memory, gone.forgotten, gone.forgotten_until) == (None, True, 5)
+    never = await known(own.model_copy(update={"memory_id": "n"}), records, Labels())
+    assert (never.forgotten, never.forgotten_until) == (False, 0)

@@ -153,7 +153,9 @@ class Desk:
         self.memory, self.newest = memory, newest
         self.asked = 0
         self.away = False
-        self.forgotten = False
+        self.forgotten_until = 0
+        self.forgotten: bool | None = None
+        """Whether the memory itself is; unless given, where anything was forgotten."""
         self.last: Asked | None = None
 
     async def ask(self, make: Callable[[Envelope], Asked], *, timeout_s: float) -> Any:
@@ -165,7 +167,10 @@ class Desk:
         if isinstance(asked, NewestAsked):
             return NewestAnswered(question_id=asked.question_id, version=self.newest)
         return MemoryAnswered(
-            question_id=asked.question_id, memory=self.memory, forgotten=self.forgotten
+            question_id=asked.question_id,
+            memory=self.memory,
+            forgotten=self.forgotten_until > 0 if self.forgotten is None else self.forgotten,
+            forgotten_until=self.forgotten_until,
         )
 
     async def close(self) -> None: ...
@@ -208,11 +213,48 @@ async def test_a_moment_without_a_zone_is_none(kafka: Kafka) -> None:
 
 async def test_a_forgetting_tells_what_was_forgotten_before(kafka: Kafka) -> None:
     desk = Desk()
-    desk.forgotten = True
+    desk.forgotten_until = 9
     async with asking(desk) as client:
         again = await client.forget("m1", user_id="alice")
         assert (again.found, again.was_forgotten) == (False, True)
         assert "was_forgotten" not in again.token
+
+
+@pytest.mark.parametrize("how", [{}, {"idempotency_key": "k"}])
+async def test_what_another_client_forgot_is_not_revised_from_memory(
+    kafka: Kafka, how: dict[str, Any]
+) -> None:
+    desk = Desk()
+    async with asking(desk) as client:
+        mine = await client.remember("the pin", user_id="alice", memory_id="m1", **how)
+        desk.forgotten_until = mine.version + 1
+        with pytest.raises(Refused, match="was forgotten"):
+            await client.revise("m1", "new", user_id="alice")
+        again = await client.remember("anew", user_id="alice", memory_id="m1")
+        assert again.version > desk.forgotten_until
+        await client.revise("m1", "new", user_id="alice")
+    assert [event["text"] for event in kafka.sent] == ["the pin", "anew", "new"]
+
+
+async def test_what_went_with_its_user_before_it_arrived_is_not_revised(kafka: Kafka) -> None:
+    desk = Desk()
+    async with asking(desk) as client:
+        mine = await client.remember("the pin", user_id="alice", memory_id="m1")
+        desk.forgotten_until, desk.forgotten = mine.version + 1, False
+        assert await client.get("m1", user_id="alice") is None
+        desk.forgotten_until, desk.forgotten = 0, None
+        assert (await client.forget("m1", user_id="alice")).found is False
+
+
+async def test_what_the_record_knows_is_its_own_to_tell(kafka: Kafka) -> None:
+    desk = Desk()
+    async with asking(desk) as client:
+        mine = await client.remember("mine", user_id="alice", memory_id="m1")
+        desk.memory = known(mine.version)
+        await client.get("m1", user_id="alice")
+        # Whatever becomes of it now, what was remembered here is no state of it any more.
+        desk.memory, desk.away = None, True
+        assert (await client.forget("m1", user_id="alice")).found is None
 
 
 async def test_a_forgetting_tells_whether_there_was_anything(kafka: Kafka) -> None:
