@@ -9,7 +9,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from pipeline.domain.versions import Stamp, stamp
-from schemas.events import Enriched, UserForgotten
+from schemas.events import Enriched, MemoryForgotten, UserForgotten
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -69,7 +69,10 @@ class Passed:
             until = max(event.version, self._forgotten.pop(event.user_id, 0))
             _put(self._forgotten, event.user_id, until, self._most)
             return True
-        if event.version <= self._forgotten.get(event.user_id, 0):
+        until = self._forgotten.get(event.user_id, 0)
+        # Of the same version is what the record says of each memory that went with its user.
+        goes_with = isinstance(event, MemoryForgotten) and event.version == until
+        if event.version <= until and not goes_with:
             return False
         key, mine = (event.user_id, event.memory_id), stamp(event)
         before = self._stamps.pop(key, None)

@@ -1,5 +1,6 @@
 """What was seen is known to be there, and what was told is no news."""
 
+from pipeline.stores.memory import RecordsInMemory
 from producers.seen import Passed, Seen
 from tests.builders import enriched, forgotten, user_forgotten
 
@@ -67,6 +68,22 @@ def test_what_went_with_its_user_is_no_news():
     assert not passed.is_news(enriched(version=5))
     assert passed.is_news(enriched(version=6))
     assert passed.is_news(enriched(version=1, user_id="bob"))
+
+
+async def test_each_memory_that_went_with_its_user_is_told_of_once():
+    passed, records = Passed(), RecordsInMemory()
+    said, mark = [enriched(memory_id=id_, version=3) for id_ in "mn"], user_forgotten(version=5)
+    await records.write([*said, mark])
+    told = await records.gone_with(mark, "", 9)
+    assert [each.memory_id for each in told] == ["m", "n"]
+    assert all(passed.is_news(each) for each in (said[0], mark, *told))
+    assert not any(passed.is_news(each) for each in (*told, said[1], forgotten("m", version=4)))
+    # The user is forgotten once more, and his memories with him.
+    later = user_forgotten(version=9)
+    await records.write([later])
+    assert passed.is_news(later)
+    assert not passed.is_news(told[0])
+    assert all(passed.is_news(each) for each in await records.gone_with(later, "", 9))
 
 
 def test_of_many_memories_those_seen_last_are_known():
