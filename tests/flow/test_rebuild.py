@@ -76,11 +76,19 @@ class Busy:
         """The first memory is there from the beginning: it is always found."""
         while not self._until.is_set():
             found = await self._memory.search(
-                "The very first", user_id=f"{self._user_id}-first", timeout_s=5
+                "The very first", user_id=f"{self._user_id}-first", timeout_s=15
             )
             assert [hit.text for hit in found.hits] == ["The very first"]
             self.searches += 1
             await asyncio.sleep(0.01)
+
+
+async def say_it_twice(stack: Stack, memory: MemoryClient, user_id: str) -> None:
+    """One of two equal memories is put away."""
+    texts = [{"text": "The gate code is 4471", "user_id": user_id} for _ in range(2)]
+    await memory.stored(await memory.remember_many(texts), timeout_s=60)
+    code, told = await command(stack, "consolidate", "--user", user_id, "--yes")
+    assert code == 0, told
 
 
 @pytest.mark.parametrize("source", ["log", "record"])
@@ -90,11 +98,12 @@ async def test_a_rebuild_under_writes_loses_nothing_and_silences_nobody(
     stack = stack_of_its_own
     folders = {path.name for path in stack.qdrant_path.glob("index*")}
     async with (
-        stages(stack, (*UPSTREAM, *OWNER)),
+        stages(stack, (*UPSTREAM, "lifecycle", *OWNER, "tier_writer")),
         MemoryClient(stack.kafka_bootstrap_servers) as memory,
     ):
         first = await memory.remember("The very first", user_id=f"{source}-first")
         await first.stored(timeout_s=120)
+        await say_it_twice(stack, memory, f"{source}-twice")
         async with Busy(memory, source) as busy:
             while len(busy.receipts) < 50:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
@@ -113,6 +122,8 @@ async def test_a_rebuild_under_writes_loses_nothing_and_silences_nobody(
         ids = {hit.memory_id for each in found for hit in each.hits}
         assert {"m0", f"m{before_the_end}"} <= ids
         assert "m3" not in ids
+        (one,) = (await memory.search("the gate", user_id=f"{source}-twice")).hits
+        assert len(one.consolidated) == 1, "what was put away came back"
         assert busy.searches > 20
     after = {path.name for path in stack.qdrant_path.glob("index*")}
     assert len(after) == 1
