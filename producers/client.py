@@ -40,6 +40,7 @@ from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt
 from producers.seen import Passed, Seen
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import (
+    MOST_BESIDE,
     Enriched,
     Event,
     MemoryCaptured,
@@ -104,7 +105,7 @@ class NewMemory(BaseModel):
     run_id: Id | None = None
     metadata: Metadata = {}
     preceding: tuple[Annotated[Said, BeforeValidator(_as_said)], ...] = Field(
-        default=(), max_length=2
+        default=(), max_length=MOST_BESIDE
     )
     """What was said just before in the same conversation, the nearest last; a text is one of nobody."""
     idempotency_key: Id | None = None

@@ -35,6 +35,8 @@ from pydantic import (
 
 from schemas.text import Id, Metadata, Storable, Text
 
+MOST_BESIDE = 2
+"""Texts that are told on either side of a memory: those before it, and those after."""
 MAX_VERSION = 2**53 - 1
 """Qdrant compares numbers as doubles: beyond this two versions would look equal."""
 
@@ -145,9 +147,9 @@ class MemoryState(MemoryEvent):
     run_id: Id | None = None
     """The conversation, or the run of an agent, that the memory comes from."""
     metadata: Metadata = {}
-    preceding: Annotated[tuple[Said, ...], Field(max_length=2)] = ()
+    preceding: Annotated[tuple[Said, ...], Field(max_length=MOST_BESIDE)] = ()
     """What was said just before in the same conversation, the nearest last."""
-    following: Annotated[tuple[Said, ...], Field(max_length=2)] = ()
+    following: Annotated[tuple[Said, ...], Field(max_length=MOST_BESIDE)] = ()
     """What was said just after, the nearest first: known once the conversation went on."""
     context: Annotated[int, Field(ge=0, le=MAX_VERSION)] = 0
     """Which reading of the conversation this is, by the record: the greatest knows most. 0 is the publisher's

@@ -62,6 +62,7 @@ def _ms(moments: Mapping[str | None, datetime], before: str | None, stage: str |
 @asynccontextmanager
 async def hearing(connection: "KafkaConnection", prefix: str) -> AsyncGenerator[Heard]:
     """Listens to what is published from now on, to the end of the block."""
+    from pipeline.ending import cancelled
     from pipeline.kafka.following import following
     from schemas.topics import STORED
 
@@ -71,9 +72,7 @@ async def hearing(connection: "KafkaConnection", prefix: str) -> AsyncGenerator[
         try:
             yield heard
         finally:
-            listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening
+            await cancelled(listening)
 
 
 async def _hear(consumer: object, heard: Heard, since: datetime) -> None:

@@ -38,6 +38,7 @@ from pipeline.stores.states import (
     without,
 )
 from schemas.events import (
+    MOST_BESIDE,
     Enriched,
     Lived,
     MemoryCaptured,
@@ -371,12 +372,12 @@ class RecordsInMemory:
     def _before(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
         """The last two of the same conversation before it, the nearest last."""
         said = self._conversation(state)
-        return [each for each in said if _order(each) < _order(state)][-2:]
+        return [each for each in said if _order(each) < _order(state)][-MOST_BESIDE:]
 
     def _after(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
         """The first two of the same conversation after it, the nearest first."""
         said = self._conversation(state)
-        return [each for each in said if _order(each) > _order(state)][:2]
+        return [each for each in said if _order(each) > _order(state)][:MOST_BESIDE]
 
     def _conversation(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
         if state.run_id is None:

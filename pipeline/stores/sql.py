@@ -8,6 +8,7 @@ from typing import Literal
 
 from pipeline.domain.versions import erased
 from pipeline.stores.states import MOST_NEIGHBOURS
+from schemas.events import MOST_BESIDE
 
 _GONE_TIE = erased(1).stamp.tie
 _MEMORIES = """
@@ -31,7 +32,7 @@ where other.user_id = {memory}.user_id and other.run_id = {memory}.run_id
         where gone.user_id = other.user_id and gone.version >= other.version
     )
 order by other.occurred_at {order}, other.version {order}, other.memory_id {order}
-limit 2
+limit {MOST_BESIDE}
 """  # noqa: S608
 
 
