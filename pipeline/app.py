@@ -38,7 +38,7 @@ from pipeline.domain.weights import Weights
 from pipeline.embedded.plan import Process
 from pipeline.embedded.state import Stack
 from pipeline.ending import ended, unless
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Halted, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
 from pipeline.settings import Settings
@@ -321,6 +321,24 @@ async def _close(port: Any) -> None:
     close = getattr(port, "close", None)
     if close is not None:
         await close()
+
+
+def look_for_models(settings: Settings) -> None:
+    """Raises Halted where no model has the name that a setting gives, Unavailable where nobody can tell."""
+    from pipeline.models.weights import look_for
+
+    models = (
+        ("EMBEDDING_MODEL", settings.embedding_model),
+        ("RERANKER_MODEL", settings.reranker_model),
+    )
+    for setting, model in models:
+        try:
+            if model:
+                look_for(model)
+        except Refused as error:
+            raise Halted(f"{setting}: {error}.") from error
+        except Unavailable as error:
+            raise Unavailable(f"{setting}: {error}.") from error
 
 
 def _openers(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli.starting import Starting
-from pipeline.errors import Unavailable
+from pipeline.errors import Halted, Unavailable
 
 if TYPE_CHECKING:
     from pipeline.embedded import Stack
@@ -30,7 +30,8 @@ async def until_serving(
 ) -> None:
     """Returns once every stage has joined its consumer group.
 
-    Raises Unavailable where one does not run, or does not join in a long time.
+    Raises Halted where one cannot run as configured, Unavailable where one does not run, or does not
+    join in a long time.
     """
     from pipeline.kafka.lag import group_members
     from pipeline.kafka.records import group_of
@@ -80,17 +81,23 @@ def _is_since(at: str, since: float) -> bool:
 def _still_coming(
     data: Path, waiting: Iterable[str], ran_at: dict[str, float], began: float
 ) -> None:
-    """Raises Unavailable when there is no more hope for one that is waited for."""
+    """Raises Halted or Unavailable when there is no more hope for one that is waited for."""
     from pipeline.embedded import discover
-    from pipeline.embedded.process import tail
 
     now = time.monotonic()
     stack = discover(data)
     for name in waiting:
         part = stack.parts.get(name) if stack else None
+        if part is not None and part.halted:
+            raise Halted(f"{name} cannot run as configured. {_end_of(_log(data, name))}")
         if part is not None and part.pid is not None:
             ran_at[name] = now
         if now - ran_at[name] > GONE_S or now - began > STAGES_TIMEOUT_S:
             state = "runs, but does not serve" if ran_at[name] == now else "does not run"
-            log = _log(data, name)
-            raise Unavailable(f"{name} {state}. The end of {log}:\n{tail(log, lines=3)}")
+            raise Unavailable(f"{name} {state}. {_end_of(_log(data, name))}")
+
+
+def _end_of(log: Path) -> str:
+    from pipeline.embedded.process import tail
+
+    return f"The end of {log}:\n{tail(log, lines=3)}"

