@@ -4,12 +4,14 @@ Only `pipeline/app.py`, the command line and `pipeline/chaos` read it; everythin
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +24,9 @@ from pipeline.domain.weights import Weights
 from pipeline.errors import Refused
 from pipeline.kafka.addresses import bootstrap_servers
 from pipeline.kafka.connection import KafkaConnection, SaslMechanism, SecurityProtocol
+
+_GROUPS = {"search_weights": Weights, "tiers": Tiers}
+"""Settings that hold several values, by name."""
 
 
 class Settings(BaseSettings):
@@ -120,6 +125,16 @@ class Settings(BaseSettings):
     def watches_mem0(self) -> bool:
         """Whether there is a Mem0 to watch."""
         return self.mem0_api_key is not None or self.mem0_local is not None
+
+    @field_validator("search_weights", "tiers", mode="before")
+    @classmethod
+    def _of_known_names(cls, given: object, info: ValidationInfo) -> object:
+        # A dataclass passes over what it does not know.
+        known = [field.name for field in fields(_GROUPS[info.field_name or ""])]
+        if isinstance(given, Mapping):
+            for name in map(str, given.keys() - set(known)):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+                raise ValueError(f"{name[:40]!r} is not known here: there are {', '.join(known)}")
+        return given  # pyright: ignore[reportUnknownVariableType]
 
     @field_validator("mem0_allow_deletes")
     @classmethod

@@ -379,7 +379,7 @@ class MemoryClient:
         Without `use_classifiers` topics and importance count nothing. `as_of` searches what was believed at
         that moment: what came later is not there, what was revised since has its text of then, what was
         forgotten since stays forgotten. `filter` may name `domain`, `topics` (any
-        of them), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
+        of them; `hybrid-memory docs topics` lists those of the classifier, and any other finds nothing), `occurred_from` (inclusive) and `occurred_until` (exclusive), `speaker`, `agent_id`,
         `app_id`, `run_id`, `tiers` (any of "short", "medium", "long", "archived") and `metadata` (each key
         with its value): all must hold; archived memories are found by their tier alone. It may nest, and
         test more than equality: `{"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}`;

@@ -55,7 +55,7 @@ def topics(json: AsJson = False) -> None:
     [dim]$[/dim] hybrid-memory docs topics
     [dim]$[/dim] hybrid-memory search "what to cook" --user alice --topic food
     """
-    known = _topics()
+    known = known_topics()
     if json:
         for topic in known:
             show_json(topic)
@@ -68,7 +68,8 @@ def topics(json: AsJson = False) -> None:
     show(table)
 
 
-def _topics() -> list[dict[str, str]]:
+def known_topics() -> list[dict[str, str]]:
+    """What the classifier may say of a memory: `domain`, `topic` and `about`."""
     import tomllib
     from importlib.resources import files
 

@@ -22,7 +22,8 @@ from rich.text import Text
 from pipeline.errors import Refused
 
 PIPED_WIDTH = 120
-"""Columns of a table that no terminal limits."""
+"""Columns that are filled where no terminal says how many there are."""
+_UNLIMITED = 100_000
 
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
@@ -64,9 +65,20 @@ def show(what: RenderableType = "", *, style: str | None = None) -> None:
     if isinstance(what, str | Text):
         _out.print(_plain(what), style=style, soft_wrap=True)
     else:
-        if not _out.is_terminal:
-            _out.width = PIPED_WIDTH
+        _print_whole(what, style)
+
+
+def _print_whole(what: RenderableType, style: str | None) -> None:
+    if _out.is_terminal:
         _out.print(what, style=style)
+        return
+    # A file or a program has no width: nothing is wrapped, and no blanks fill the columns up.
+    _out.width = _UNLIMITED
+    with _out.capture() as captured:
+        _out.print(what, style=style)
+    lines = captured.get().split("\n")
+    _out.file.write("\n".join(line.rstrip() for line in lines))
+    _out.file.flush()
 
 
 def tell(what: str | Text, *, style: str | None = None) -> None:

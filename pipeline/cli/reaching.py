@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from producers.client import MemoryClient
 
 Result = TypeVar("Result")
+_A_SETTING = "A setting (environment, .env or hybrid-memory.yaml)"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Located:
 def read_settings() -> "Settings":
     """The settings. Raises Refused where one cannot be right, by the name of its variable."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from pipeline.domain.telling import told
     from pipeline.settings import Settings
@@ -46,9 +48,10 @@ def read_settings() -> "Settings":
     try:
         return Settings()
     except ValidationError as error:
-        raise Refused(
-            f"A setting (environment, .env or hybrid-memory.yaml): {told(error)}"
-        ) from error
+        raise Refused(f"{_A_SETTING}: {told(error)}") from error
+    except SettingsError as error:
+        # It names the field and the source, and why beneath.
+        raise Refused(f"{_A_SETTING}: {error}: {error.__cause__}") from error
 
 
 def located(data: Path | None) -> Located:

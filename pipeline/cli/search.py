@@ -1,6 +1,7 @@
 """Ask for the memories of one user that are closest to a text, and see where the time went."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -116,7 +117,7 @@ def search(
     [dim]$[/dim] hybrid-memory search "dinner ideas" --user alice
     [dim]$[/dim] hybrid-memory search "flaky tests" --user alice --domain coding --after 2025-06-01
     [dim]$[/dim] hybrid-memory search "what did Ana plan in May?" --user alice --explain
-    [dim]$[/dim] hybrid-memory search "dinner" --user alice --filter '{"not": {"topics": ["work", "travel"]}}'
+    [dim]$[/dim] hybrid-memory search "dinner" --user alice --filter '{"not": {"topics": ["meetings", "travel"]}}'
     """
     since, until = span(after, before, ("--after", "--before"))
     filter_: dict[str, Any] = {
@@ -157,8 +158,13 @@ def search(
         show(table(answered.hits))
     else:
         show(nothing_found(user, as_of))
-        if topic:
-            tell("`hybrid-memory docs topics` lists the topics that there are.")
+    if unknown := strange([*(topic or ()), *topics_in(filter_["where"])]):
+        # No refusal: an application may have classified with topics of its own, or an older list.
+        tell(
+            f"The classifier here knows no topic {', '.join(map(repr, unknown))}. `hybrid-memory docs "
+            "topics` lists those that there are.",
+            style="yellow",
+        )
     if answered.degraded:
         tell(f"The answer is {on_one_line(answered.degraded)}.", style="yellow")
     tell(times(answered, took_s), style="dim")
@@ -187,6 +193,24 @@ def nested(given: str | None) -> "Where | None":
         return Where.model_validate_json(given)
     except ValidationError as error:
         raise Refused(told(error, "--filter")) from error
+
+
+def strange(topics: Sequence[str]) -> list[str]:
+    """Those of the topics that our classifier never gives, in order, each once."""
+    from pipeline.cli.docs import known_topics
+
+    known = {told["topic"] for told in known_topics()} if topics else set[str]()
+    return [topic for topic in dict.fromkeys(topics) if topic not in known]
+
+
+def topics_in(where: "Where | None") -> list[str]:
+    """All topics that conditions name, at whatever depth."""
+    if where is None:
+        return []
+    tests = where.topics
+    here = [tests.eq, tests.ne, *(tests.in_ or ()), *(tests.not_in or ())] if tests else []
+    below = (*(where.and_ or ()), *(where.or_ or ()), *([where.not_] if where.not_ else ()))
+    return [*filter(None, here), *(topic for each in below for topic in topics_in(each))]
 
 
 async def _asked(data: Path | None, text: str, **question: Any) -> "tuple[SearchAnswered, float]":

@@ -23,6 +23,7 @@ _WORDS = {
     "bool_parsing": "must be true or false",
     "tuple_type": "must be a list",
     "list_type": "must be a list",
+    "dataclass_type": "must be an object with names and values",
     "dict_type": "must be an object with names and values",
     "model_type": "must be an object with named fields",
     "timezone_aware": "has no time zone: write it as 2025-01-31T08:20:15+00:00",

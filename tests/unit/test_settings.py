@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from pipeline.cli.reaching import read_settings
 from pipeline.errors import Refused
 from pipeline.settings import Settings
 
@@ -51,3 +52,33 @@ def test_an_address_of_kafka_has_a_port(file: Path, monkeypatch: pytest.MonkeyPa
 def test_an_address_that_is_empty_is_not_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "")
     assert not Settings().kafka_bootstrap_servers
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "why"),
+    [
+        (
+            "SEARCH_WEIGHTS",
+            '{"denze": 1}',
+            r"search_weights: 'denze' is not known .* dense, lexical",
+        ),
+        ("SEARCH_WEIGHTS", "{", r"error parsing value for field \"search_weights\" .* Expecting"),
+        ("SEARCH_WEIGHTS", "[1]", "search_weights: must be an object with names and values"),
+        ("TIERS", '{"recalled": 1}', r"tiers: 'recalled' is not known .* recalled_hits"),
+    ],
+)
+def test_a_setting_of_several_values_that_cannot_be_right_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, setting: str, given: str, why: str
+) -> None:
+    monkeypatch.setenv(setting, given)
+    with pytest.raises(Refused, match=why):
+        read_settings()
+
+
+def test_a_setting_that_holds_several_values_takes_some_of_them(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCH_WEIGHTS", '{"dense": 0.7}')
+    file.write_text("tiers:\n  recalled_hits: 1\n")
+    assert (Settings().search_weights.dense, Settings().search_weights.lexical) == (0.7, 0.4)
+    assert Settings().tiers.recalled_hits == 1

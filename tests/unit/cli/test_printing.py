@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from pipeline.cli import printing
 from pipeline.cli.printing import complain, own_name, show, tell, tell_a_log, untimed
@@ -66,3 +67,16 @@ def test_a_log_that_takes_nothing_more_ends_nothing(monkeypatch: pytest.MonkeyPa
         tell("kafka ready")
     tell_a_log()
     tell("kafka ready")
+
+
+def test_a_table_that_no_terminal_shows_is_neither_wrapped_nor_filled_up(
+    capsys: pytest.CaptureFixture[str],
+):
+    table = Table(box=None, show_header=False)
+    table.add_row("1", "many words " * 50, "")
+    table.add_row("2", "few words", "")
+    show(table)
+    first, second, end = capsys.readouterr().out.split("\n")
+    assert first.endswith("many words " * 49 + "many words")
+    assert second.endswith("few words")
+    assert end == ""

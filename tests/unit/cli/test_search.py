@@ -127,9 +127,26 @@ def test_an_id_is_never_broken(command: Command, client: FakeClient, width: int)
     assert memory_id in captured.get()
 
 
-def test_where_topics_are_listed_is_said_to_who_finds_none(command: Command, client: FakeClient):
-    result = command("search", "thai", "--user", "alice", "--topic", "cuisine")
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["--topic", "cuisine", "--topic", "food"],
+        ["--filter", '{"or": [{"topics": ["food"]}, {"not": {"topics": "cuisine"}}]}'],
+    ],
+)
+def test_a_topic_that_the_classifier_does_not_know_is_told(
+    command: Command, client: FakeClient, named: list[str]
+):
+    command("add", "thai food", "--user", "alice")
+    result = command("search", "thai", "--user", "alice", *named)
+    assert result.exit_code == 0
+    assert "The classifier here knows no topic 'cuisine'." in result.stderr
     assert "hybrid-memory docs topics" in result.stderr
+
+
+def test_topics_that_are_known_are_not_worth_a_word(command: Command, client: FakeClient):
+    result = command("search", "thai", "--user", "alice", "--topic", "machine learning")
+    assert "docs topics" not in result.stderr
 
 
 def test_reranking_and_diversity_go_with_the_question(command: Command, client: FakeClient):

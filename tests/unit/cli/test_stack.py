@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -251,7 +252,7 @@ async def test_a_stage_that_cannot_run_as_configured_is_not_waited_for(
 
     halted = Stack(home, 1, 0.0, "k:1", "", "", home, {"embedder": PartState(None, halted="why")})
     monkeypatch.setattr("pipeline.kafka.lag.group_members", nobody)
-    monkeypatch.setattr("pipeline.embedded.discover", lambda _: halted)
+    monkeypatch.setattr("pipeline.embedded.discover", Mock(return_value=halted))
     with pytest.raises(Halted, match="embedder cannot run as configured"):
         await until_serving(halted, Settings(), ["embedder"], Starting())
 
@@ -261,6 +262,6 @@ def test_a_part_that_is_not_installed_says_what_to_install(
     looked_for: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ):
     for node in (postgres_node, valkey_node):
-        monkeypatch.setattr(node, "find_spec", lambda _: None)
+        monkeypatch.setattr(node, "find_spec", Mock(return_value=None))
     with pytest.raises(Halted, match=r"pip install 'hybrid-memory\[embedded\]'"):
         looked_for()
