@@ -86,12 +86,24 @@ def _periods(question: str, now: datetime) -> Iterator[Period]:
     settings = {"RELATIVE_BASE": now.replace(tzinfo=None), "PREFER_DATES_FROM": "past"}
     parser: Any = DateDataParser(languages=["en"], settings=settings)
     for phrase in phrases.values():
-        # "last May" is the May that dateparser takes for the one meant, said without "last".
-        when, last = _LAST_MONTH.subn("", phrase["when"])
-        read = parser.get_date_data(when.replace(" of ", " "))
-        if read.date_obj is not None:
-            whole = _part(_whole(read), phrase["part"])
-            yield replace(whole, every_year=False) if last else whole
+        try:
+            period = _period(parser, phrase)
+        except (OverflowError, ValueError):
+            # Before the year 1 or after 9999, where no moment lies.
+            continue
+        if period is not None:
+            yield period
+
+
+def _period(parser: Any, phrase: regex.Match[str]) -> Period | None:
+    """What the phrase names. Raises OverflowError or ValueError where it goes beyond the calendar."""
+    # "last May" is the May that dateparser takes for the one meant, said without "last".
+    when, last = _LAST_MONTH.subn("", phrase["when"])
+    read = parser.get_date_data(when.replace(" of ", " "))
+    if read.date_obj is None:
+        return None
+    whole = _part(_whole(read), phrase["part"])
+    return replace(whole, every_year=False) if last else whole
 
 
 def _whole(read: Any) -> Period:

@@ -91,3 +91,51 @@ def test_a_question_full_of_times_costs_no_more_than_a_few(monkeypatch: pytest.M
 def test_no_question_is_too_odd(question: str) -> None:
     for period in periods(question, NOW):
         assert period.since < period.until
+
+
+EVERY_PHRASE = (
+    "today",
+    "yesterday",
+    "this week",
+    "this month",
+    "this year",
+    "this Friday",
+    "last week",
+    "last year",
+    "last Monday",
+    "last May",
+    "ten years ago",
+    "99 months ago",
+    "in early May",
+    "mid-December",
+    "late in 2099",
+    "31 December",
+    "February 29",
+    "29 February 1900",
+    "on 2024-02-30",
+)
+
+
+@given(
+    st.sampled_from(EVERY_PHRASE),
+    st.datetimes(timezones=st.just(UTC))
+    | st.sampled_from([datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+    | st.timedeltas(timedelta(0), timedelta(days=500)).map(
+        lambda since: datetime.min.replace(tzinfo=UTC) + since
+    )
+    | st.timedeltas(timedelta(0), timedelta(days=500)).map(
+        lambda until: datetime.max.replace(tzinfo=UTC) - until
+    ),
+    st.datetimes(timezones=st.just(UTC)),
+)
+def test_at_every_moment_of_the_calendar_a_phrase_names_a_period_or_none(
+    phrase: str, now: datetime, occurred_at: datetime
+) -> None:
+    for period in periods(f"What was there {phrase}?", now):
+        assert period.since < period.until
+        assert period.holds(occurred_at) in (True, False)
+
+
+@pytest.mark.parametrize("phrase", ["today", "this week", "this month", "this year"])
+def test_a_period_that_ends_with_the_calendar_is_none(phrase: str) -> None:
+    assert periods(phrase, datetime.max.replace(tzinfo=UTC)) == []
