@@ -6,7 +6,7 @@ Every method may raise `Unavailable` (try again later); what else a method raise
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -70,6 +70,10 @@ class Believed:
     """The version of its state of today."""
     told: MemoryTiered | None
     """Of its life, the latest; None where it was never of use, nor put away."""
+
+
+TooMuch = Literal["written", "said"]
+"""Why a past is not looked through: so many memories were written since, or the states of then say so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,12 +283,13 @@ class MemoryRecords(Fingerprints, Protocol):
         ...
 
     async def past(
-        self, user_id: str, version: int, *, limit: int, among: int
-    ) -> Sequence[Believed] | None:
+        self, user_id: str, version: int, *, limit: int, among: int, most_bytes: int
+    ) -> Sequence[Believed] | TooMuch:
         """The states that memories had at `version`, of those that have changed since, by memory id.
 
-        At most `limit`. None where more than `among` memories are newer, as each is looked at. What was
-        forgotten is not told. Raises Refused without a user.
+        At most `limit`. "written" where more than `among` memories are newer, as each is looked at; "said"
+        where texts and metadata of these states have more than `most_bytes` as UTF-8. What was forgotten is
+        not told. Raises Refused without a user.
         """
         ...
 

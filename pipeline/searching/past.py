@@ -3,23 +3,32 @@
     audit trail  -> what changed since, as it was then  -> what the filter leaves, embedded anew
 
 The index has only what is believed now: so what did not change since is found there, and the rest is placed
-beside it. Both what is looked up and what is embedded have a limit, and a question beyond it is refused.
+beside it. What is looked up, what is read and what is embedded have a limit each, and a question beyond it
+is refused. The classifier reads only what the rest of the filter leaves.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain
 
+from pipeline.aside import in_slices
 from pipeline.domain.clock import version_at
 from pipeline.domain.weights import Weights
 from pipeline.domain.wording import worded
 from pipeline.errors import Refused
-from pipeline.ports import Believed, Classifier, Embedder, MemoryRecords, Past, PastState
-from pipeline.stores.conditions import Every
-from pipeline.stores.past import past_payload
-from pipeline.stores.points import leaves, searched
+from pipeline.ports import (
+    Believed,
+    Classifier,
+    Embedder,
+    MemoryRecords,
+    Past,
+    PastState,
+    TooMuch,
+)
+from pipeline.stores.conditions import Condition, Every, without
+from pipeline.stores.past import chars_of, past_payload
+from pipeline.stores.points import UNDERSTOOD_FIELDS, leaves, searched
 from schemas.events import MemoryCaptured, MemoryClassified
 from schemas.search import Hit, KnownMemory, MemoryAsked, SearchAsked
 
@@ -27,8 +36,14 @@ MOST_WRITTEN = 100_000
 """Memories newer than a moment in the past, looked up in the audit trail: nearly a second of the record's."""
 MOST_CHANGED = 2_000
 """Of those, memories that there were then, looked through for what a filter leaves."""
+MOST_BYTES = 4_000_000
+"""Of their texts and metadata: some seconds of the classifier's, where the filter asks what it says."""
 MOST_EMBEDDED = 256
 """Of those, embedded to answer one question: a second or two, and then they are kept for the next."""
+MOST_EMBEDDED_CHARS = 1_000_000
+"""Of their texts and metadata."""
+
+Understood = tuple[MemoryClassified, Believed]
 
 
 async def believed(
@@ -45,44 +60,86 @@ async def believed(
     if asked.as_of is None:
         return None
     version = version_at(asked.as_of)
-    changed = await records.past(asked.user_id, version, limit=MOST_CHANGED + 1, among=MOST_WRITTEN)
-    if changed is None or len(changed) > MOST_CHANGED:
-        raise Refused(too_many_since(asked.as_of, changed))
-    understood = await understood_anew([each.state for each in changed], classifier)
+    changed = await records.past(
+        asked.user_id,
+        version,
+        limit=MOST_CHANGED + 1,
+        among=MOST_WRITTEN,
+        most_bytes=MOST_BYTES,
+    )
+    if isinstance(changed, str) or len(changed) > MOST_CHANGED:
+        raise Refused(too_much_since(asked.as_of, changed))
     where = searched(asked.user_id, asked.filter, datetime.now(UTC))
-    left = await asyncio.to_thread(left_by, where, understood, changed)
-    if len(left) > MOST_EMBEDDED:
-        raise Refused(
-            f"as_of: {len(left):,} of the memories that fit have changed since "
-            f"{asked.as_of.isoformat()}, and {MOST_EMBEDDED} are looked at: narrow the filter (speaker, "
-            "run_id, occurred_from, ...), or ask for a later moment."
-        )
+    left = await left_by(where, changed, classifier, asked.as_of)
     return Past(version, await placed_anew(left, embedder, weights))
 
 
-def left_by(
-    where: Every, states: Sequence[MemoryClassified], changed: Sequence[Believed]
-) -> Sequence[tuple[MemoryClassified, Believed]]:
-    """The states of then that a filter leaves. Thousands, with much metadata, take a second."""
+async def left_by(
+    where: Every, changed: Sequence[Believed], classifier: Classifier, moment: datetime
+) -> Sequence[Understood]:
+    """The states of then that a filter leaves. Raises Refused where they are too many to embed.
+
+    What the filter does not ask of what they are about is asked first: the rest costs a hundred times more.
+    """
+    said = without(where, UNDERSTOOD_FIELDS)
+    left = await in_slices(lambda some: _meeting(said, some), changed, _chars_of)
+    if said == where:
+        _check_embeddable(left, moment)
+    understood = await understood_anew([each.state for each in left], classifier)
+    both = list(zip(understood, left, strict=True))
+    if said != where:
+        both = await in_slices(
+            lambda some: _meeting_too(where, some), both, lambda one: _chars_of(one[1])
+        )
+        _check_embeddable([then for _, then in both], moment)
+    return both
+
+
+def _meeting(where: Condition, changed: Sequence[Believed]) -> Sequence[Believed]:
+    return [
+        each for each in changed if leaves(where, past_payload(each.state, each.newest, each.told))
+    ]
+
+
+def _meeting_too(where: Condition, both: Sequence[Understood]) -> Sequence[Understood]:
     return [
         (state, then)
-        for state, then in zip(states, changed, strict=True)
+        for state, then in both
         if leaves(where, past_payload(state, then.newest, then.told))
     ]
 
 
-def too_many_since(moment: datetime, changed: Sequence[Believed] | None) -> str:
+def _chars_of(each: Believed) -> int:
+    return chars_of(each.state)
+
+
+def _check_embeddable(left: Sequence[Believed], moment: datetime) -> None:
+    since = f"of the memories that fit have changed since {moment.isoformat()}"
+    todo = "narrow the filter (speaker, run_id, occurred_from, ...), or ask for a later moment."
+    if len(left) > MOST_EMBEDDED:
+        raise Refused(f"as_of: {len(left):,} {since}, and {MOST_EMBEDDED} are looked at: {todo}")
+    chars = sum(map(_chars_of, left))
+    if chars > MOST_EMBEDDED_CHARS:
+        raise Refused(
+            f"as_of: {len(left):,} {since}, with {chars:,} characters, and "
+            f"{MOST_EMBEDDED_CHARS:,} are looked at: {todo}"
+        )
+
+
+def too_much_since(moment: datetime, changed: Sequence[Believed] | TooMuch) -> str:
     """Why a moment is too long ago for this user."""
-    what = (
-        f"{MOST_WRITTEN:,} memories of this user were written"
-        if changed is None
-        else f"{MOST_CHANGED:,} memories of this user have changed"
-    )
+    match changed:
+        case "written":
+            what = f"{MOST_WRITTEN:,} memories of this user were written"
+        case "said":
+            what = f"{MOST_BYTES:,} bytes of this user's memories have changed"
+        case _:
+            what = f"{MOST_CHANGED:,} memories of this user have changed"
     return f"as_of: more than {what} since {moment.isoformat()}: ask for a later moment."
 
 
 async def placed_anew(
-    states: Sequence[tuple[MemoryClassified, Believed]], embedder: Embedder, weights: Weights
+    states: Sequence[Understood], embedder: Embedder, weights: Weights
 ) -> Sequence[PastState]:
     """Past states, and where they lie, which nobody has kept."""
     topics = [state.topics if weights.topics else () for state, _ in states]
@@ -101,11 +158,15 @@ async def understood_anew(
     states: Sequence[MemoryCaptured], classifier: Classifier
 ) -> Sequence[MemoryClassified]:
     """Past states, and what they are about: the audit trail keeps only what was said."""
-    found = await asyncio.to_thread(classifier.classify, [state.text for state in states])
-    return [
-        state.becomes(MemoryClassified, asdict(classified))
-        for state, classified in zip(states, found, strict=True)
-    ]
+
+    def understood(some: Sequence[MemoryCaptured]) -> Sequence[MemoryClassified]:
+        found = classifier.classify([state.text for state in some])
+        return [
+            state.becomes(MemoryClassified, asdict(classified))
+            for state, classified in zip(some, found, strict=True)
+        ]
+
+    return await in_slices(understood, states, lambda state: len(state.text))
 
 
 async def known_then(

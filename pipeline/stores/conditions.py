@@ -9,7 +9,7 @@ each number and each time a pair of hashed key and number: two fields to index, 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -166,6 +166,26 @@ def _meets(condition: Is | AnyOf | Within | Between | AtMost | Below, value: str
         case Within(_, since, until):
             moment = datetime.fromisoformat(str(value))
             return (since is None or since <= moment) and (until is None or moment < until)
+
+
+def without(condition: Condition, fields: Collection[str]) -> Condition:
+    """What holds wherever `condition` does, whatever stands in `fields`; the same where it asks nothing of them."""
+    return _without(condition, fields, Every(()))
+
+
+def _without(condition: Condition, fields: Collection[str], instead: Every | Some) -> Condition:
+    match condition:
+        case Every(conditions):
+            return Every(tuple(_without(each, fields, instead) for each in conditions))
+        case Some(conditions):
+            return Some(tuple(_without(each, fields, instead) for each in conditions))
+        case Not(opposite):
+            never = Some(()) if isinstance(instead, Every) else Every(())
+            return Not(_without(opposite, fields, never))
+        case HasId():
+            return condition
+        case _:
+            return instead if condition.field in fields else condition
 
 
 # A filter

@@ -4,7 +4,6 @@ A batch is read, decided and written: what the engine holds of the memories in i
 write. Nothing is written before every vector in the batch was found to fit.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -299,7 +298,7 @@ class VectorIndex:
         if past is None:
             return None
         there = await self.points.fetch(marks_of(past)) if past.states else {}
-        return await asyncio.to_thread(then, past, there)
+        return await then(past, there)
 
     async def _closest(
         self, user_id: str, text: Floats, where: Every, limit: int, beside: Then | None

@@ -3,6 +3,7 @@
 Each passes the contract suite of its port. Nothing here outlives the process.
 """
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from uuid import UUID
 from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers, tier_of
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
-from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading
+from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading, TooMuch
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.lives import KeptLife, decide_lives, inherited
 from pipeline.stores.points import IndexShape
@@ -227,8 +228,8 @@ class RecordsInMemory:
         )
 
     async def past(
-        self, user_id: str, version: int, *, limit: int, among: int
-    ) -> Sequence[Believed] | None:
+        self, user_id: str, version: int, *, limit: int, among: int, most_bytes: int
+    ) -> Sequence[Believed] | TooMuch:
         named_user(user_id)
         newer = [
             state
@@ -236,13 +237,13 @@ class RecordsInMemory:
             if state.user_id == user_id and state.version > version
         ]
         if len(newer) > among:
-            return None
+            return "written"
         told = [
             believed
             for state in sorted(newer, key=lambda state: state.memory_id)
             if (believed := await self.state_at(user_id, state.memory_id, version))
-        ]
-        return told[:limit]
+        ][:limit]
+        return "said" if sum(_bytes(each.state) for each in told) > most_bytes else told
 
     async def state_at(self, user_id: str, memory_id: str, version: int) -> Believed | None:
         key = memory_key(named_user(user_id), memory_id)
@@ -444,6 +445,11 @@ def _recorded(
     forgotten = isinstance(event, MemoryForgotten)
     own = (event.event_id, event.published_at, forgotten, text, metadata)
     return Recorded(stamp(event), event.version, *own)
+
+
+def _bytes(state: MemoryCaptured) -> int:
+    metadata = json.dumps(state.metadata, ensure_ascii=False)
+    return len(state.text.encode()) + len(metadata.encode())
 
 
 @dataclass

@@ -7,13 +7,14 @@ forgotten is gone from the audit trail too, and so from every past. Lives have n
 by its use, and whether it is put away, is told as it is today, of both kinds.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
+from pydantic_core import to_json
 
+from pipeline.aside import aside, in_slices
 from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.lexical import lexical_vector
 from pipeline.ports import Past, PastState
@@ -26,11 +27,18 @@ from pipeline.stores.points import (
     PointVectors,
     held,
     lived_payload,
+    said_payload,
     understood_payload,
     watermark,
 )
 from pipeline.stores.points_in_memory import PointsInMemory
-from schemas.events import MemoryClassified, MemoryTiered, SparseVector
+from schemas.events import (
+    MemoryCaptured,
+    MemoryClassified,
+    MemoryState,
+    MemoryTiered,
+    SparseVector,
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +62,7 @@ class Then:
     ) -> Sequence[Sequence[Found]]:
         """Asks the states as an engine is asked."""
         there = PointsInMemory(dict(self.points), rarity)
-        # Two hundred long texts take half a second.
-        return await asyncio.to_thread(there.answer, requests, where)
+        return await aside(lambda: there.answer(requests, where))
 
 
 def marks_of(past: Past) -> Sequence[UUID]:
@@ -65,13 +72,16 @@ def marks_of(past: Past) -> Sequence[UUID]:
     return [*users, *(memory_key(state.user_id, state.memory_id) for state in states)]
 
 
-def then(past: Past, there: Mapping[UUID, Payload]) -> Then:
+async def then(past: Past, there: Mapping[UUID, Payload]) -> Then:
     """The points of the past, without what the index knows to be forgotten, from `marks_of`.
 
     It may hear of a forgetting before the record does.
     """
-    left = [_point(each) for each in past.states if not _is_gone(each.state, there)]
-    return Then(past.version, {point.id: point for point in left})
+    left = [each for each in past.states if not _is_gone(each.state, there)]
+    points = await in_slices(
+        lambda some: [_point(each) for each in some], left, lambda each: chars_of(each.state)
+    )
+    return Then(past.version, {point.id: point for point in points})
 
 
 def _is_gone(state: MemoryClassified, there: Mapping[UUID, Payload]) -> bool:
@@ -82,9 +92,20 @@ def _is_gone(state: MemoryClassified, there: Mapping[UUID, Payload]) -> bool:
     return own is not None and held(own).forgotten and own["version"] >= state.version
 
 
-def past_payload(state: MemoryClassified, newest: int, told: MemoryTiered | None) -> Payload:
-    """What a state of then is found and told by: what was said then, and the memory's life of today."""
-    return understood_payload(state) | (lived_payload(told, newest) if told else {})
+def chars_of(state: MemoryState) -> int:
+    """How much there is to do with a state: its text's length, and its metadata's as JSON."""
+    return len(state.text) + len(to_json(state.metadata))
+
+
+def past_payload(
+    state: MemoryCaptured | MemoryClassified, newest: int, told: MemoryTiered | None
+) -> Payload:
+    """What a state of then is found and told by: what was said then, and the memory's life of today.
+
+    Without the UNDERSTOOD_FIELDS where nobody has said yet what it is about.
+    """
+    own = understood_payload(state) if isinstance(state, MemoryClassified) else said_payload(state)
+    return own | (lived_payload(told, newest) if told else {})
 
 
 def _point(past: PastState) -> Point:

@@ -41,6 +41,7 @@ from pipeline.stores.conditions import (
 from pipeline.stores.states import Erased, State, Watermark, known_of, named_user
 from schemas.events import (
     MemoryEnriched,
+    MemoryState,
     MemoryTiered,
     SparseVector,
     Tier,
@@ -230,7 +231,7 @@ def searched(user_id: str, filter: SearchFilter, now: datetime) -> Every:
     return Every((of_user(user_id), *narrowed(filter, now)))
 
 
-def leaves(where: Every, payload: Payload) -> bool:
+def leaves(where: Condition, payload: Payload) -> bool:
     """Whether a memory that is in no index meets what a search asks."""
     return holds(where, memory_key(payload["user_id"], payload["memory_id"]), payload)
 
@@ -363,8 +364,21 @@ def memory_point(event: MemoryEnriched, shape: IndexShape) -> Point:
     return Point(key, payload, fitting_vectors(event, shape))
 
 
+UNDERSTOOD_FIELDS = ("domain", "topics", "importance")
+"""What a classifier says of a memory."""
+
+
 def understood_payload(event: UnderstoodState) -> Payload:
     """What a memory is found and told by, beside its vectors."""
+    return said_payload(event) | {
+        "domain": event.domain,
+        "topics": list(event.topics),
+        "importance": event.importance,
+    }
+
+
+def said_payload(event: MemoryState) -> Payload:
+    """The part of it that needs no classifier."""
     said = {
         "speaker": event.speaker,
         "agent_id": event.agent_id,
@@ -378,9 +392,6 @@ def understood_payload(event: UnderstoodState) -> Payload:
         "version": event.version,
         "text": event.text,
         "occurred_at": event.occurred_at.isoformat(timespec="microseconds"),
-        "domain": event.domain,
-        "topics": list(event.topics),
-        "importance": event.importance,
         "metadata": event.metadata,
         "metadata_terms": metadata_terms(event.metadata),
         "metadata_numbers": metadata_numbers(event.metadata),

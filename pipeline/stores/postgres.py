@@ -9,6 +9,7 @@ forgotten in one short transaction, from which on nobody is told anything of it,
 the user had is then erased page by page, so that no one waits long for a lock; after a crash it begins again.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -27,7 +28,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from pipeline.domain.identity import context_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Outcome, erased, runs
-from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading
+from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading, TooMuch
 from pipeline.stores import sql
 from pipeline.stores.lives import KeptLife, decide_lives, inherited, looked_at, touched_by
 from pipeline.stores.remedies import address_of, remedies
@@ -193,16 +194,19 @@ class PostgresRecords:
         return [belonging_of(row) for row in rows]
 
     async def past(
-        self, user_id: str, version: int, *, limit: int, among: int
-    ) -> Sequence[Believed] | None:
+        self, user_id: str, version: int, *, limit: int, among: int, most_bytes: int
+    ) -> Sequence[Believed] | TooMuch:
         named_user(user_id)
         with remedies(self._address):
             async with self._pool.acquire() as session:
                 # Each of them is looked up: some 8 microseconds, whether it was there then or not.
                 if await session.fetchval(sql.NEWER, version, user_id, among + 1) > among:
-                    return None
-                rows = await session.fetch(sql.PAST, version, user_id, limit)
-        return [believed_of(row) for row in rows]
+                    return "written"
+                rows = await session.fetch(sql.PAST, version, user_id, limit, most_bytes)
+        if rows and rows[-1]["said"] > most_bytes:
+            return "said"
+        # Thousands, with much metadata, take a tenth of a second.
+        return await asyncio.to_thread(lambda: [believed_of(row) for row in rows])
 
     async def state_at(self, user_id: str, memory_id: str, version: int) -> Believed | None:
         key = memory_key(named_user(user_id), memory_id)

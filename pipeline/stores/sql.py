@@ -339,7 +339,19 @@ where {whose} and memories.version > $1 and not memories.forgotten and past.text
 """  # noqa: S608
 
 
-PAST = f"{_past('memories.user_id = $2')} order by memories.memory_id limit $3"
+# Up to the one with which all of them have more than $4 bytes.
+PAST = f"""
+select * from (
+    select
+        past.*, own.bytes, sum(own.bytes) over (order by past.memory_id rows unbounded preceding) as said
+    from ({_past("memories.user_id = $2")} order by memories.memory_id limit $3) as past
+    cross join lateral (
+        select octet_length(text) + coalesce(octet_length(metadata::text), 0) as bytes
+    ) as own
+) as past
+where said - bytes <= $4
+order by memory_id
+"""  # noqa: S608
 
 PAST_OF = _past("memories.key = $2")
 

@@ -24,13 +24,14 @@ from schemas.search import SearchFilter
 from tests.builders import archived, direction, enriched, forgotten, tiered, user_forgotten
 
 WHEN = datetime(2026, 5, 1, tzinfo=UTC)
+ENOUGH = 10_000
 
 
 async def past(
     records: MemoryRecords, version: int, user_id: str = "alice", limit: int = 100
 ) -> list[tuple[str, str]]:
-    told = await records.past(user_id, version, limit=limit, among=100)
-    assert told is not None
+    told = await records.past(user_id, version, limit=limit, among=100, most_bytes=ENOUGH)
+    assert not isinstance(told, str)
     return [(each.state.memory_id, each.state.text) for each in told]
 
 
@@ -54,8 +55,8 @@ async def test_the_record_tells_the_states_of_then_of_what_has_changed_since(
     assert await past(records, 4) == [("b", "first")]
     assert await past(records, 5) == await past(records, 8) == [("b", "second")]
     assert await past(records, 9) == []
-    told = await records.past("alice", 4, limit=9, among=9)
-    assert told is not None
+    told = await records.past("alice", 4, limit=9, among=9, most_bytes=ENOUGH)
+    assert not isinstance(told, str)
     (then,) = told
     assert (then.state.version, then.state.speaker, then.state.metadata) == (2, "Ana", {"n": 1})
     assert (then.newest, then.told) == (9, None)
@@ -88,7 +89,7 @@ async def test_the_past_is_told_by_memory_id_and_within_the_limit(records: Memor
     assert await past(records, 1) == [("m1", "1"), ("m2", "2"), ("m3", "3")]
     assert await past(records, 1, limit=2) == [("m1", "1"), ("m2", "2")]
     with pytest.raises(Refused):
-        await records.past(" ", 1, limit=2, among=9)
+        await records.past(" ", 1, limit=2, among=9, most_bytes=ENOUGH)
     with pytest.raises(Refused):
         await records.state_at(" ", "m1", 1)
 
@@ -96,10 +97,30 @@ async def test_the_past_is_told_by_memory_id_and_within_the_limit(records: Memor
 async def test_who_has_written_too_much_since_is_not_looked_through(records: MemoryRecords) -> None:
     await records.write([enriched("said", memory_id=f"m{n}", version=5) for n in range(4)])
     await records.write([forgotten("m3", version=6)])
-    assert await records.past("alice", 4, limit=9, among=2) is None
-    assert await records.past("alice", 4, limit=9, among=3) == []
-    assert await records.past("alice", 5, limit=9, among=0) == []
-    assert await records.past("bob", 4, limit=9, among=0) == []
+    assert await records.past("alice", 4, limit=9, among=2, most_bytes=ENOUGH) == "written"
+    assert await records.past("alice", 4, limit=9, among=3, most_bytes=ENOUGH) == []
+    assert await records.past("alice", 5, limit=9, among=0, most_bytes=ENOUGH) == []
+    assert await records.past("bob", 4, limit=9, among=0, most_bytes=ENOUGH) == []
+
+
+async def test_states_that_say_too_much_are_not_told(records: MemoryRecords) -> None:
+    """Texts as UTF-8, and metadata; of the first `limit` alone."""
+    for version in (1, 5):
+        await records.write(
+            [
+                enriched("é" * 100, memory_id="a", version=version),
+                enriched("said", memory_id="b", version=version, metadata={"k": "v" * 500}),
+                enriched("said", memory_id="c", version=version),
+            ]
+        )
+
+    async def told(limit: int, most_bytes: int) -> str | int:
+        told = await records.past("alice", 3, limit=limit, among=9, most_bytes=most_bytes)
+        return told if isinstance(told, str) else len(told)
+
+    assert [await told(1, 150), await told(1, 250)] == ["said", 1]
+    assert [await told(2, 250), await told(2, 650), await told(2, 900)] == ["said", "said", 2]
+    assert await told(9, 900) == 3
 
 
 @pytest.mark.parametrize("version", [-(2**62), 0, 2**53 + 1, 2**62])
@@ -117,7 +138,7 @@ async def test_a_state_of_then_tells_how_its_memory_stands_today(records: Memory
     assert then.told == told
     assert told is not None
     assert told.archived_version is not None
-    assert await records.past("alice", 3, limit=9, among=9) == [then]
+    assert await records.past("alice", 3, limit=9, among=9, most_bytes=ENOUGH) == [then]
 
 
 # A plain reading: the events of each memory, in the order of their versions

@@ -1,5 +1,7 @@
 """Questions about what was believed at a moment, from the desk on: what changed since, what was forgotten."""
 
+import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,10 +18,11 @@ from pipeline.domain.weights import Weights
 from pipeline.errors import Refused
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
-from pipeline.ports import Embedding
+from pipeline.ports import Classification, Embedding
 from pipeline.searching import past
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import Enriched
+from schemas.filters import Where
 from schemas.search import (
     Asked,
     Hit,
@@ -47,6 +50,20 @@ def at_noon(number: int) -> int:
     return version_at(day(number) + timedelta(hours=12))
 
 
+class CountingClassifier(HeuristicClassifier):
+    """Remembers what it was asked for, and may be slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.takes_s = 0.0
+
+    def classify(self, texts: Sequence[str]) -> Sequence[Classification]:
+        time.sleep(self.takes_s)
+        self.texts += texts
+        return super().classify(texts)
+
+
 class Stores:
     """Both stores, and the desk that asks them."""
 
@@ -54,9 +71,10 @@ class Stores:
         self.records = RecordsInMemory()
         self.vectors = vectors_in_memory(EMBEDDER.model, EMBEDDER.dimensions)
         self.embedder = CountingEmbedder()
+        self.classifier = CountingClassifier()
         self.desk = query.stage(
             self.embedder,
-            HeuristicClassifier(),
+            self.classifier,
             self.records,
             self.vectors,
             weights or Weights(),
@@ -262,10 +280,13 @@ async def test_too_much_since_is_refused_with_what_to_do(monkeypatch: pytest.Mon
         ("MOST_EMBEDDED", 0, "narrow the filter"),
         ("MOST_CHANGED", 0, "more than 0 memories of this user have changed since 2026-05-10"),
         ("MOST_WRITTEN", 1, "more than 1 memories of this user were written since 2026-05-10"),
+        ("MOST_BYTES", 9, "more than 9 bytes of this user's memories have changed since 2026-05-"),
+        ("MOST_EMBEDDED_CHARS", 9, "with 19 characters, and 9 are looked at: narrow the filter"),
     ):
-        monkeypatch.setattr(past, name, most)
-        with pytest.raises(Refused, match=f"as_of: .*{why}"):
-            await stores.texts(day(10))
+        with monkeypatch.context() as patched:
+            patched.setattr(past, name, most)
+            with pytest.raises(Refused, match=f"as_of: .*{why}"):
+                await stores.texts(day(10))
     assert await stores.texts(day(16)) == {OSLO, JOB, DOG}, "nothing has changed since"
 
 
@@ -278,3 +299,55 @@ async def test_only_what_fits_is_embedded_and_each_text_once() -> None:
     stores.embedder.texts.clear()
     assert len(await stores.search("Ana", day(10))) == 3
     assert sum(ROME in text for text in stores.embedder.texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "read"),
+    [
+        (SearchFilter(speaker="Bo"), []),
+        (SearchFilter(speaker="Bo", domain="coding"), []),
+        (SearchFilter(where=Where.model_validate({"not": {"speaker": "Ana"}})), []),
+        (SearchFilter(domain="coding"), [ROME]),
+        (
+            SearchFilter(speaker="Ana", where=Where.model_validate({"not": {"topics": "food"}})),
+            [ROME],
+        ),
+    ],
+)
+async def test_the_classifier_reads_only_what_the_rest_of_a_filter_leaves(
+    narrowed: SearchFilter, read: list[str]
+) -> None:
+    stores = await moved()
+    await stores.texts(day(10), filter=narrowed)
+    assert stores.classifier.texts == read
+
+
+async def test_what_nobody_waits_for_any_more_is_not_read_on() -> None:
+    stores = Stores()
+    long = "We deployed the kubernetes cluster. " * 400
+    for number in (2, 10):
+        for place in range(20):
+            await stores.said(number, f"m{place}", long)
+    stores.classifier.takes_s = 0.02
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await stores.texts(day(5), filter=SearchFilter(domain="business"))
+    await asyncio.sleep(0.1)
+    assert 0 < len(stores.classifier.texts) < 16
+
+
+async def test_a_question_that_reads_much_holds_up_nobody_else() -> None:
+    """Neither the event loop nor the threads that everybody uses."""
+    stores = Stores()
+    for number in (2, 10):
+        for place in range(20):
+            await stores.said(number, f"m{place}", "Ana lives in Rome. " * 800)
+    stores.classifier.takes_s = 0.02
+    narrowed = SearchFilter(domain="coding")
+    about_the_past = [asyncio.create_task(stores.texts(day(5), filter=narrowed)) for _ in range(40)]
+    await asyncio.sleep(0.1)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 1) == "done"
+    assert not all(task.done() for task in about_the_past)
+    for task in about_the_past:
+        task.cancel()
+    await asyncio.gather(*about_the_past, return_exceptions=True)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.domain.identity import memory_key
 from pipeline.errors import Refused
 from pipeline.stores.conditions import (
     Condition,
@@ -21,6 +22,7 @@ from pipeline.stores.conditions import (
     Some,
     holds,
     metadata_terms,
+    without,
 )
 from pipeline.stores.points import (
     INDEXED,
@@ -139,3 +141,37 @@ def test_scores_agree_where_float32_does() -> None:
     assert rounded(0.99999994) == rounded(1.0000001) == 1.0
     assert rounded(-1.0000002) == -1.0
     assert rounded(0.1234561) == rounded(0.1234559)
+
+
+_leaves = st.builds(Is, st.sampled_from(["speaker", "domain", "topics"]), st.sampled_from("ab"))
+_conditions = st.recursive(
+    _leaves,
+    lambda inner: (
+        inner.map(Not)
+        | st.lists(inner, max_size=3).map(lambda some: Every(tuple(some)))
+        | st.lists(inner, max_size=3).map(lambda some: Some(tuple(some)))
+    ),
+    max_leaves=8,
+)
+_payloads = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from("ab") for name in ("speaker", "domain", "topics")}
+)
+
+
+@given(_conditions, _payloads)
+def test_asking_nothing_of_some_fields_leaves_out_nothing_that_fits(
+    condition: Condition, payload: dict[str, str]
+) -> None:
+    key = memory_key("alice", "m")
+    less = without(condition, ["domain", "topics"])
+    known = {name: value for name, value in payload.items() if name == "speaker"}
+    assert holds(less, key, known) or not holds(condition, key, payload)
+    assert without(condition, ()) == condition
+    assert holds(less, key, known) == holds(less, key, payload)
+
+
+def test_what_is_asked_of_other_fields_is_still_asked() -> None:
+    asked = Every((Is("domain", "coding"), Is("speaker", "Ana"), Not(Is("topics", "food"))))
+    assert without(asked, ["domain", "topics"]) == Every(
+        (Every(()), Is("speaker", "Ana"), Not(Some(())))
+    )
