@@ -163,6 +163,9 @@ def forget(
 ) -> None:
     """Forget one memory, for good.
 
+    Nobody finds it any more as soon as the stores have done with it. Kafka's topics keep its text for some
+    time: seven to eight days, memory.enriched for up to two weeks.
+
     \b
     [dim]$[/dim] hybrid-memory forget ID --user alice
 
@@ -211,6 +214,9 @@ def forget_user(
     data: Data = None,
 ) -> None:
     """Forget everything of one user, up to now and for good.
+
+    Nobody finds any of it as soon as the stores have done with it. Kafka's topics keep the texts for some
+    time: seven to eight days, memory.enriched for up to two weeks.
 
     \b
     [dim]$[/dim] hybrid-memory forget-user alice

@@ -199,7 +199,7 @@ def list_stages(json: AsJson = False) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("stage", "reads", "writes", "what it does"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for stage, reads, writes, about in told:
         table.add_row(stage, reads, ", ".join(writes), about.rstrip("."))
     show(table)

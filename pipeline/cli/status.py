@@ -293,8 +293,8 @@ def _up(up: bool | None) -> Text:
 
 def _stages(stages: Sequence[StageState]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    table.add_column("reads")
+    table.add_column("stage", overflow="fold")
+    table.add_column("reads", overflow="fold")
     table.add_column("lag", justify="right")
     table.add_column("processes", justify="right")
     table.add_column("")

@@ -8,13 +8,14 @@ from rich.text import Text
 
 from pipeline.cli.away import telling_when_away
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import on_one_line, show, show_json, tell
+from pipeline.cli.printing import moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import client_of, located, quiet, running
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
     from schemas.events import Enriched
 
+USER_WIDTH, MOST_OF_USER, ABOUT_WIDTH = 8, 20, 20
 VECTORS = {"text_vector", "token_vectors", "topic_vectors", "lexical_vector"}
 
 
@@ -39,7 +40,10 @@ def tail(
     ] = False,
     data: Data = None,
 ) -> None:
-    """Watch memories as they are learnt, until Ctrl-C: a line each.
+    """Watch memories as they are learnt, until Ctrl-C: a line each, with its id at the end.
+
+    --from-beginning tells all that Kafka still has: also what was revised or forgotten within the last two
+    weeks or so.
 
     \b
     [dim]$[/dim] hybrid-memory tail --user alice
@@ -82,15 +86,16 @@ def line(event: "Enriched") -> Text | None:
     """The event in a line; None for one that was told already."""
     from schemas.events import MemoryEnriched, MemoryForgotten
 
-    at = f"{event.published_at.astimezone():%H:%M:%S}"
-    start = Text.assemble((at, "dim"), "  ", (on_one_line(event.user_id, 20), "cyan"), "  ")
+    user = f"{on_one_line(event.user_id, MOST_OF_USER):<{USER_WIDTH}}"
+    start = Text.assemble((moment(event.published_at), "dim"), "  ", (user, "cyan"), "  ")
     match event:
         case MemoryEnriched():
-            topics = ", ".join(event.topics[:3])
+            # One column for both: without a topic nothing moves. The id, which is long, stands last.
+            told = ": ".join(filter(None, [event.domain, ", ".join(event.topics)]))
             return start + Text.assemble(
-                (f"{event.domain:<8}", "green"),
-                (f"  {on_one_line(topics)}  " if topics else "  ", "yellow"),
+                (f"{on_one_line(told, ABOUT_WIDTH):<{ABOUT_WIDTH}}  ", "green"),
                 on_one_line(event.text),
+                (f"  {on_one_line(event.memory_id)}", "dim"),
             )
         case MemoryForgotten():
             return start + Text(f"forgot {on_one_line(event.memory_id)}", "red")

@@ -173,9 +173,8 @@ def settings_of(topic: Topic, replication_factor: int) -> dict[str, str]:
         settings["min.compaction.lag.ms"] = str(topic.min_compaction_lag_ms)
     if topic.max_compaction_lag_ms is not None:
         settings["max.compaction.lag.ms"] = str(topic.max_compaction_lag_ms)
-    if topic.retention_ms >= DAY_MS:
-        # Kafka deletes and compacts closed segments only: a day's worth, not a week's.
-        settings["segment.ms"] = str(DAY_MS)
+    # Kafka deletes and compacts closed segments only: a day's worth, or an hour's, not a week's.
+    settings["segment.ms"] = str(min(topic.retention_ms, DAY_MS))
     if replication_factor >= COPIES:
         # One may be away; with a single one left, what it takes could be lost with it.
         settings["min.insync.replicas"] = str(COPIES - 1)

@@ -29,8 +29,8 @@ def status(**fields: Any) -> Status:
     return Status(**(defaults | fields))
 
 
-def shown(seen: Status) -> str:
-    console = Console(width=120)
+def shown(seen: Status, *, width: int = 120) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(picture(seen))
     return capture.get()
@@ -206,3 +206,12 @@ def test_letters_that_were_not_counted_are_not_said_to_be_none():
     assert "Dead letters: not counted in time" in shown(status(dead_letters=None))
     nobody_knows = [StageState("classifier", "memory.events", None, None)]
     assert "Dead letters" not in shown(status(dead_letters=None, stages=nobody_knows))
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_cuts_no_name(width: int):
+    topic = "memory.search.operator.asked.very.long"
+    told = shown(status(stages=[StageState("contextualizer", topic, 0, 1)]), width=width)
+    assert "…" not in told
+    parts = (line[line.rindex("memory") :] for line in told.splitlines() if "memory." in line)
+    assert next(parts).split()[0] in topic

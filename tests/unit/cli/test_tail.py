@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.unit.cli.conftest import Command, FakeClient, enriched, forgotten, user_forgotten
+from pipeline.cli.printing import moment
+from tests.unit.cli.conftest import NOON, Command, FakeClient, enriched, forgotten, user_forgotten
 
 
 @pytest.mark.parametrize(
@@ -23,15 +24,26 @@ def test_each_memory_is_a_line(command: Command, client: FakeClient):
     client.passing = [enriched("I love\nThai food"), forgotten("m1")]
     result = command("tail", "--user", "alice")
     (line,) = result.stdout.splitlines()
-    assert line.endswith("alice  other     food  I love Thai food")
+    when = moment(NOON)
+    assert line == f"{when}  alice     other: food           I love Thai food  m1"
     assert client.asked["user_id"] == "alice"
     assert client.asked["all_users"] is False
+
+
+def test_the_columns_stay_whatever_a_memory_is_about(command: Command, client: FakeClient):
+    abouts = [(), ("food",), ("machine learning", "version control")]
+    client.passing = [
+        enriched("Said", topics=topics, memory_id=f"m{n}") for n, topics in enumerate(abouts)
+    ]
+    lines = command("tail", "--user", "alice").stdout.splitlines()
+    assert len({line.index("Said") for line in lines}) == 1
+    assert [line[-2:] for line in lines] == ["m0", "m1", "m2"]
 
 
 def test_what_is_forgotten_goes_by_where_it_is_asked_for(command: Command, client: FakeClient):
     client.passing = [forgotten("m1"), user_forgotten(0), user_forgotten(1)]
     lines = command("tail", "--all", "--forgotten").stdout.splitlines()
-    assert [line.split("  ", 2)[2] for line in lines] == ["forgot m1", "forgot everything"]
+    assert [line.split("  ", 2)[2].strip() for line in lines] == ["forgot m1", "forgot everything"]
 
 
 def test_json_leaves_vectors_out_unless_they_are_wanted(command: Command, client: FakeClient):
