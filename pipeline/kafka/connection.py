@@ -27,9 +27,11 @@ from aiokafka.errors import (
 
 from pipeline.errors import PipelineError, Refused, Unavailable
 from pipeline.kafka.header_names import read_any_name
+from pipeline.kafka.sequences import publish_past_what_is_refused
 
-# Whoever reads knows a connection.
+# Whoever reads or publishes knows a connection.
 read_any_name()
+publish_past_what_is_refused()
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_POLL_INTERVAL_MS = 300_000
