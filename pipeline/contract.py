@@ -429,17 +429,29 @@ def _dead_letter() -> Json:
     told = {
         "dead-stage": {**text, "description": "Who could not use it."},
         "dead-reason": {**text, "description": "Why, without the content."},
-        "dead-topic": {**text, "description": "Where it lay."},
-        "dead-partition": {**text, "pattern": "^[0-9]+$"},
-        "dead-offset": {**text, "pattern": "^[0-9]+$"},
+        "dead-topic": {**text, "description": "Where it lay, or was to go."},
+        "dead-partition": {**text, "pattern": "^(-1|[0-9]+)$"},
+        "dead-offset": {
+            **text,
+            "pattern": "^(-1|[0-9]+)$",
+            "description": "-1 of what was too large to go there.",
+        },
         "dead-at": {**text, "format": "date-time"},
+    }
+    cut = {
+        **text,
+        "description": "Which of value, key and headers are not whole; without value or key none is redriven.",
     }
     return {
         "name": "DeadLetter",
         "summary": "What could not be used, with its own key, value and headers.",
         "contentType": "application/octet-stream",
-        "headers": {"type": "object", "properties": told, "required": list(told)},
-        "payload": {"description": "The bytes as they came."},
+        "headers": {
+            "type": "object",
+            "properties": {**told, "dead-cut": cut},
+            "required": list(told),
+        },
+        "payload": {"description": "The bytes as they came, as far as nothing of them was cut."},
         "bindings": _keyed({"description": "That of the message that could not be used."}),
     }
 

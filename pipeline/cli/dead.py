@@ -229,7 +229,7 @@ async def _settled(
     show(f"{done.settled:,} {outcome}.")
     if outcome == "redriven" and done.settled:
         tell("`hybrid-memory dead list` shows whether any of them came back.")
-    if done.from_elsewhere or done.too_large:
+    if done.from_elsewhere or done.too_large or done.cut:
         raise Refused(why_left(done))
 
 
@@ -238,6 +238,7 @@ def why_left(done: "Settled") -> str:
     reasons = (
         (done.from_elsewhere, "without a topic of this stack that they came from"),
         (done.too_large, "too large for Kafka to take once more"),
+        (done.cut, "cut when set aside, so that no whole message is left to send"),
     )
     told = [
         f"{len(letters):,} {why} (the first is {letters[0].place})"
@@ -300,6 +301,7 @@ def told(letter: "Letter") -> dict[str, Any]:
         "reason": _known(letter.reason),
         "event_id": None if letter.event_id is None else str(letter.event_id),
         "redriven": letter.redriven,
+        "cut": list(letter.cut),
         "bytes": len(letter.record.value or b""),
     }
 
@@ -317,6 +319,7 @@ def described(letter: "Letter") -> dict[str, str]:
         "redriven": f"{letter.redriven} times" if letter.redriven else None,
         "key": _legible(letter.record.key),
         "holds": f"{size:,} bytes",
+        "cut": ", ".join(letter.cut) or None,
     }
     return {name: value for name, value in about.items() if value not in (None, "?")}
 

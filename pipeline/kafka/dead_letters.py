@@ -1,12 +1,13 @@
 """memory.dead: what could not be used, with its bytes, its origin and the reason.
 
 The value, the key and the headers are those of the message that failed, so that publishing it again to
-its origin is enough to redrive it. What we know about the failure stands in headers of its own. A letter
-that was redriven or dropped stays where it is; what became of it stands behind it.
+its origin is enough to redrive it. What we know about the failure stands in headers of its own: also what
+had to be cut of a message that is too large, without whose whole value and key there is nothing to redrive.
+A letter that was redriven or dropped stays where it is; what became of it stands behind it.
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -22,10 +23,38 @@ REDRIVEN = "redriven"
 """How often it was redriven before; kept when it fails again."""
 HALTING_SHARE = 0.5
 """Of the latest messages: where more fail, the topic is not what is broken."""
-_REASON_CHARS = 2_000
+_FIRST_KEPT = ("event-id", REDRIVEN, "type", "content-type")
+"""Of headers that are too many: what tells of the message, and what redriving needs."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 253_402_300_799_000
 """The end of the year 9999."""
+
+
+class Most(NamedTuple):
+    """How much of a message is kept. Compressed, one can be far larger than what Kafka takes from us."""
+
+    value_bytes: int
+    key_bytes: int
+    headers_bytes: int
+    reason_chars: int
+
+
+WHOLE = Most(2 * 1024 * 1024, 1_024, 64 * 1024, 2_000)
+STUB = Most(1_024, 256, 1_024, 500)
+"""Where Kafka takes no more."""
+
+
+class Kept(NamedTuple):
+    """What is kept of a message."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    """Its own."""
+    cut: Sequence[str]
+    """Which of value, key and headers are not whole."""
+    told: str
+    """The same for people, in front of the reason; empty where all is kept."""
 
 
 class Place(NamedTuple):
@@ -51,6 +80,13 @@ class Letter:
     offset: int | None
     event_id: UUID | None
     redriven: int
+    cut: Sequence[str] = ()
+    """Which of value, key and headers were too large to be kept whole."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is something to redrive: no stage needs what else was in the headers."""
+        return not {"value", "key"} & {*self.cut}
 
     @property
     def place(self) -> Place:
@@ -95,6 +131,7 @@ def letter_of(record: Record) -> Letter:
         offset=_number(named.get(f"{PREFIX}offset")),
         event_id=event_id_in(record),
         redriven=_number(named.get(REDRIVEN)) or 0,
+        cut=tuple(filter(None, named.get(f"{PREFIX}cut", "").split(","))),
         **{field: told or "?" for field, told in own.items()},
     )
 
@@ -110,18 +147,69 @@ def settled_by(record: Record) -> Place | None:
     return Place(record.partition, told.offset)
 
 
-def dead_headers(record: Record, *, stage: str, reason: str, now: datetime) -> Headers:
+def kept_of(record: Record, most: Most) -> Kept:
+    """As much of a record as may be, and what that leaves out."""
+    own = [(name, value) for name, value in legible(record.headers) if not name.startswith(PREFIX)]
+    headers = _within(own, most.headers_bytes, event_id_in(record))
+    # A record may have neither key nor value, which no producer would publish.
+    value = b"" if record.key is None and record.value is None else record.value
+    parts = {
+        "value": (value, most.value_bytes),
+        "key": (record.key, most.key_bytes),
+    }
+    cut = [name for name, (part, bytes_) in parts.items() if len(part or b"") > bytes_]
+    told = [f"{parts[name][1]} of {len(parts[name][0] or b'')} bytes of its {name}" for name in cut]
+    if headers is not own:
+        cut.append("headers")
+        told.append(f"{len(headers)} of its {len(own)} headers")
+    return Kept(
+        key=record.key[: most.key_bytes] if record.key is not None else None,
+        value=value[: most.value_bytes] if value is not None else None,
+        headers=headers,
+        cut=cut,
+        told=f"Only the first {', '.join(told)} are kept. " if told else "",
+    )
+
+
+def _within(own: Headers, most_bytes: int, event_id: UUID | None) -> Headers:
+    """The same headers where they are no larger than that; else those that fit, what matters first."""
+    if sum(map(_size, own)) <= most_bytes:
+        return own
+    first = [each for name in _FIRST_KEPT for each in own if each[0] == name]
+    if event_id is not None:
+        # Whatever form it came in: who looks for the event needs no more than this.
+        own_id = ("event-id", str(event_id).encode())
+        first = [own_id, *(each for each in first if each[0] != "event-id")]
+    kept: list[tuple[str, bytes]] = []
+    for header in [*first, *(each for each in own if each[0] not in _FIRST_KEPT)]:
+        if _size(header) <= most_bytes:
+            most_bytes -= _size(header)
+            kept.append(header)
+    return kept
+
+
+def _size(header: tuple[str, bytes]) -> int:
+    """At least what it takes on the wire."""
+    name, value = header
+    return len(name.encode()) + len(value) + 10
+
+
+def dead_headers(
+    record: Record, *, stage: str, reason: str, now: datetime, kept: Kept | None = None
+) -> Headers:
     """The record's own headers, and where, when and why it failed."""
+    kept = kept or kept_of(record, WHOLE)
     told = {
         "stage": stage,
-        "reason": reason[:_REASON_CHARS],
+        "reason": reason[: WHOLE.reason_chars],
         "topic": record.topic,
         "partition": str(record.partition),
         "offset": str(record.offset),
         "at": now.isoformat(),
     }
-    own = [(name, value) for name, value in legible(record.headers) if not name.startswith(PREFIX)]
-    return [*own, *((PREFIX + name, text.encode()) for name, text in told.items())]
+    if kept.cut:
+        told["cut"] = ",".join(kept.cut)
+    return [*kept.headers, *((PREFIX + name, text.encode()) for name, text in told.items())]
 
 
 def notice(record: Record, *, stage: str, reason: str, now: datetime) -> MemorySetAside | None:
@@ -129,7 +217,9 @@ def notice(record: Record, *, stage: str, reason: str, now: datetime) -> MemoryS
     event_id = event_id_in(record)
     if event_id is None:
         return None
-    return MemorySetAside(event_id=event_id, stage=stage, reason=reason[:_REASON_CHARS], at=now)
+    return MemorySetAside(
+        event_id=event_id, stage=stage, reason=reason[: WHOLE.reason_chars], at=now
+    )
 
 
 def utc_now() -> datetime:

@@ -12,8 +12,7 @@ process with nothing committed.
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -33,20 +32,19 @@ from pipeline.domain.clock import version_at
 from pipeline.domain.telling import told
 from pipeline.domain.versions import check_not_ahead
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
-from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, PUBLISH_PATIENCE_S, transient
+from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, transient
 from pipeline.kafka.dead_letters import (
     HALTING_SHARE,
     DeadLetterLimit,
-    dead_headers,
-    notice,
     utc_now,
 )
-from pipeline.kafka.publishing import Outgoing
-from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, key_of, value_of
+from pipeline.kafka.outbox import Dead, Outbox
+from pipeline.kafka.publishing import Outgoing, packed
+from pipeline.kafka.records import Record, group_of
 from pipeline.liveness import Liveness
 from pipeline.stage import Made, Stage
 from schemas.events import Event, Lived, MemoryState, Message
-from schemas.topics import DEAD, STORED, Topic
+from schemas.topics import Topic
 
 log = structlog.get_logger(__name__)
 
@@ -68,10 +66,13 @@ CONSUMING: dict[str, Any] = {
 }
 
 
-MOST_DEAD_BYTES = 2 * 1024 * 1024
-"""Of a value that is set aside: compressed, one can be far larger than what Kafka takes from us."""
-ENVELOPE_BYTES = 4_096
-"""What a record's key and headers may take beside its value."""
+class Going(NamedTuple):
+    """A message on its way out."""
+
+    outgoing: Outgoing
+    of: int | None = None
+    """The place of the event that it is all of, and that is set aside where Kafka refuses it. None where it
+    is one of several, or follows from a batch: then it falls alone."""
 
 
 class Stopping(PipelineError):
@@ -95,7 +96,7 @@ class StageDelivery(ConsumerRebalanceListener):
         self.name = stage.name
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Set once, when the process has to end because of this stage."""
-        self._producer = producer
+        self._outbox = Outbox(producer, prefix, stage.name)
         self._prefix = prefix
         self._stopping = stopping
         self._liveness = liveness
@@ -203,29 +204,42 @@ class StageDelivery(ConsumerRebalanceListener):
             self._idle.set()
 
     async def _deliver(self, records: Sequence[Record]) -> None:
+        usable, dead = self._legible(records)
+        results = await self._react([event for _, event in usable]) if usable else []
+        dead += [
+            Dead(record, str(result))
+            for (record, _), result in zip(usable, results, strict=True)
+            if isinstance(result, Unusable)
+        ]
+        self._stop_if_most_fail(dead, used=len(records) - len(dead))
+        going = [
+            each
+            for place, result in enumerate(results)
+            for each in self._going(place, usable[place][0], result)
+        ]
+        failed, alone = await self._publish(going)
+        done = [
+            (event, result)
+            for place, ((_, event), result) in enumerate(zip(usable, results, strict=True))
+            if place not in failed and not isinstance(result, Unusable)
+        ]
+        if failed:
+            dead += [Dead(usable[place][0], why) for place, why in failed.items()]
+            self._stop_if_most_fail(dead, used=len(done))
+        await self._set_aside([*dead, *alone])
+        await self._follow(done)
+        self._limit.count(failed=len(dead), used=len(done))
+        metrics.USED.labels(self.name).inc(len(done))
+
+    def _legible(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Any]], list[Dead]]:
         usable: list[tuple[Record, Any]] = []
-        dead: list[tuple[Record, Unusable]] = []
+        dead: list[Dead] = []
         for record in records:
             try:
                 usable.append((record, self._read(record)))
             except Unusable as error:
-                dead.append((record, error))
-        made: list[Outgoing] = []
-        done: list[tuple[Any, Any]] = []
-        results = await self._react([event for _, event in usable]) if usable else []
-        for (record, event), result in zip(usable, results, strict=True):
-            outgoing = self._outgoing(record, result)
-            if isinstance(outgoing, Unusable):
-                dead.append((record, outgoing))
-            else:
-                done.append((event, result))
-                made += outgoing
-        self._stop_if_most_fail(dead, used=len(done))
-        await self._publish(made, dead)
-        await self._follow(done)
-        self._limit.count(failed=len(dead), used=len(done))
-        metrics.USED.labels(self.name).inc(len(done))
-        metrics.SET_ASIDE.labels(self.name).inc(len(dead))
+                dead.append(Dead(record, str(error)))
+        return usable, dead
 
     def _read(self, record: Record) -> Any:
         try:
@@ -299,13 +313,13 @@ class StageDelivery(ConsumerRebalanceListener):
         else:
             self._liveness.troubles.pop(self.name, None)
 
-    def _stop_if_most_fail(self, dead: Sequence[tuple[Record, Unusable]], *, used: int) -> None:
+    def _stop_if_most_fail(self, dead: Sequence[Dead], *, used: int) -> None:
         if self._limit.exceeded_by(failed=len(dead), used=used):
-            record, error = dead[-1] if dead else (None, None)
+            record, reason, _ = dead[-1] if dead else (None, None, None)
             where = f" at {record.topic}/{record.partition}/{record.offset}" if record else ""
             raise Halted(
                 f"{self.stage.name} stopped: most of the latest messages could not be used, the last"
-                f"{where}: {error}. Nothing of this batch was set aside. Mend the cause and start it "
+                f"{where}: {reason}. Nothing of this batch was set aside. Mend the cause and start it "
                 "again; if it is the messages that are bad, start it once with HALTING_SHARE=1, which "
                 "sets them aside."
             )
@@ -313,83 +327,42 @@ class StageDelivery(ConsumerRebalanceListener):
     async def _follow(self, done: Sequence[tuple[Any, Any]]) -> None:
         async with aclosing(self.stage.follow(done)) as pages:
             async for page in pages:
-                onward = [self._packed(each.topic, each.message, None) for each in page]
-                await self._publish(onward, ())
+                going = [Going(self._packed(each.topic, each.message, None)) for each in page]
+                _, alone = await self._publish(going)
+                await self._set_aside(alone)
 
-    def _outgoing(self, record: Record, result: Made | Unusable) -> Sequence[Outgoing] | Unusable:
+    def _going(self, place: int, record: Record, result: Made | Unusable) -> Sequence[Going]:
         if isinstance(result, Unusable):
-            return result
+            return ()
         # The same partition from topic to topic keeps the order of one memory's events. What is of other
-        # memories goes where their keys belong.
-        partition = None if isinstance(result, tuple) else record.partition
+        # memories goes where their keys belong, and is no fault of the record's.
+        several = isinstance(result, tuple)
         topic, made = self.stage.writes, _several(result)
         assert topic is not None or not made, f"{self.name} has no topic to write to"
-        try:
-            return [self._packed(topic, each, partition) for each in made if topic]
-        except Unusable as error:
-            return error
+        partition, of = (None, None) if several else (record.partition, place)
+        return [Going(self._packed(topic, each, partition), of) for each in made if topic]
 
     def _packed(self, topic: Topic, message: Message, partition: int | None) -> Outgoing:
         if isinstance(message, Event):
             hops = {**message.hops, self.stage.name: utc_now()}
             message = message.model_copy(update={"hops": hops})
-        value = value_of(message)
-        if len(value) > topic.max_message_bytes - ENVELOPE_BYTES:
-            raise Unusable(f"{self.stage.name} made {len(value)} bytes of it, too large for Kafka")
-        headers = as_pairs(headers_of(message))
-        return Outgoing(topic, value, key_of(message), headers, partition)
+        return packed(topic, message, partition)
 
-    async def _publish(
-        self, made: Sequence[Outgoing], dead: Sequence[tuple[Record, Unusable]]
-    ) -> None:
-        """Publishes in order, then waits for every acknowledgement."""
-        now = utc_now()
-        try:
-            async with asyncio.timeout(PUBLISH_PATIENCE_S):
-                sent = [await self._send(outgoing) for outgoing in made]
-                for record, error in dead:
-                    sent += await self._set_aside(record, str(error), now)
-                await asyncio.gather(*sent)
-        except TimeoutError as error:
-            raise Unavailable("Kafka does not acknowledge: is it running?") from error
-        except KafkaError as error:
-            if not transient(error):
-                raise
-            raise Unavailable(f"Kafka did not take what {self.stage.name} made: {error}") from error
+    async def _publish(self, going: Sequence[Going]) -> tuple[dict[int, str], list[Dead]]:
+        """What Kafka refuses: by their places the events that all was made of, and messages alone."""
+        refused = await self._outbox.publish([each.outgoing for each in going])
+        failed = {of: why for n, why in refused.items() if (of := going[n].of) is not None}
+        alone = [
+            self._outbox.fallen_alone(going[n].outgoing, why)
+            for n, why in refused.items()
+            if going[n].of is None
+        ]
+        return failed, alone
 
-    async def _send(self, outgoing: Outgoing) -> asyncio.Future[Any]:
-        producer: Any = self._producer
-        return await producer.send(
-            outgoing.topic.under(self._prefix),
-            outgoing.value,
-            key=outgoing.key,
-            partition=outgoing.partition,
-            headers=outgoing.headers,
-        )
-
-    async def _set_aside(
-        self, record: Record, reason: str, now: datetime
-    ) -> list[asyncio.Future[Any]]:
-        self._log.error(
-            "set aside",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            reason=reason[:200],
-        )
-        name = self.stage.name
-        if len(record.value or b"") > MOST_DEAD_BYTES:
-            reason = f"Only the first {MOST_DEAD_BYTES} of {len(record.value or b'')} bytes are kept. {reason}"
-        headers = dead_headers(record, stage=name, reason=reason, now=now)
-        # A record may have neither key nor value, which no producer would publish.
-        value = b"" if record.key is None and record.value is None else record.value
-        kept = value[:MOST_DEAD_BYTES] if value is not None else None
-        sent = [await self._send(Outgoing(DEAD, kept, record.key, headers))]
-        news = notice(record, stage=name, reason=reason, now=now)
-        if news is not None:
-            headers = as_pairs(headers_of(news))
-            sent.append(await self._send(Outgoing(STORED, value_of(news), record.key, headers)))
-        return sent
+    async def _set_aside(self, dead: Sequence[Dead]) -> None:
+        if dead:
+            await self._outbox.set_aside(dead)
+            metrics.SET_ASIDE.labels(self.name).inc(len(dead))
 
     async def _commit(self, records: Sequence[Record]) -> None:
         consumer = self.consumer

@@ -56,6 +56,8 @@ class Settled:
     """Left as they are: they do not say which topic of a stage they came from."""
     too_large: Sequence[Letter] = ()
     """Left as they are: with its new header Kafka would not take such a one."""
+    cut: Sequence[Letter] = ()
+    """Left as they are: what they were could not be kept whole."""
 
 
 async def open_letters(
@@ -131,7 +133,7 @@ async def settle(
     # Whoever may not delete leaves it to the topic's retention.
     with suppress(Refused):
         await _delete(connection, standing.first_open())
-    return Settled(settling.settled, settling.from_elsewhere, settling.too_large)
+    return Settled(settling.settled, settling.from_elsewhere, settling.too_large, settling.cut)
 
 
 @dataclass
@@ -202,6 +204,7 @@ class _Settling:
     settled: int = 0
     from_elsewhere: list[Letter] = field(default_factory=list[Letter])
     too_large: list[Letter] = field(default_factory=list[Letter])
+    cut: list[Letter] = field(default_factory=list[Letter])
     sent: set[bytes] = field(default_factory=set[bytes])
     """Digests of the records that are back where they came from."""
     marked: set[Place] = field(default_factory=set[Place])
@@ -223,6 +226,9 @@ class _Settling:
         """Sends the letter's record back, once for all stages that could not use it."""
         if letter.topic not in self.partitions:
             self.from_elsewhere.append(letter)
+            return False
+        if not letter.is_whole:
+            self.cut.append(letter)
             return False
         if _record_of(letter) in self.sent:
             return True

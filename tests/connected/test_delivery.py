@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from secrets import token_hex
 from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.producer import message_accumulator
 from aiokafka.producer import producer as producing
 from aiokafka.structs import ConsumerRecord
@@ -26,6 +29,9 @@ from tests.builders import captured
 from tests.odd_headers import BUILDER, Name
 
 pytestmark = pytest.mark.connected
+
+LARGE = b"0" * 6 * 1024 * 1024
+"""More than a producer of ours takes, a few bytes once packed."""
 
 React = Callable[[Sequence[Any]], Awaitable[Sequence[Message | tuple[Message, ...]]]]
 
@@ -237,6 +243,45 @@ async def test_a_header_whose_name_is_no_utf_8_takes_nothing_along(
     assert await world.committed() == 5
 
 
+@pytest.mark.parametrize("where", ["key", "header"])
+async def test_a_record_whose_key_or_header_is_too_large_to_be_set_aside_stops_nobody(
+    world: World, where: str
+) -> None:
+    large: Any = await started_producer(world.kafka, max_request_size=2**26)
+    key, headers = (LARGE, []) if where == "key" else (b"k", [("x", LARGE)])
+    try:
+        topic = EVENTS.under(world.prefix)
+        await large.send_and_wait(topic, b"junk", key=key, partition=0, headers=headers)
+    finally:
+        await large.stop()
+    await world.publish(captured(text="after"), partition=0)
+    async with serving(world.kafka, world.prefix, stage()):
+        assert await world.texts(CLASSIFIED, 1) == ["after"]
+        (dead,) = await world.arrived(DEAD, 1)
+    assert dict(dead.headers)["dead-cut"] == (b"key" if where == "key" else b"headers")
+    assert await world.committed() == 2
+
+
+async def test_what_kafka_refuses_for_its_size_is_set_aside_and_all_else_goes_on(
+    world: World,
+) -> None:
+    await takes_no_more_than(world, CLASSIFIED, 10_000)
+    await takes_no_more_than(world, DEAD, 10_000)
+    texts = [token_hex(20 if number % 3 else 7_990) for number in range(9)]
+    events = [captured(text=text, metadata={"x": token_hex(8_000)[: len(text)]}) for text in texts]
+    await world.publish(*events, partition=0)
+    async with serving(world.kafka, world.prefix, stage()):
+        small = [text for text in texts if len(text) < 100]
+        assert await world.texts(CLASSIFIED, len(small)) == small
+        # The producer goes on in the partitions that refused: it does so in later batches, too.
+        await world.publish(captured(text="after"), partition=0)
+        assert await world.texts(CLASSIFIED, len(small) + 1) == [*small, "after"]
+        dead = await world.arrived(DEAD, len(texts) - len(small))
+    assert len(dead) == len(texts) - len(small)
+    assert {dict(letter.headers)["dead-cut"] for letter in dead} == {b"value"}
+    assert await world.committed() == 10
+
+
 async def test_an_unknown_error_ends_the_process_and_loses_nothing(world: World) -> None:
     async def broken(_: Sequence[Any]) -> Sequence[Message]:
         raise ZeroDivisionError
@@ -420,6 +465,15 @@ async def test_dead_letters_are_counted_and_many_are_a_trouble(world: World) -> 
 
 def count(metric: str) -> float:
     return REGISTRY.get_sample_value(f"{metric}_total", {"stage": "classifier"}) or 0
+
+
+async def takes_no_more_than(world: World, topic: Topic, size: int) -> None:
+    admin = AIOKafkaAdminClient(**world.kafka.options())
+    await admin.start()
+    told = {"max.message.bytes": str(size)}
+    kind, name = ConfigResourceType.TOPIC, topic.under(world.prefix)
+    await admin.alter_configs([ConfigResource(kind, name, configs=told)])
+    await admin.close()
 
 
 async def becomes(liveness: Liveness, state: str) -> None:

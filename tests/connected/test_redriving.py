@@ -113,6 +113,16 @@ async def test_one_that_is_of_no_topic_of_ours_is_not_redriven(dead: DeadLetters
     assert await count_open(dead.kafka, dead.prefix) == 1
 
 
+async def test_one_that_was_cut_is_not_redriven_and_can_be_dropped(dead: DeadLetters) -> None:
+    await dead.add(b"0" * 2_500_000)
+    await dead.add(b"whole", offset=6)
+    done = await settle(dead.kafka, dead.prefix, Selection(), "redriven")
+    assert (done.settled, [letter.cut for letter in done.cut]) == (1, [("value",)])
+    assert [record.value for record in await dead.records(CLASSIFIED)] == [b"whole"]
+    await settle(dead.kafka, dead.prefix, Selection(), "dropped")
+    assert await count_open(dead.kafka, dead.prefix) == 0
+
+
 async def test_whatever_topic_a_stage_reads_its_letters_go_back_to(dead: DeadLetters) -> None:
     # Desks answer a question that they cannot use: it leaves no letter.
     read = {flow.reads for flow in flows()} - {ASKED, OPERATOR_ASKED}

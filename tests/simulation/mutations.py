@@ -13,6 +13,7 @@ from pipeline.domain import versions
 from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, records
 from pipeline.kafka.delivery import StageDelivery
+from pipeline.kafka.outbox import Outbox
 from pipeline.stores import index, memory, points, points_in_memory, states
 from pipeline.stores.conditions import Every, HasId, Is, Some
 from pipeline.stores.points import FORGOTTEN, MEMORY, Point
@@ -140,13 +141,12 @@ def offsets_are_committed_before_the_work(patch: pytest.MonkeyPatch) -> None:
 
 @mutation
 def acknowledgements_are_not_waited_for(patch: pytest.MonkeyPatch) -> None:
-    async def sent(self: Any, made: Sequence[Any], dead: Sequence[Any]) -> None:
-        for outgoing in made:
-            await self._send(outgoing)
-        for record, error in dead:
-            await self._set_aside(record, str(error), delivery.utc_now())
+    async def sent(self: Any, outgoing: Sequence[Any]) -> Sequence[int]:
+        for each in outgoing:
+            await self._send(each)
+        return ()
 
-    patch.setattr(StageDelivery, "_publish", sent)
+    patch.setattr(Outbox, "_sent", sent)
 
 
 @mutation
@@ -188,8 +188,8 @@ def what_a_neighbour_cannot_do_now_is_set_aside(patch: pytest.MonkeyPatch) -> No
 
 @mutation
 def what_cannot_be_used_is_dropped(patch: pytest.MonkeyPatch) -> None:
-    async def dropped(*_: Any) -> Sequence[Any]:
-        return []
+    async def dropped(*_: Any) -> None:
+        pass
 
     patch.setattr(StageDelivery, "_set_aside", dropped)
 

@@ -48,6 +48,7 @@ def test_it_tells_when_where_and_why():
         "reason": "no vector",
         "event_id": str(EVENT_ID),
         "redriven": 0,
+        "cut": [],
         "bytes": 5,
     }
 
@@ -71,6 +72,20 @@ def test_why_a_letter_was_left_is_the_reason_it_has():
     assert "came from" not in large
     both = why_left(Settled(3, [letter_of(record())] * 2, [letter_of(dead())]))
     assert "2 without a topic of this stack that they came from (the first is 2/17); 1 too" in both
+
+
+def test_what_was_cut_is_told_and_why_it_is_not_sent_back():
+    letter = letter_of(dead([("dead-cut", b"spoofed")]))
+    assert letter.cut == ()
+    letter = letter_of(
+        record(dead_headers(record(value=b"0" * 3_000_000), stage="s", reason="r", now=AT))
+    )
+    assert (letter.cut, told(letter)["cut"], described(letter)["cut"]) == (
+        ("value",),
+        ["value"],
+        "value",
+    )
+    assert "1 cut when set aside" in why_left(Settled(0, cut=[letter]))
 
 
 def test_what_settles_a_letter_is_no_letter_itself():
