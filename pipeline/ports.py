@@ -28,7 +28,7 @@ from schemas.events import (
     SparseVector,
     UserForgotten,
 )
-from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
+from schemas.search import EventRef, Hit, KnownMemory, Mode, RecordedMemory, SearchFilter
 
 Floats = NDArray[np.float32]
 """A matrix or a vector of float32."""
@@ -278,7 +278,7 @@ class MemoryRecords(Fingerprints, Protocol):
         """Memories of one user, or of all, in the order of (user, memory id) beyond `after`."""
         ...
 
-    async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
+    async def get(self, user_id: str, memory_id: str) -> RecordedMemory | None:
         """The newest state; None where there is none, or it was forgotten."""
         ...
 

@@ -63,6 +63,7 @@ from schemas.search import (
     Mode,
     NewestAnswered,
     NewestAsked,
+    RecordedMemory,
     SearchAnswered,
     SearchAsked,
     SearchFilter,
@@ -420,7 +421,7 @@ class MemoryClient:
         user_id: str,
         as_of: datetime | None = None,
         timeout_s: float = 10.0,
-    ) -> KnownMemory | None:
+    ) -> RecordedMemory | None:
         """The newest state of a memory; None where there is none, or it was forgotten.
 
         With `as_of` the state that it had at that moment.

@@ -17,7 +17,7 @@ from pydantic import (
     TypeAdapter,
 )
 
-from schemas.events import Domain, Message, Outcome, Tier, Utc, Version
+from schemas.events import Domain, Message, Outcome, Said, Tier, Utc, Version
 from schemas.filters import Where
 from schemas.text import Id, Metadata, Text, metadata_within_limits
 
@@ -208,6 +208,19 @@ class KnownMemory(BaseModel):
     """Near-duplicates that this memory stands for; they are archived."""
 
 
+class RecordedMemory(KnownMemory):
+    """A memory as the record holds it, with what is told only of one at a time."""
+
+    published_at: AwareDatetime | None = None
+    """When this state was published."""
+    importance: FiniteFloat | None = None
+    """0 to 1."""
+    into: str | None = None
+    """The memory that stands for this one, where it is archived as a near-duplicate."""
+    preceding: tuple[Said, ...] = ()
+    """What was said just before, as it is understood; of a past state it is not known."""
+
+
 class Hit(KnownMemory):
     """One memory that was found."""
 
@@ -261,7 +274,7 @@ class MemoryAnswered(Answer):
     """The newest state of a memory, or None where there is none, or it was forgotten."""
 
     type: Literal["MemoryAnswered"] = "MemoryAnswered"
-    memory: KnownMemory | None = None
+    memory: RecordedMemory | None = None
     forgotten: bool = False
     forgotten_until: int = 0
     """Where there is no memory: up to which version nothing brings it back, as it was forgotten, or its user; 0

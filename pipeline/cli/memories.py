@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli.dates import optional
+from pipeline.cli.memory import show_memory
 from pipeline.cli.options import AsJson, AsOf, Data, MetadataPairs, Timeout, User, Wait, pairs
 from pipeline.cli.patience import saying
-from pipeline.cli.printing import agreed, complain, duration, moment, show, show_json, tell
+from pipeline.cli.printing import agreed, complain, duration, show, show_json, tell
 from pipeline.cli.reaching import connected, running
 from pipeline.errors import Unavailable
 
 if TYPE_CHECKING:
     from producers.receipts import AnyReceipt, Receipt
     from schemas.events import Outcome
-    from schemas.search import KnownMemory
+    from schemas.search import RecordedMemory
 
 Words = Annotated[str, typer.Argument(help="The text; - reads it from standard input.")]
 MemoryId = Annotated[str, typer.Argument(metavar="ID", help="Id of the memory.")]
@@ -240,7 +241,7 @@ def get(
     json: AsJson = False,
     data: Data = None,
 ) -> None:
-    """Show the newest state of a memory, as the record holds it, or the one that it had then.
+    """Show all that is known of a memory, as the record holds it, or as it was then.
 
     \b
     [dim]$[/dim] hybrid-memory get ID --user alice
@@ -253,35 +254,20 @@ def get(
         )
         raise typer.Exit(1)
     if json:
-        show_json(memory.model_dump_json(exclude_none=True))
+        from schemas.search import KnownMemory
+
+        # What a hit has, too, and the same as ever.
+        fields = set(KnownMemory.model_fields)
+        show_json(memory.model_dump_json(include=fields, exclude_none=True))
     else:
-        _show(memory)
+        show_memory(memory, user)
 
 
 async def _known(
     memory_id: str, user: str, data: Path | None, as_of: datetime | None
-) -> "KnownMemory | None":
+) -> "RecordedMemory | None":
     async with connected(data) as client:
         return await client.get(memory_id, user_id=user, as_of=as_of)
-
-
-def _show(memory: "KnownMemory") -> None:
-    show(memory.text)
-    told = {
-        "when": moment(memory.occurred_at),
-        "speaker": memory.speaker,
-        "run": memory.run_id,
-        "agent": memory.agent_id,
-        "app": memory.app_id,
-        "domain": memory.domain,
-        "topics": ", ".join(memory.topics),
-        "tier": memory.tier,
-        "stands for": ", ".join(memory.consolidated),
-        **memory.metadata,
-    }
-    for name, value in told.items():
-        if value not in (None, ""):
-            show(f"  {name}: {value}", style="dim")
 
 
 async def _settle(

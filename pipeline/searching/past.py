@@ -30,7 +30,7 @@ from pipeline.stores.conditions import Condition, Every, without
 from pipeline.stores.past import chars_of, past_payload
 from pipeline.stores.points import UNDERSTOOD_FIELDS, leaves, searched
 from schemas.events import MemoryCaptured, MemoryClassified
-from schemas.search import Hit, KnownMemory, MemoryAsked, SearchAsked
+from schemas.search import Hit, MemoryAsked, RecordedMemory, SearchAsked
 
 MOST_WRITTEN = 100_000
 """Memories newer than a moment in the past, looked up in the audit trail: nearly a second of the record's."""
@@ -171,11 +171,11 @@ async def understood_anew(
 
 async def known_then(
     asked: MemoryAsked,
-    newest: KnownMemory,
+    newest: RecordedMemory,
     version: int,
     records: MemoryRecords,
     classifier: Classifier,
-) -> KnownMemory | None:
+) -> RecordedMemory | None:
     """The state that a memory had at `version`; None where there was none."""
     if newest.version <= version:
         return newest
@@ -183,10 +183,10 @@ async def known_then(
     if then is None:
         return None
     (state,) = await understood_anew([then.state], classifier)
-    said = state.model_dump(include=set(KnownMemory.model_fields))
+    said = state.model_dump(include=set(RecordedMemory.model_fields))
     # Lives have no past.
-    today = {"tier": newest.tier, "consolidated": newest.consolidated}
-    return KnownMemory.model_validate(said | today)
+    today = newest.model_dump(include={"tier", "consolidated", "into"})
+    return RecordedMemory.model_validate(said | today)
 
 
 async def still_told(

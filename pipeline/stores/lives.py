@@ -6,13 +6,14 @@ is not kept: it was forgotten, or its recall was faster than its writing, and th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
 from pipeline.domain.identity import memory_key
-from pipeline.domain.tiers import Life, Tiers, is_archived, lived, tiered
+from pipeline.domain.tiers import Life, Tiers, is_archived, lived, tier_of, tiered
 from schemas.events import Lived, MemoryArchived, MemoryConsolidated, MemoryTiered
 
 LIFE: TypeAdapter[Life] = TypeAdapter(Life)
@@ -68,6 +69,15 @@ def decide_lives(
 def told_of(row: Any) -> MemoryTiered | None:
     """What was told of a life, as it is kept; None where there is none."""
     return MemoryTiered.model_validate_json(row) if row else None
+
+
+def standing_of(told: MemoryTiered | None, version: int, now: datetime) -> dict[str, Any]:
+    """How a memory whose newest state has this `version` stands at `now`: fields of a RecordedMemory."""
+    tier = tier_of(told, version, now)
+    if told is None:
+        return {"tier": tier}
+    into = told.into if tier == "archived" else None
+    return {"tier": tier, "consolidated": told.consolidated, "into": into}
 
 
 def looked_at(events: Sequence[Lived]) -> set[UUID]:

@@ -13,11 +13,11 @@ from typing import Any
 from uuid import UUID
 
 from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
-from pipeline.domain.tiers import Tiers, tier_of
+from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
 from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading, TooMuch
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.lives import KeptLife, decide_lives, inherited
+from pipeline.stores.lives import KeptLife, decide_lives, inherited, standing_of
 from pipeline.stores.points import IndexShape
 from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.states import (
@@ -51,7 +51,7 @@ from schemas.events import (
     Said,
     UserForgotten,
 )
-from schemas.search import EventRef, KnownMemory
+from schemas.search import EventRef, RecordedMemory
 
 
 def vectors_in_memory(model: str, dimensions: int) -> VectorIndex:
@@ -213,18 +213,15 @@ class RecordsInMemory:
         found = [each for each in found if (each.user_id, each.memory_id) > (after or ("", ""))]
         return sorted(found, key=lambda each: (each.user_id, each.memory_id))[:limit]
 
-    async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
+    async def get(self, user_id: str, memory_id: str) -> RecordedMemory | None:
         state = self._states.get(memory_key(named_user(user_id), memory_id))
         if not isinstance(state, MemoryEnriched):
             return None
         kept = self._lives.get(memory_key(user_id, memory_id))
         told = kept.told if kept else None
-        return KnownMemory.model_validate(
-            state.model_dump(include=set(KnownMemory.model_fields))
-            | {
-                "tier": tier_of(told, state.version, datetime.now(UTC)),
-                "consolidated": told.consolidated if told else (),
-            }
+        return RecordedMemory.model_validate(
+            state.model_dump(include=set(RecordedMemory.model_fields))
+            | standing_of(told, state.version, datetime.now(UTC))
         )
 
     async def past(

@@ -39,11 +39,11 @@ from pipeline.stores.rows import (
     fingerprint_of,
     gone_of,
     kept_life_of,
-    known_memory_of,
     known_of_row,
     life_row,
     memory_row,
     published_of,
+    recorded_memory_of,
     recorded_of,
     said_once,
     state_row,
@@ -72,7 +72,7 @@ from schemas.events import (
     Published,
     UserForgotten,
 )
-from schemas.search import EventRef, KnownMemory
+from schemas.search import EventRef, RecordedMemory
 
 _LOCKS = 0x484D
 """The space of our advisory locks."""
@@ -163,10 +163,10 @@ class PostgresRecords:
                             outcomes.extend(await _write_memories(session, run))
         return outcomes
 
-    async def get(self, user_id: str, memory_id: str) -> KnownMemory | None:
+    async def get(self, user_id: str, memory_id: str) -> RecordedMemory | None:
         with remedies(self._address):
             row = await self._pool.fetchrow(sql.GET, memory_key(named_user(user_id), memory_id))
-        return known_memory_of(row) if row else None
+        return recorded_memory_of(row) if row else None
 
     async def live(self, events: Sequence[Lived], tiers: Tiers) -> Sequence[MemoryTiered | None]:
         keys = list(looked_at(events))

@@ -13,10 +13,9 @@ import asyncpg
 from pydantic import JsonValue
 
 from pipeline.domain.identity import content_hash, memory_key
-from pipeline.domain.tiers import tier_of
 from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.ports import Believed, Belonging, Fingerprint
-from pipeline.stores.lives import LIFE, KeptLife, told_of
+from pipeline.stores.lives import LIFE, KeptLife, standing_of, told_of
 from pipeline.stores.states import Erased, MemoryChange, Recorded, State, Watermark, known_of
 from schemas.events import (
     MemoryCaptured,
@@ -27,7 +26,7 @@ from schemas.events import (
     Said,
     UserForgotten,
 )
-from schemas.search import KnownMemory
+from schemas.search import RecordedMemory
 
 
 def known_of_row(row: asyncpg.Record) -> Known:
@@ -87,11 +86,10 @@ def watermark_of(row: asyncpg.Record) -> Watermark:
     return Watermark(row["version"], row["event_id"], row["published_at"])
 
 
-def known_memory_of(row: asyncpg.Record) -> KnownMemory:
-    fields = _fields(row)
+def recorded_memory_of(row: asyncpg.Record) -> RecordedMemory:
+    fields = _fields(row) | {"preceding": json.loads(row["preceding"] or "[]")}
     told = told_of(fields.pop("told"))
-    tier = tier_of(told, row["version"], datetime.now(UTC))
-    return KnownMemory(**fields, tier=tier, consolidated=told.consolidated if told else ())
+    return RecordedMemory(**fields, **standing_of(told, row["version"], datetime.now(UTC)))
 
 
 def believed_of(row: asyncpg.Record) -> Believed:

@@ -309,7 +309,8 @@ update forgotten_users set erased_until = greatest(erased_until, $2) where user_
 GET = f"""
 select
     memories.memory_id, text, occurred_at, memories.version, speaker, agent_id, app_id, run_id, domain,
-    topics, metadata, (select told from memory_lives lives where lives.key = memories.key) as told
+    topics, metadata, memories.published_at, importance, preceding,
+    (select told from memory_lives lives where lives.key = memories.key) as told
 from {_MEMORIES}
 where memories.key = $1 and {_LIVING}
 """  # noqa: S608

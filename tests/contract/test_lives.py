@@ -240,6 +240,20 @@ async def test_the_record_tells_where_a_memory_stands(records: MemoryRecords) ->
     assert [each for _, each in await records.lives(None, 10)] == [told[-1]]
 
 
+async def test_what_is_consolidated_tells_into_what_until_it_is_revised(
+    records: MemoryRecords,
+) -> None:
+    await records.write([enriched(memory_id=each, version=5) for each in "ab"])
+    await records.live([archived("a", version=7, into="b")], TIERS)
+    memory = await records.get("alice", "a")
+    assert memory is not None
+    assert (memory.tier, memory.into) == ("archived", "b")
+    await records.write([enriched("anew", memory_id="a", version=9)])
+    memory = await records.get("alice", "a")
+    assert memory is not None
+    assert (memory.tier, memory.into) == ("short", None)
+
+
 async def test_hearing_it_again_tells_the_same_again(records: MemoryRecords) -> None:
     await records.write([enriched(memory_id="a", version=5)])
     events = [recalled("a", at=NOW), archived("a", version=7, into="b")]

@@ -23,7 +23,7 @@ from schemas.events import (
     Said,
     UserForgotten,
 )
-from schemas.search import KnownMemory
+from schemas.search import RecordedMemory
 from tests.builders import enriched, fingerprints, forgotten, named, user_forgotten
 
 
@@ -122,10 +122,15 @@ async def test_a_memory_is_kept_as_it_was_said(records: MemoryRecords) -> None:
         topics=("travel", 'qu"ote', "{a,b}", "null"),
         occurred_at=datetime(2026, 5, 1, 12, 0, 0, 1, tzinfo=UTC),
         metadata={"deep": {"a.b": [{"c": None}, [], {}]}, "": 'quo"te', "ключ": "\\u0041"},
+        importance=0.125,
+        preceding=(
+            Said(text="what?", speaker="ана"),
+            Said(text="well\n", occurred_at=datetime(2026, 4, 30, tzinfo=UTC)),
+        ),
     )
     await records.write([memory])
-    said = memory.model_dump(include=set(KnownMemory.model_fields))
-    assert await records.get("用户 🙂", memory.memory_id) == KnownMemory(**said)
+    said = memory.model_dump(include=set(RecordedMemory.model_fields))
+    assert await records.get("用户 🙂", memory.memory_id) == RecordedMemory(**said)
 
 
 @pytest.mark.parametrize("year", [1, 1600, 2300, 9999])

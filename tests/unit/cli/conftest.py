@@ -23,7 +23,7 @@ from schemas.events import (
     UserForgotten,
     Vectors,
 )
-from schemas.search import CountsAnswered, Hit, KnownMemory, SearchAnswered
+from schemas.search import CountsAnswered, Hit, RecordedMemory, SearchAnswered
 
 ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "POSTGRES_DSN", "QDRANT_URL", "REDIS_URL", "TOPIC_PREFIX")
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -34,6 +34,8 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.memories: dict[tuple[str, str], NewMemory] = {}
+        self.known: dict[str, Any] = {}
+        """What the record knows of every memory beside what was said."""
         self.forgotten: set[tuple[str, str]] = set()
         self.asked: dict[str, Any] = {}
         self.as_of: datetime | None = None
@@ -92,14 +94,14 @@ class FakeClient:
 
     async def get(
         self, memory_id: str, *, user_id: str, as_of: datetime | None = None
-    ) -> KnownMemory | None:
+    ) -> RecordedMemory | None:
         self.as_of = as_of
         memory = self.memories.get((user_id, memory_id))
         if memory is None:
             return None
-        said = memory.model_dump(exclude={"user_id", "preceding", "occurred_at"})
-        known = {**said, "occurred_at": NOON, "version": 1, "domain": "other"}
-        return KnownMemory.model_validate(known)
+        said = memory.model_dump(exclude={"user_id", "occurred_at"})
+        known = {**said, "occurred_at": NOON, "version": 1, "domain": "other", **self.known}
+        return RecordedMemory.model_validate(known)
 
     async def search(self, text: str, *, user_id: str, **asked: Any) -> SearchAnswered:
         self.asked = {"text": text, "user_id": user_id, **asked}

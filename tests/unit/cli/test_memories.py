@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from schemas.events import Outcome
-from tests.unit.cli.conftest import Command, FakeClient
+from pipeline.cli.printing import moment
+from schemas.events import Outcome, Said
+from tests.unit.cli.conftest import NOON, Command, FakeClient
 
 
 def test_adding_prints_the_id_and_waits(command: Command, client: FakeClient):
@@ -89,6 +90,50 @@ def test_revising_and_getting(command: Command, client: FakeClient):
     assert command("revise", "m1", "new", "--user", "alice").exit_code == 0
     assert "new" in command("get", "m1", "--user", "alice").stdout
     assert jsonlib.loads(command("get", "m1", "-u", "alice", "--json").stdout)["text"] == "new"
+
+
+def test_getting_shows_all_that_is_known(command: Command, client: FakeClient):
+    client.known = {
+        "published_at": NOON,
+        "version": 1769860800000000,
+        "topics": ("food", "travel"),
+        "importance": 0.625,
+        "tier": "archived",
+        "into": "m7",
+        "consolidated": ("m2", "m3"),
+        "preceding": (Said(text="What\ndo you\x1b[2J like?", speaker="Ben"), Said(text="Well.")),
+    }
+    given = ["--speaker=Ana", "--run=r1", "--agent=a1", "--app=chat", "-m", "n=[1]", "-m", "s=t u"]
+    command("add", "Thai food.\nSpicy!", "-u", "alice", "--id", "m1", *given)
+    shown = command("get", "m1", "-u", "alice").stdout
+    text, _, rest = shown.partition("\n\n")
+    assert text == "Thai food.\nSpicy!"
+    assert [(line[2:13].strip(), line[14:]) for line in rest.splitlines()] == [
+        ("id", "m1"),
+        ("user", "alice"),
+        ("speaker", "Ana"),
+        ("occurred", moment(NOON)),
+        ("published", f"{moment(NOON)}, version 1769860800000000"),
+        ("domain", "other"),
+        ("topics", "food, travel"),
+        ("importance", "0.62"),
+        ("tier", "archived, consolidated into m7"),
+        ("stands for", "m2, m3"),
+        ("run", "r1"),
+        ("agent", "a1"),
+        ("app", "chat"),
+        ("metadata", "n = [1]"),
+        ("", "s = t u"),
+        ("before it", "Ben: What do you\N{REPLACEMENT CHARACTER}[2J like?"),
+        ("", "Well."),
+    ]
+
+
+def test_programs_are_told_of_a_memory_what_they_ever_were(command: Command, client: FakeClient):
+    command("add", "hi", "-u", "alice", "--id", "m1")
+    before = command("get", "m1", "-u", "alice", "--json").stdout
+    client.known = {"published_at": NOON, "importance": 0.5, "preceding": (Said(text="Well."),)}
+    assert command("get", "m1", "-u", "alice", "--json").stdout == before
 
 
 def test_getting_what_it_was_then(command: Command, client: FakeClient):

@@ -27,9 +27,9 @@ from schemas.filters import Where
 from schemas.search import (
     Asked,
     Hit,
-    KnownMemory,
     MemoryAnswered,
     MemoryAsked,
+    RecordedMemory,
     ReplyTo,
     SearchAnswered,
     SearchAsked,
@@ -114,7 +114,9 @@ class Stores:
             hit.text for hit in await self.search("Where does Ana live?", as_of, user, **fields)
         }
 
-    async def get(self, memory_id: str, as_of: datetime, user: str = "alice") -> KnownMemory | None:
+    async def get(
+        self, memory_id: str, as_of: datetime, user: str = "alice"
+    ) -> RecordedMemory | None:
         asked: Asked = MemoryAsked(**_envelope(user), memory_id=memory_id, as_of=as_of)
         answered = await self.desk.answer(asked)
         assert isinstance(answered, MemoryAnswered)

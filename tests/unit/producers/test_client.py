@@ -21,11 +21,11 @@ from schemas.events import Said
 from schemas.filters import Where
 from schemas.search import (
     Asked,
-    KnownMemory,
     MemoryAnswered,
     MemoryAsked,
     NewestAnswered,
     NewestAsked,
+    RecordedMemory,
     ReplyTo,
     SearchFilter,
 )
@@ -149,7 +149,7 @@ async def test_a_search_that_cannot_be_right_asks_nobody(
 class Desk:
     """Answers what the record holds; `memory` is a state of alice's memory m1."""
 
-    def __init__(self, memory: KnownMemory | None = None, newest: int = 0) -> None:
+    def __init__(self, memory: RecordedMemory | None = None, newest: int = 0) -> None:
         self.memory, self.newest = memory, newest
         self.asked = 0
         self.away = False
@@ -176,8 +176,10 @@ class Desk:
     async def close(self) -> None: ...
 
 
-def known(version: int) -> KnownMemory:
-    return KnownMemory(memory_id="m1", text="hi", occurred_at=NOON, version=version, domain="other")
+def known(version: int) -> RecordedMemory:
+    return RecordedMemory(
+        memory_id="m1", text="hi", occurred_at=NOON, version=version, domain="other"
+    )
 
 
 @asynccontextmanager
