@@ -33,12 +33,12 @@ from pipeline.kafka.connection import (
     stopped_producer,
 )
 from pipeline.kafka.following import following, records
+from pipeline.kafka.reading import enriched_of
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from producers.backlog import Backlog, nothing_on_its_way
 from producers.conversation import Conversation
 from producers.receipts import TOKEN, AnyReceipt, Receipt, Receipts, UserReceipt, raising
 from producers.seen import Passed, Seen
-from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import (
     MOST_BESIDE,
     Enriched,
@@ -520,7 +520,7 @@ class MemoryClient:
             self._connection, topic, group_id=group_id, from_beginning=from_beginning
         ) as consumer:
             async for record in records(consumer, commit=group_id is not None):
-                event = _enriched(record.value)
+                event = enriched_of(record)
                 if event is None or (user_id is not None and event.user_id != user_id):
                     continue
                 if not passed.is_news(event):
@@ -795,11 +795,3 @@ def _partly(
         )
         why += f" To repeat it without doubles: {how}."
     return PartlyPublished(why, accepted, left)
-
-
-def _enriched(value: bytes | None) -> Enriched | None:
-    """The event, or None for one that cannot be read: it is set aside where it belongs."""
-    try:
-        return ENRICHED_EVENTS.validate_json(value or b"")
-    except ValueError:
-        return None

@@ -28,9 +28,6 @@ from tenacity import (
 )
 
 from pipeline import metrics
-from pipeline.domain.clock import version_at
-from pipeline.domain.telling import told
-from pipeline.domain.versions import check_not_ahead
 from pipeline.errors import Halted, PipelineError, Unavailable, Unusable
 from pipeline.kafka.connection import MAX_POLL_INTERVAL_MS, transient
 from pipeline.kafka.dead_letters import (
@@ -40,10 +37,11 @@ from pipeline.kafka.dead_letters import (
 )
 from pipeline.kafka.outbox import Dead, Outbox
 from pipeline.kafka.publishing import Outgoing, packed
+from pipeline.kafka.reading import event_of
 from pipeline.kafka.records import Record, group_of
 from pipeline.liveness import Liveness
 from pipeline.stage import Made, Stage
-from schemas.events import Event, Lived, MemoryState, Message
+from schemas.events import Event, Message
 from schemas.topics import Topic
 
 log = structlog.get_logger(__name__)
@@ -236,25 +234,10 @@ class StageDelivery(ConsumerRebalanceListener):
         dead: list[Dead] = []
         for record in records:
             try:
-                usable.append((record, self._read(record)))
+                usable.append((record, event_of(record, self.stage.decode)))
             except Unusable as error:
                 dead.append(Dead(record, str(error)))
         return usable, dead
-
-    def _read(self, record: Record) -> Any:
-        try:
-            event = self.stage.decode(record.value or b"")
-        except ValueError as error:
-            raise Unusable(told(error)) from error
-        if isinstance(event, Event):
-            check_not_ahead(event.version, record.timestamp)
-        if isinstance(event, MemoryState):
-            check_not_ahead(event.context, record.timestamp)
-        if isinstance(event, Lived):
-            # They make the version of the memory's life, and the hour of its use.
-            for moment in (event.published_at, getattr(event, "at", event.published_at)):
-                check_not_ahead(version_at(moment), record.timestamp)
-        return event
 
     async def _react(self, events: Sequence[Any]) -> list[Made | Unusable]:
         """One result for each event; halves the batch until what is unusable stands alone."""

@@ -14,13 +14,12 @@ from aiokafka import TopicPartition
 
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.connection import KafkaConnection
-from pipeline.kafka.records import Record
+from pipeline.kafka.reading import enriched_of
 from pipeline.kafka.replaying import replayed
 from pipeline.ports import Fingerprint, MemoryRecords, MemoryVectors
 from pipeline.verifying.comparing import Difference, differences, windows
 from pipeline.verifying.repairing import can_mend
 from pipeline.verifying.verifying import Progress
-from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import Classified, Enriched, MemoryClassified, MemoryEnriched, Published
 
 SMALL_LAG = 500
@@ -56,7 +55,7 @@ class Filling:
         """All that the log holds, or has got since it was read last. Raises Unavailable."""
         async with aclosing(replayed(self.connection, self.topic, since=self.at)) as batches:
             async for batch in batches:
-                events = [event for each in batch.records if (event := _event(each)) is not None]
+                events = [event for each in batch.records if (event := enriched_of(each))]
                 await self._write(events)
                 self.unusable += len(batch.records) - len(events)
                 self.at = batch.offsets
@@ -175,13 +174,6 @@ def _shows_older(found: Difference) -> bool:
     if record is None or index is None or index.known.forgotten:
         return False
     return record.known.forgotten or index.known.stamp < record.known.stamp
-
-
-def _event(record: Record) -> Enriched | None:
-    try:
-        return ENRICHED_EVENTS.validate_json(record.value or b"")
-    except ValueError:
-        return None
 
 
 def _unseen(fraction: float, seen: int) -> None:

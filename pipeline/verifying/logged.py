@@ -15,7 +15,9 @@ from pydantic import Field, TypeAdapter
 
 from pipeline.domain.identity import content_hash, memory_key, user_key
 from pipeline.domain.versions import Known, Stamp, placed, stamp
+from pipeline.errors import Unusable
 from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.reading import enriched_of, event_of
 from pipeline.kafka.records import Record
 from pipeline.kafka.replaying import replayed
 from pipeline.ports import Fingerprint, Fingerprints
@@ -63,7 +65,7 @@ async def compare_log(
     async with aclosing(replayed(connection, topic, since=since)) as batches:
         async for batch in batches:
             entries = [entry for each in batch.records if (entry := entry_of(each)) is not None]
-            lost, open_ = await settled(newest(entries), record, readers)
+            lost, open_ = await settled(entries, record, readers)
             report.logged += len(batch.records)
             report.add([_difference(entry, held) for entry, held in lost])
             report.in_flight += len(open_)
@@ -75,8 +77,8 @@ async def compare_log(
 def entry_of(record: Record) -> Entry | None:
     """None for what is no event of ours: the stages set it aside, both stores are without it."""
     try:
-        event = _LOGGED.validate_json(record.value or b"")
-    except ValueError:
+        event = event_of(record, _LOGGED.validate_json)
+    except Unusable:
         return None
     user = user_key(event.user_id)
     if isinstance(event, UserForgotten):
@@ -106,7 +108,7 @@ async def settled(
     entries: Sequence[Entry], record: Fingerprints, readers: Readers
 ) -> tuple[Sequence[Found], Sequence[Found]]:
     """What the record has not, and what nobody can tell of yet."""
-    before = await _lacking(entries, record)
+    before = await _usable(entries, record)
     lost: list[Found] = []
     for _ in range(ROUNDS):
         if not before or not await readers.caught_up():
@@ -116,6 +118,16 @@ async def settled(
         lost += [each for each in now if each[1] == held_before[each[0].told.key]]
         before = [each for each in now if each[1] != held_before[each[0].told.key]]
     return lost, before
+
+
+async def _usable(entries: Sequence[Entry], record: Fingerprints) -> Sequence[Found]:
+    """The newest entries that the record lacks, without those that the stages set aside for their vectors."""
+    while lacking := await _lacking(newest(entries), record):
+        aside = {id(entry) for entry, _ in lacking if enriched_of(entry.record) is None}
+        if not aside:
+            break
+        entries = [entry for entry in entries if id(entry) not in aside]
+    return lacking
 
 
 async def _lacking(entries: Sequence[Entry], record: Fingerprints) -> Sequence[Found]:

@@ -11,7 +11,7 @@ import pytest
 from consumers import contextualizer, record_writer
 from pipeline.domain import versions
 from pipeline.errors import Unavailable, Unusable
-from pipeline.kafka import delivery, records
+from pipeline.kafka import delivery, reading, records
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.outbox import Outbox
 from pipeline.stores import index, memory, points, points_in_memory, states
@@ -99,7 +99,7 @@ def equal_versions_are_told_apart_by_their_arrival(patch: pytest.MonkeyPatch) ->
 
 @mutation
 def a_version_may_be_from_any_clock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(delivery, "check_not_ahead", _no)
+    patch.setattr(reading, "check_not_ahead", _no)
 
 
 @mutation

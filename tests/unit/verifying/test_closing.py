@@ -1,5 +1,6 @@
 """Whoever fails in the middle of the log closes its reader at once, not when memory is next tidied."""
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -57,7 +58,9 @@ async def test_a_reader_of_the_log_is_closed_at_once(
     module: Any, read: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value = value_of(enriched())
-    record = ConsumerRecord("memory.enriched", 0, 0, 0, 0, None, value, None, 0, len(value), ())
+    now_ms = time.time_ns() // 1_000_000
+    told = (None, value, None, 0, len(value), ())
+    record = ConsumerRecord("memory.enriched", 0, 0, now_ms, 0, *told)
     closed: list[bool] = []
 
     async def replayed(*_: Any, **__: Any) -> AsyncGenerator[Batch]:

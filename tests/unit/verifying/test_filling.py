@@ -1,5 +1,6 @@
 """A fresh index is filled from the record, or from the log in whatever order compaction left it."""
 
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -67,7 +68,9 @@ class Log:
 
 
 def _record(offset: int, value: bytes) -> Record:
-    return ConsumerRecord("memory.enriched", 0, offset, 0, 0, None, value, None, 0, len(value), ())
+    now_ms = time.time_ns() // 1_000_000
+    told = (None, value, None, 0, len(value), ())
+    return ConsumerRecord("memory.enriched", 0, offset, now_ms, 0, *told)
 
 
 @pytest.fixture
@@ -114,6 +117,21 @@ async def test_an_index_from_the_log_holds_the_greatest_versions(
     read_from(Log(*reversed(HISTORY), b"no event"), monkeypatch)
     await filling.from_log(unseen)
     assert await filling.fresh.page(None, 10_000) == await records.page(None, 10_000)
+    assert filling.unusable == 1
+
+
+@pytest.mark.parametrize("ahead", ["version", "context"])
+async def test_what_the_stages_set_aside_for_its_clock_does_not_come_back_with_a_rebuild(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch, ahead: str
+) -> None:
+    said = enriched("the secret", memory_id="m")
+    of_next_week = said.model_copy(update={ahead: said.version + 7 * 86_400_000_000})
+    events = [said, forgotten("m"), enriched(memory_id="kept")]
+    records = RecordsInMemory()
+    await records.write(events)
+    await rebuilt(filling, monkeypatch, Log(of_next_week, *events), records)
+    assert (await found(filling)).keys() == {"kept"}
+    assert await filling.fresh.page(None, 100) == await records.page(None, 100)
     assert filling.unusable == 1
 
 
