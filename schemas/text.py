@@ -24,8 +24,10 @@ def storable(text: str) -> str:
     """Returns `text` unchanged; raises ValueError where a store could not keep it."""
     if "\x00" in text:
         raise ValueError("holds a NUL character, which cannot be stored: remove it")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("holds a lone surrogate, which is not a character: remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which is not a character: remove it") from None
     return text
 
 
