@@ -81,3 +81,5 @@ class Desk:
     """What follows from an answer. It is told once the answer has left, as far as Kafka keeps up: an answer
     never waits for it, nor fails with it."""
     max_workers: int = 16
+    workers_a_user: int = 8
+    """At most, of one user's questions at once: the others are for everybody else."""

@@ -3,8 +3,11 @@
 Questions are committed in the background, not when they are answered: one that is lost with its process
 is asked again by its asker, who knows the deadline. Serial answering with a commit each would be twelve
 times slower.
+
+Of one user a share is answered at a time, and none for longer than somebody waits for the answer.
 """
 
+import asyncio
 import time
 from datetime import datetime
 from typing import Any
@@ -25,11 +28,17 @@ from pipeline.kafka.dead_letters import utc_now
 from pipeline.kafka.delivery import CONSUMING
 from pipeline.kafka.records import Record, as_pairs, group_of, headers_of, value_of
 from pipeline.kafka.telling import Telling
+from pipeline.kafka.turns import Turns
 from pipeline.stage import Desk
-from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo
+from schemas.search import ASKED, Answered, Asked, Failed, ReplyTo, UserQuestion
 from schemas.topics import ANSWERED
 
 log = structlog.get_logger(__name__)
+
+MOST_UNDER_WAY = 1_024
+"""Questions that are answered or wait for their turn; the others wait in Kafka."""
+MOST_OF_A_USER = 256
+"""Of one user: an asker beyond it is told at once."""
 
 
 class _Sender(BaseModel):
@@ -53,6 +62,8 @@ class DeskDelivery:
         self._producer = producer
         self._prefix = prefix
         self._telling = telling
+        self.turns = Turns(desk.max_workers, desk.workers_a_user, MOST_OF_A_USER)
+        self._under_way: set[UUID] = set()
         self._log = log.bind(stage=desk.name)
 
     def subscribe(self, broker: KafkaBroker) -> None:
@@ -61,19 +72,20 @@ class DeskDelivery:
             self.desk.reads.under(self._prefix),
             group_id=group_of(self._prefix, self.desk.name),
             ack_policy=AckPolicy.ACK_FIRST,
-            max_workers=self.desk.max_workers,
+            max_workers=MOST_UNDER_WAY,
             parser=_as_it_is,
             decoder=_record,
             **CONSUMING,
         )
-        self._subscriber(self._take)
+        self._subscriber(self.take)
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
         """The consumer, once the broker has started."""
         return self._subscriber.consumer
 
-    async def _take(self, record: Record) -> None:
+    async def take(self, record: Record) -> None:
+        """Answers one question, as Kafka has it."""
         value = record.value or b""
         try:
             sender = _Sender.model_validate_json(value)
@@ -83,6 +95,16 @@ class DeskDelivery:
         if not self._may_reply_to(sender.reply_to):
             self._log.warning("not an answer topic", topic=sender.reply_to.topic)
             return
+        if sender.question_id in self._under_way:
+            # Its asker grew impatient: there will be an answer, and one is enough.
+            return
+        self._under_way.add(sender.question_id)
+        try:
+            await self._answer_to(sender, value)
+        finally:
+            self._under_way.discard(sender.question_id)
+
+    async def _answer_to(self, sender: _Sender, value: bytes) -> None:
         asked, answered = await self._answer(sender.question_id, value)
         await self._reply(sender, answered)
         if self._telling is not None and asked is not None and answered is not None:
@@ -99,10 +121,7 @@ class DeskDelivery:
         asked = None
         try:
             asked = ASKED.validate_json(value)
-            if expired(asked, utc_now()):
-                self._log.info("too late to answer", question_id=str(question_id))
-                return asked, None
-            answered = await self.desk.answer(asked)
+            answered = await self._in_time(asked)
         except ValidationError as error:
             answered = Failed(question_id=question_id, reason=told(error), retry=False)
         except PipelineError as error:
@@ -116,10 +135,27 @@ class DeskDelivery:
                 reason=f"The {self.name} consumer failed on this question; its log says why.",
                 retry=False,
             )
+        if answered is None:
+            self._log.info("too late to answer", question_id=str(question_id))
+            return asked, None
         took_ms = (time.perf_counter() - began) * 1_000
         metrics.ANSWERS.labels(type(answered).__name__).inc()
         metrics.ANSWER_S.observe(took_ms / 1_000)
         return asked, answered.model_copy(update={"took_ms": took_ms})
+
+    async def _in_time(self, asked: Asked) -> Answered | None:
+        """The answer, when it is its turn; None where nobody waits for it any more."""
+        # An operator's is finished: what it has begun to change must not be left halfway.
+        user_id = asked.user_id if isinstance(asked, UserQuestion) else None
+        left_s = (asked.deadline - utc_now()).total_seconds() if user_id is not None else None
+        limit = asyncio.timeout(left_s)
+        try:
+            async with limit, self.turns.of(user_id):
+                return None if expired(asked, utc_now()) else await self.desk.answer(asked)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return None
 
     async def _reply(self, sender: _Sender, answered: Answered | None) -> None:
         if answered is None:

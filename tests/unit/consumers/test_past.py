@@ -1,6 +1,7 @@
 """Questions about what was believed at a moment, from the desk on: what changed since, what was forgotten."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -58,8 +59,10 @@ class CountingClassifier(HeuristicClassifier):
         super().__init__()
         self.texts: list[str] = []
         self.takes_s = 0.0
+        self.began = threading.Event()
 
     def classify(self, texts: Sequence[str]) -> Sequence[Classification]:
+        self.began.set()
         time.sleep(self.takes_s)
         self.texts += texts
         return super().classify(texts)
@@ -333,8 +336,7 @@ async def test_what_nobody_waits_for_any_more_is_not_read_on() -> None:
             await stores.said(number, f"m{place}", long)
     stores.classifier.takes_s = 0.02
     asking = asyncio.create_task(stores.texts(day(5), filter=SearchFilter(domain="business")))
-    while not stores.classifier.texts:
-        await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(stores.classifier.began.wait, 30)
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await aside(lambda: None)
