@@ -26,11 +26,11 @@ from aiokafka.errors import (
 )
 
 from pipeline.errors import PipelineError, Refused, Unavailable
-from pipeline.kafka.header_names import read_any_name
+from pipeline.kafka.batches import read_all_batches
 from pipeline.kafka.sequences import publish_past_what_is_refused
 
 # Whoever reads or publishes knows a connection.
-read_any_name()
+read_all_batches()
 publish_past_what_is_refused()
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024

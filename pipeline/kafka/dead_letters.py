@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from pipeline.kafka.records import Headers, Record, event_id_in, legible
+from pipeline.kafka.records import Headers, Record, Unread, event_id_in, legible
 from schemas.events import SETTLED, MemorySetAside
 
 PREFIX = "dead-"
@@ -149,6 +149,8 @@ def settled_by(record: Record) -> Place | None:
 
 def kept_of(record: Record, most: Most) -> Kept:
     """As much of a record as may be, and what that leaves out."""
+    if isinstance(record.value, Unread):
+        return Kept(None, b"", (), ("value", "key", "headers"), "")
     own = [(name, value) for name, value in legible(record.headers) if not name.startswith(PREFIX)]
     headers = _within(own, most.headers_bytes, event_id_in(record))
     # A record may have neither key nor value, which no producer would publish.

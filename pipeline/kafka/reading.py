@@ -11,7 +11,7 @@ from pipeline.domain.clock import version_at
 from pipeline.domain.telling import told
 from pipeline.domain.versions import check_not_ahead
 from pipeline.errors import Unusable
-from pipeline.kafka.records import Record
+from pipeline.kafka.records import Record, Unread
 from schemas.events import (
     ENRICHED,
     Enriched,
@@ -29,8 +29,10 @@ Decoded = TypeVar("Decoded")
 def event_of(record: Record, decode: Callable[[bytes], Decoded]) -> Decoded:
     """The event of a record; `decode` raises ValueError for what is none.
 
-    Raises Unusable where it is none, or one of a clock that is days ahead.
+    Raises Unusable where it is none, one of a clock that is days ahead, or was not even read.
     """
+    if isinstance(record.value, Unread):
+        raise Unusable(record.value.why)
     try:
         event = decode(record.value or b"")
     except ValueError as error:

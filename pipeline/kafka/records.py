@@ -19,6 +19,17 @@ Record = ConsumerRecord[bytes, bytes]
 """A record as it came. Its headers may be anything: null, bytes that are no text."""
 
 
+class Unread(bytes):
+    """The value, empty, of a record that stands for those that were too much to be read."""
+
+    why: str
+
+    def __new__(cls, why: str) -> "Unread":
+        unread = super().__new__(cls)
+        unread.why = why
+        return unread
+
+
 def group_of(prefix: str, stage: str) -> str:
     """The consumer group of a stage."""
     return f"{prefix}.{stage}"

@@ -5,7 +5,7 @@ counts a batch that was refused, too: all that it publishes there from then on w
 the process starts again. So such a batch gives its numbers back, as Kafka's own client does. There is
 never a second batch on the way to a partition that could have taken the next ones.
 
-Like `header_names`, this reaches into aiokafka, whose version is held for it.
+Like `batches`, this reaches into aiokafka, whose version is held for it.
 """
 
 from typing import Any

@@ -243,6 +243,22 @@ async def test_a_header_whose_name_is_no_utf_8_takes_nothing_along(
     assert await world.committed() == 5
 
 
+async def test_what_unpacks_to_too_much_is_not_unpacked_and_stops_nobody(world: World) -> None:
+    bomb: Any = await started_producer(world.kafka, max_request_size=2**26)
+    try:
+        await bomb.send_and_wait(EVENTS.under(world.prefix), b"0" * 40_000_000, partition=0)
+    finally:
+        await bomb.stop()
+    await world.publish(captured(text="after"), partition=0)
+    async with serving(world.kafka, world.prefix, stage()):
+        assert await world.texts(CLASSIFIED, 1) == ["after"]
+        (dead,) = await world.arrived(DEAD, 1)
+    headers = dict(dead.headers)
+    assert (dead.value, headers["dead-cut"]) == (b"", b"value,key,headers")
+    assert b"unpack to more than 8,388,608" in headers["dead-reason"]
+    assert await world.committed() == 2
+
+
 @pytest.mark.parametrize("where", ["key", "header"])
 async def test_a_record_whose_key_or_header_is_too_large_to_be_set_aside_stops_nobody(
     world: World, where: str

@@ -14,6 +14,7 @@ from pipeline.kafka.connection import MAX_REQUEST_BYTES
 from pipeline.kafka.dead_letters import Letter, letter_of
 from pipeline.kafka.outbox import Dead, Outbox
 from pipeline.kafka.publishing import Outgoing
+from pipeline.kafka.records import Unread
 from schemas.events import STORED as NOTICES
 from schemas.events import MemorySetAside
 from schemas.topics import CLASSIFIED, DEAD, STORED
@@ -177,3 +178,11 @@ async def test_what_falls_alone_would_go_back_to_where_it_was_to_go() -> None:
     assert (letter.topic, letter.partition, letter.offset) == ("memory.classified", None, None)
     assert not kafka.notices()
     assert STORED.under("memory") not in {name for name, *_ in kafka.taken}
+
+
+async def test_what_was_not_even_read_is_set_aside_as_such() -> None:
+    kafka = Kafka()
+    await outbox(kafka).set_aside([unusable(Unread("offset 9 is too much"), b"", ())])
+    (letter,) = kafka.letters()
+    assert (letter.record.value, letter.origin) == (b"", "memory.events/1/9")
+    assert (letter.cut, letter.is_whole) == (("value", "key", "headers"), False)
