@@ -210,8 +210,8 @@ class MemoryClient:
         """Remembers one text (1 to 16,000 characters) of one user.
 
         `preceding` are up to two texts said just before in the same conversation, the nearest last.
-        With an `idempotency_key` the call may be repeated: only the first one counts, and what was
-        forgotten since stays so. Another key is another memory, unless `memory_id` names one: then the
+        With an `idempotency_key` the call may be repeated: only the first one counts, by the clocks of
+        who publishes, and what was forgotten since stays so. Another key is another memory, unless `memory_id` names one: then the
         text is remembered only where no such memory is, or ever was. The receipt's outcome tells.
         """
         memory = _built(

@@ -97,18 +97,22 @@ class RecordsInMemory:
             self._leave_behind(key, *left[key])
         self._erase_lives(decided.forgotten.keys())
         changes = [event for event in run if not isinstance(event, UserForgotten)]
+        before = [*self._gone_states(changes)]
         for event in changes:
-            if isinstance(event, MemoryForgotten) and with_user(event, self._marks):
-                continue
-            key = memory_key(event.user_id, event.memory_id)
-            self._audit.setdefault(key, {}).setdefault(event.event_id, event)
+            if not (isinstance(event, MemoryForgotten) and with_user(event, self._marks)):
+                self._keep_trail(event)
         late = [
             state for state in superseded(changes, decided.outcomes) if self._was_forgotten(state)
         ]
-        self._forget_preceding(
-            [*gone(changes, decided.outcomes), *self._gone_states(changes), *late]
-        )
+        self._forget_preceding([*gone(changes, decided.outcomes), *before, *late])
         return decided.outcomes
+
+    def _keep_trail(self, event: MemoryChange) -> None:
+        """Of what is told of one event the state that wins, as the memory has it."""
+        trail = self._audit.setdefault(memory_key(event.user_id, event.memory_id), {})
+        kept = trail.get(event.event_id)
+        if kept is None or stamp(kept) <= stamp(event):
+            trail[event.event_id] = event
 
     def _was_forgotten(self, state: MemoryEnriched) -> bool:
         audit = self._audit.get(memory_key(state.user_id, state.memory_id), {}).values()
@@ -138,19 +142,30 @@ class RecordsInMemory:
         """The states of the memories that `changes` forget, up to their forgetting."""
         for change in changes:
             if isinstance(change, MemoryForgotten) and not with_user(change, self._marks):
-                audit = self._audit.get(memory_key(change.user_id, change.memory_id), {}).values()
-                for state in audit:
-                    if isinstance(state, MemoryEnriched) and stamp(state) <= stamp(change):
+                for state in self._told_in(memory_key(change.user_id, change.memory_id)):
+                    if stamp(state) <= stamp(change):
                         yield state
+
+    def _told_in(self, key: UUID) -> Iterator[MemoryEnriched]:
+        """The states of a memory whose texts its trail has not lost."""
+        audit = self._audit.get(key, {}).values()
+        for state in audit:
+            if isinstance(state, MemoryEnriched):
+                mark = self._marks.get(state.user_id)
+                if _recorded(state, audit, mark).text is not None:
+                    yield state
+
+    def _texts_until(self, version: int, key: UUID) -> set[str]:
+        return {state.text for state in self._told_in(key) if state.version <= version}
 
     def _forget_preceding(self, forgotten: Iterable[MemoryEnriched]) -> None:
         """Those who have heard a forgotten text are to be looked at with its memory."""
-        texts: dict[tuple[str, str | None], dict[str, set[UUID]]] = defaultdict(dict)
+        texts: dict[str, dict[str, set[UUID]]] = defaultdict(dict)
         for state in forgotten:
-            whose = texts[state.user_id, state.run_id].setdefault(state.text, set())
+            whose = texts[state.user_id].setdefault(state.text, set())
             whose.add(memory_key(state.user_id, state.memory_id))
         for key, state in self._living().items() if texts else ():
-            gone = texts.get((state.user_id, state.run_id), {})
+            gone = texts.get(state.user_id, {})
             for each in {each for said in state.preceding for each in gone.get(said.text, ())}:
                 self._leave_behind(each, key)
             self._states[key] = without(state, gone.keys())
@@ -160,6 +175,8 @@ class RecordsInMemory:
         before = self._marks.get(user_id)
         if before and before.version > version:
             return "superseded"
+        mine = [key for key, state in self._states.items() if state.user_id == user_id]
+        gone = {key: self._texts_until(version, key) for key in mine}
         mark = Watermark(version, forgetting.event_id, forgetting.published_at)
         self._marks[user_id] = mark
         if before and before.version == version:
@@ -172,7 +189,9 @@ class RecordsInMemory:
                 self._states[key] = Erased(user_id, state.memory_id, mark)
                 self._neighbours.pop(key, None)
             elif isinstance(state, MemoryEnriched):
-                self._states[key] = state.model_copy(update={"preceding": ()})
+                # Who was there before may have been told it then, whatever has become of it since.
+                told = state.model_copy(update={"preceding": ()}) if gone[key] else state
+                self._states[key] = without(told, set[str]().union(*gone.values()))
                 self._leave_behind(key, key)
         self._erase_lives(self._lives.keys() - self._living().keys())
         return "stored"
@@ -365,7 +384,8 @@ class RecordsInMemory:
     def _is_read(self, state: MemoryEnriched) -> bool:
         """Whether something is said beside it, or was."""
         heard = self._heard.get(memory_key(state.user_id, state.memory_id))
-        return state.run_id is not None or state.context > 0 or heard != context_hash((), ())
+        was_told = bool(state.preceding) or heard != context_hash((), ())
+        return state.run_id is not None or state.context > 0 or was_told
 
     def _before(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
         """The last two of the same conversation before it, the nearest last."""

@@ -61,6 +61,7 @@ from pipeline.stores.states import (
     named_user,
     outcome_of,
     superseded,
+    told_once,
     with_user,
 )
 from schemas.events import (
@@ -385,10 +386,10 @@ async def _record(
         for change in changes
         if isinstance(change, MemoryForgotten) and not with_user(change, marks)
     ]
-    kept = [change for change in changes if isinstance(change, MemoryEnriched)]
+    kept = [change for change in told_once(changes) if isinstance(change, MemoryEnriched)]
     late, behind = gone(changes, outcomes), superseded(changes, outcomes)
     if forgettings:
-        told = json.dumps([state_row(each, {}) for each in forgettings])
+        told = json.dumps([state_row(each, {}) for each in told_once(forgettings)])
         await session.execute(sql.RECORD, told)
     keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]
     if keys or late or behind:
@@ -441,6 +442,8 @@ async def _erase(session: _Session, user_id: str, mark: Watermark) -> None:
     after, tie = "", erased(mark.version).stamp.tie
     while page := await session.fetch(sql.PAGE_OF_USER, user_id, after, _ERASED_AT_ONCE):
         after, keys = page[-1]["memory_id"], [row["key"] for row in page]
+        # By itself, and first: whoever holds the page must not wait for others of the user.
+        await session.execute(sql.FORGET_TOLD, keys, mark.version, user_id)
         async with session.transaction():
             await session.execute(sql.LOCK_MEMORIES, keys)
             await session.execute(

@@ -182,7 +182,7 @@ def life_row(key: UUID, kept: KeptLife) -> dict[str, Any]:
 
 def said_once(event: MemoryEnriched) -> dict[str, Any]:
     key, place = str(memory_key(event.user_id, event.memory_id)), stamp(event)
-    said = event.model_dump(include={"user_id", "run_id", "text"})
+    said = event.model_dump(include={"user_id", "text"})
     return {"key": key, "precedence": place.precedence, "tie": place.tie} | said
 
 

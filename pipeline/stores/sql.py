@@ -204,7 +204,22 @@ left join lateral (
             and (later.precedence, later.tie) >= (row.precedence, row.tie)
     )
 ) as kept on true
-on conflict (key, event_id) do nothing
+-- Of what is told of one event the state that wins, as the memory has it.
+on conflict (key, event_id) do update set
+    precedence = excluded.precedence,
+    tie = excluded.tie,
+    version = excluded.version,
+    published_at = excluded.published_at,
+    text = excluded.text,
+    occurred_at = excluded.occurred_at,
+    speaker = excluded.speaker,
+    agent_id = excluded.agent_id,
+    app_id = excluded.app_id,
+    run_id = excluded.run_id,
+    metadata = excluded.metadata
+where (excluded.precedence, excluded.tie) > (memory_states.precedence, memory_states.tie)
+    or (excluded.precedence, excluded.tie) = (memory_states.precedence, memory_states.tie)
+    and (excluded.text, excluded.metadata) is distinct from (memory_states.text, memory_states.metadata)
 """
 
 ERASE_STATES = """
@@ -219,12 +234,12 @@ where later.key = any($1::uuid[]) and later.forgotten
 
 FORGET_PRECEDING = f"""
 with gone as (
-    select key, user_id, coalesce(run_id, '') as run, text
-    from json_to_recordset($2::json) as said (key uuid, user_id text, run_id text, text text)
+    select key, user_id, text
+    from json_to_recordset($2::json) as said (key uuid, user_id text, text text)
     union
-    select key, user_id, coalesce(run_id, ''), text
+    select key, user_id, text
     from json_to_recordset($3::json) as late (
-        key uuid, user_id text, run_id text, text text, precedence bigint, tie bigint
+        key uuid, user_id text, text text, precedence bigint, tie bigint
     )
     where exists (
         select from memory_states state
@@ -232,7 +247,7 @@ with gone as (
             and (state.precedence, state.tie) >= (late.precedence, late.tie)
     )
     union
-    select memories.key, memories.user_id, coalesce(state.run_id, ''), state.text
+    select memories.key, memories.user_id, state.text
     from memory_states later
     join memory_states state on state.key = later.key
         and (state.precedence, state.tie) <= (later.precedence, later.tie)
@@ -240,25 +255,31 @@ with gone as (
     where later.key = any($1::uuid[]) and later.forgotten and state.text is not null
 ),
 heard as (
-    select distinct gone.key, memories.key as by
-    from gone join memories
-        on memories.user_id = gone.user_id and coalesce(memories.run_id, '') = gone.run
-        and memories.preceding is not null
-        and memories.preceding @> jsonb_build_array(jsonb_build_object('text', gone.text))
+    select distinct gone.key, told.key as by
+    from gone cross join lateral (
+        select key, user_id, preceding from memories
+        where preceding is not null and told_of(user_id, preceding)
+            @> array[hashtextextended(gone.user_id || E'\\n' || gone.text, 0)]
+        -- Looked up text by text: Postgres takes a user for small, and would read all that he has.
+        offset 0
+    ) as told
+    where told.user_id = gone.user_id
+        and told.preceding @> jsonb_build_array(jsonb_build_object('text', gone.text))
+),
+touched as (
+    select key, array_agg(by) filter (where by is not null) as heard_by
+    from (select key, by from heard union all select by, null from heard) as either
+    group by key
 )
 update memories set
     preceding = case when preceding is not null then (
         select coalesce(jsonb_agg(said order by place), '[]')
         from jsonb_array_elements(memories.preceding) with ordinality as told (said, place)
-        where not exists (
-            select from gone
-            where gone.user_id = memories.user_id and gone.run = coalesce(memories.run_id, '')
-                and gone.text = said ->> 'text'
-        )
+        where (memories.user_id, said ->> 'text') not in (select user_id, text from gone)
     ) end,
     -- Those who have heard it are to be looked at with what was forgotten.
-    neighbours = {_kept("neighbours || array(select by from heard where heard.key = memories.key)")}
-where key in (select key from heard union select by from heard)
+    neighbours = {_kept("neighbours || coalesce(heard_by, '{}')")}
+from touched where memories.key = touched.key
 """  # noqa: S608
 
 FORGET_USER = """
@@ -286,9 +307,38 @@ update memories set
 where key = any($1::uuid[]) and version <= $2 and (precedence, tie) <> ($2, $3)
 """
 
+FORGET_TOLD = """
+with gone as (
+    select distinct text from memory_states
+    where key = any($1::uuid[]) and version <= $2 and text is not null
+),
+heard as (
+    select distinct memories.key from memories
+    cross join lateral jsonb_array_elements(memories.preceding) as said
+    join gone on gone.text = said ->> 'text'
+    where memories.user_id = $3 and memories.version > $2 and memories.preceding is not null
+)
+update memories set
+    preceding = (
+        select coalesce(jsonb_agg(said order by place), '[]')
+        from jsonb_array_elements(memories.preceding) with ordinality as told (said, place)
+        where said ->> 'text' not in (select text from gone)
+    )
+where key in (
+    select key from memories where key in (select key from heard) order by key for update
+)
+"""
+
 FORGET_BESIDE = """
 update memories set
-    preceding = case when preceding is not null then '[]'::jsonb end,
+    preceding = case
+        -- Who was there before may have been told it then, whatever has become of it since.
+        when preceding is not null and exists (
+            select from memory_states state
+            where state.key = memories.key and state.version <= $2 and state.text is not null
+        ) then '[]'::jsonb
+        else preceding
+    end,
     -- It is to be looked at when all is erased.
     neighbours = array_append(array_remove(neighbours, key), key)
 where key = any($1::uuid[]) and version > $2 and not forgotten

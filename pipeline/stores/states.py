@@ -172,6 +172,16 @@ def superseded(
     ]
 
 
+def told_once(changes: Sequence[MemoryChange]) -> Sequence[MemoryChange]:
+    """One change of each event: of what is told of it twice the one that wins, of equal ones the last."""
+    kept: dict[tuple[UUID, UUID], MemoryChange] = {}
+    for change in changes:
+        told = memory_key(change.user_id, change.memory_id), change.event_id
+        if told not in kept or stamp(kept[told]) <= stamp(change):
+            kept[told] = change
+    return [*kept.values()]
+
+
 def _forgets(forgetting: MemoryForgotten, state: MemoryEnriched) -> bool:
     same = (forgetting.user_id, forgetting.memory_id) == (state.user_id, state.memory_id)
     return same and stamp(state) <= stamp(forgetting)

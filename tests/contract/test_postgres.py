@@ -152,6 +152,38 @@ async def test_who_is_beside_a_memory_is_found_without_reading_all_of_its_conver
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200
 
 
+async def test_who_was_told_of_a_text_is_found_without_reading_all_of_a_user(
+    dsn: str, psql: Psql
+) -> None:
+    await migrate(dsn)
+    await psql.execute(
+        """
+        insert into memories (
+            key, user_id, memory_id, precedence, tie, version, event_id, published_at, forgotten,
+            content_hash, text, occurred_at, metadata, domain, topics, importance, model, preceding
+        )
+        select
+            lpad(n::text, 32, '0')::uuid, 'alice', 'm' || n, n, 0, n, gen_random_uuid(), now(), false, '',
+            'turn ' || n, now(), '{}', 'other', '{}', 0.5, 'a model',
+            jsonb_build_array(jsonb_build_object('text', 'turn ' || n - 1))
+        from generate_series(1, 20000) n
+        """
+    )
+    await psql.execute("vacuum analyze memories")
+    late = {"key": str(UUID(int=0x10000)), "user_id": "alice", "text": "turn 10000"}
+    asked: list[Any] = [[], json.dumps([late]), "[]"]
+    (told,) = json.loads(
+        await psql.fetchval(
+            f"explain (analyze, buffers, format json) {sql.FORGET_PRECEDING}", *asked
+        )
+    )
+    assert "memories_told" in json.dumps(told)
+    plan = told["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200
+    emptied = await psql.fetch("select memory_id from memories where preceding = '[]'")
+    assert [row["memory_id"] for row in emptied] == ["m10001"]
+
+
 async def test_who_goes_from_place_to_place_leaves_each_behind_once(
     records: PostgresRecords, psql: Psql, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -559,13 +559,13 @@ SECRET = "the code is 4711"
 
 
 def told_the_secret(**fields: Any) -> Enriched:
-    defaults = dict[str, Any](memory_id="s", run_id="r", version=1)
-    return enriched(SECRET, **(defaults | fields))
+    defaults = dict[str, Any](text=SECRET, memory_id="s", run_id="r", version=1)
+    return enriched(**(defaults | fields))
 
 
 @pytest.mark.parametrize("run_id", ["r", None])
 @pytest.mark.parametrize("batched", [True, False])
-async def test_what_is_forgotten_was_not_said_before_anything_of_its_conversation(
+async def test_what_is_forgotten_was_not_said_before_anything(
     records: MemoryRecords, run_id: str | None, batched: bool
 ) -> None:
     changes: list[Enriched] = [
@@ -581,7 +581,7 @@ async def test_what_is_forgotten_was_not_said_before_anything_of_its_conversatio
         await records.write(batch)
     assert await preceding(records, "m") == ["before"]
     assert await preceding(records, "n") == []
-    assert await preceding(records, "of another run") == [SECRET]
+    assert await preceding(records, "of another run") == []
     (his,) = await records.publishable([memory_key("bob", "his")])
     assert isinstance(his, MemoryCaptured)
     assert [said.text for said in his.preceding] == [SECRET]
@@ -611,6 +611,38 @@ async def test_a_forgotten_user_said_nothing_before_what_is_left(records: Memory
     assert await preceding(records, "m") == []
 
 
+@pytest.mark.parametrize("memory_first", [True, False])
+async def test_what_is_told_after_a_user_was_forgotten_stays(
+    records: MemoryRecords, memory_first: bool
+) -> None:
+    changes = [user_forgotten(version=9), answer("shall we fly?")]
+    for change in reversed(changes) if memory_first else changes:
+        await records.write([change])
+    assert await preceding(records, "m") == ["shall we fly?"]
+
+
+async def test_what_was_told_before_a_user_was_forgotten_goes_from_what_was_revised_since(
+    records: MemoryRecords,
+) -> None:
+    await records.write([answer("shall we fly?", version=5), answer(version=50)])
+    await records.write([enriched("the code was 1", memory_id="k", version=6)])
+    await records.write([enriched("revised", memory_id="k", version=50)])
+    await records.write([answer("the code was 1", "and then", memory_id="n")])
+    await records.write([user_forgotten(version=9)])
+    assert await preceding(records, "m") == []
+    assert await preceding(records, "n") == ["and then"]
+
+
+async def test_a_forgetting_that_comes_again_takes_nothing_from_what_came_since(
+    records: MemoryRecords,
+) -> None:
+    gone = forgotten("s", version=9)
+    await records.write([told_the_secret(), gone])
+    await records.write([answer(SECRET)])
+    assert await records.write([gone]) == ["stored"]
+    assert await preceding(records, "m") == [SECRET]
+
+
 async def test_another_copy_of_a_users_forgetting_takes_nothing_from_what_came_since(
     records: MemoryRecords,
 ) -> None:
@@ -618,6 +650,39 @@ async def test_another_copy_of_a_users_forgetting_takes_nothing_from_what_came_s
     await records.write([gone, answer("one")])
     assert await records.write([gone]) == ["stored"]
     assert await preceding(records, "m") == ["one"]
+
+
+@pytest.mark.parametrize("batched", [True, False])
+async def test_of_two_texts_under_one_key_record_and_trail_tell_the_same(
+    records: MemoryRecords, batched: bool
+) -> None:
+    event_id = UUID(int=7)
+    drafts = [
+        told_the_secret(event_id=event_id, if_absent=True, version=version, text=text)
+        for version, text in ((5, "a draft"), (3, SECRET), (7, "too late"))
+    ]
+    for batch in [drafts] if batched else [[draft] for draft in drafts]:
+        await records.write(batch)
+    known = await records.get("alice", "s")
+    assert known is not None
+    assert (known.text, known.version) == (SECRET, 3)
+    told = [(each.version, each.text) for each in await records.history("alice", "s")]
+    assert told == [(3, SECRET)]
+    await records.write([answer(SECRET), forgotten("s", version=9)])
+    assert await preceding(records, "m") == []
+    # The tombstone keeps it out, and the trail without it.
+    await records.write(drafts)
+    assert [each.text for each in await records.history("alice", "s")] == [None, None]
+
+
+async def test_a_revision_without_a_conversation_hears_what_it_knows_of_before(
+    records: MemoryRecords,
+) -> None:
+    first, revised = answer("one", run_id=None), answer(run_id=None, version=60)
+    await records.write([first])
+    await records.write([revised])
+    looked_at = Changes(memories={memory_key("alice", "m")})
+    assert await heard(records, looked_at) == {"m": (["one"], [])}
 
 
 # What is said beside a memory
@@ -874,13 +939,14 @@ async def test_what_comes_after_its_forgetting_and_a_newer_state_was_not_said_be
     assert await preceding(records, "n") == ["revised"]
 
 
-@pytest.mark.parametrize("run_id", ["r", None])
+@pytest.mark.parametrize("of_the_secret", ["r", None])
+@pytest.mark.parametrize("run_id", ["r", "s", None])
 async def test_whoever_was_told_of_what_is_forgotten_comes_once_more_without_it(
-    records: MemoryRecords, run_id: str | None
+    records: MemoryRecords, of_the_secret: str | None, run_id: str | None
 ) -> None:
     others = [turn(number) for number in range(10, 13)]
     late = turn(90, SECRET, "else", run_id=run_id)
-    await records.write([told_the_secret(run_id=run_id), *others, late])
+    await records.write([told_the_secret(run_id=of_the_secret), *others, late])
     await heard(records, of(*others, late))
     gone = forgotten("s", version=50)
     await records.write([gone])
