@@ -81,8 +81,7 @@ def stage(
             case MemoryAsked():
                 return await known(asked, records, classifier)
             case NewestAsked():
-                newest = await records.newest(asked.user_id)
-                return NewestAnswered(question_id=asked.question_id, version=newest)
+                return await newest(asked, records)
             case _:
                 raise Refused(
                     f"{asked.type} is an operator's question: it is asked on the topic "
@@ -171,6 +170,15 @@ async def known(
     if asked.as_of is not None:
         memory = await known_then(asked, memory, version_at(asked.as_of), records, classifier)
     return MemoryAnswered(question_id=asked.question_id, memory=memory)
+
+
+async def newest(asked: NewestAsked, records: MemoryRecords) -> NewestAnswered:
+    """How new the newest state of a user is, and how many memories there are."""
+    return NewestAnswered(
+        question_id=asked.question_id,
+        version=await records.newest(asked.user_id),
+        memories=await records.count(asked.user_id),
+    )
 
 
 async def receipts(

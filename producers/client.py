@@ -328,9 +328,11 @@ class MemoryClient:
 
         Asks first how new the newest memory of the user is, so that what a clock ahead of ours has
         remembered goes, too. Where nobody answers within 2 s, what such a clock has remembered stays,
-        unless this client has seen it; what is not in the record yet stays in any case.
+        unless this client has seen it; what is not in the record yet stays in any case. The receipt's
+        `memories` tells how many there were, 0 for a user nobody knows: that is no error.
         """
-        newest = await self._newest_of_user(user_id)
+        held = await self._held_of_user(user_id)
+        newest = max(held.version if held else 0, self._seen.newest_of_user(user_id))
         fields = self._event(user_id, uuid4(), after=newest)
         partitions = len(await self._partitions())
         events = [
@@ -347,6 +349,7 @@ class MemoryClient:
             event_id=events[0].event_id,
             version=events[0].version,
             partitions=partitions,
+            memories=held.memories if held else None,
         ).answered_by(self._receipts)
 
     # Asking
@@ -427,6 +430,10 @@ class MemoryClient:
         With `as_of` the state that it had at that moment.
         """
         return (await self._known(user_id, memory_id, timeout_s, as_of)).memory
+
+    async def count(self, *, user_id: str, timeout_s: float = 10.0) -> int | None:
+        """How many memories of a user the record holds; None where a desk of an earlier version is asked."""
+        return (await self._newest_asked(user_id, timeout_s)).memories
 
     async def counts(self, *, timeout_s: float = 10.0) -> CountsAnswered:
         """How many memories each store holds, of all users: an operator's question."""
@@ -678,17 +685,18 @@ class MemoryClient:
         found = answered.memory is not None or (user_id, memory_id) in self._own
         return found, answered.forgotten and not found
 
-    async def _newest_of_user(self, user_id: str) -> int:
-        """The newest version of the user's that we can know of: the record's, or what we have seen."""
-        recorded = 0
+    async def _held_of_user(self, user_id: str) -> NewestAnswered | None:
+        """What the record holds of the user; None where nobody answers."""
         with suppress(Unavailable):
-            answered = await self._ask(
-                lambda envelope: NewestAsked(**envelope.fields(), user_id=user_id),
-                FORGET_PATIENCE_S,
-            )
-            assert isinstance(answered, NewestAnswered)
-            recorded = answered.version
-        return max(recorded, self._seen.newest_of_user(user_id))
+            return await self._newest_asked(user_id, FORGET_PATIENCE_S)
+        return None
+
+    async def _newest_asked(self, user_id: str, timeout_s: float) -> NewestAnswered:
+        answered = await self._ask(
+            lambda envelope: NewestAsked(**envelope.fields(), user_id=user_id), timeout_s
+        )
+        assert isinstance(answered, NewestAnswered)
+        return answered
 
     async def _newest(
         self, user_id: str, memory_id: str, timeout_s: float

@@ -141,6 +141,8 @@ class UserReceipt(AnyReceipt):
     """The receipt for the forgetting of a user, which goes to each partition."""
 
     partitions: Annotated[int, Field(ge=1)]
+    memories: Annotated[int | None, Field(exclude=True)] = None
+    """How many the record held of the user before; None where nobody could say in time. No token tells it."""
 
     @property
     def parts(self) -> set[Part]:

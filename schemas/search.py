@@ -141,7 +141,7 @@ class MemoryAsked(UserQuestion):
 
 
 class NewestAsked(UserQuestion):
-    """Which is the greatest version among the states of this user that the record holds?"""
+    """Which is the greatest version among the states of this user that the record holds, and how many memories?"""
 
     type: Literal["NewestAsked"] = "NewestAsked"
 
@@ -286,6 +286,8 @@ class NewestAnswered(Answer):
 
     type: Literal["NewestAnswered"] = "NewestAnswered"
     version: int
+    memories: int | None = None
+    """Of the user, without what is forgotten; None where a desk does not tell, as an earlier one."""
 
 
 class CacheState(BaseModel):

@@ -18,7 +18,7 @@ from pipeline.cli.reaching import connected, running
 from pipeline.errors import Unavailable
 
 if TYPE_CHECKING:
-    from producers.receipts import AnyReceipt, Receipt
+    from producers.receipts import AnyReceipt, Receipt, UserReceipt
     from schemas.events import Outcome
     from schemas.search import RecordedMemory
 
@@ -223,15 +223,44 @@ def forget_user(
     [dim]$[/dim] hybrid-memory forget-user alice
     """
     if not yes:
-        agreed(f"Forget everything of {user!r}, for good?")
+        agreed(f"Forget everything of {user!r}, {running(_how_many(user, data))}for good?")
 
     async def leave() -> None:
         async with connected(data) as client:
             began = time.perf_counter()
             receipt = await client.forget_user(user)
-            await _settle(receipt, _FORGOTTEN, began, wait=wait, timeout_s=timeout, json=json)
+            told = _forgetting_of_user(receipt)
+            await _settle(receipt, told, began, wait=wait, timeout_s=timeout, json=json)
 
     running(leave())
+
+
+async def _how_many(user: str, data: Path | None) -> str:
+    """Of what is asked about; nothing where nobody says so in time."""
+    async with connected(data) as client:
+        try:
+            count = await client.count(user_id=user)
+        except Unavailable:
+            return ""
+    return "" if count is None else f"{_memories(count)}, "
+
+
+def _memories(count: int) -> str:
+    return f"{count:,} {'memory' if count == 1 else 'memories'}"
+
+
+def _forgetting_of_user(receipt: "UserReceipt") -> "Mapping[Outcome, str]":
+    """Tells where nothing is there to be erased; what to tell in the end."""
+    if receipt.memories is None:
+        tell("Nobody could say in time how many memories there are.", style="yellow")
+        return _FORGOTTEN
+    if receipt.memories:
+        return {**_FORGOTTEN, "stored": f"{_memories(receipt.memories)} forgotten"}
+    complain(
+        f"{receipt.user_id!r} has no memories: nobody has heard of such a user, or all was forgotten "
+        "before. Is the name right?"
+    )
+    return {**_FORGOTTEN, "stored": "What is on its way of this user stays forgotten"}
 
 
 def get(
@@ -321,6 +350,9 @@ async def _waited(receipt: "AnyReceipt", timeout_s: float) -> "Outcome":
 def _as_json(
     receipt: "AnyReceipt", outcome: "Outcome | None", accepted_s: float, took_s: float
 ) -> dict[str, Any]:
+    from producers.receipts import UserReceipt
+
+    of_user = {"memories": receipt.memories} if isinstance(receipt, UserReceipt) else {}
     return {
         "memory_id": receipt.event.memory_id,
         "event_id": str(receipt.event_id),
@@ -330,6 +362,7 @@ def _as_json(
         "outcome": outcome,
         "accepted_ms": round(accepted_s * 1_000, 1),
         "took_ms": round(took_s * 1_000, 1),
+        **of_user,
     }
 
 

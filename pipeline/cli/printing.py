@@ -37,12 +37,15 @@ def interactive() -> bool:
 
 
 def agreed(question: str) -> None:
-    """Returns where a person says yes. Raises Abort where they do not, Refused where nobody is there to ask."""
+    """Returns where a person says yes. Raises Abort, or Exit after Ctrl-C, where they do not, Refused where nobody is there to ask."""
     try:
         yes = typer.confirm(question, err=True)
-    except typer.Abort:
+    except typer.Abort as abort:
         if sys.stdin.isatty():
-            raise
+            # What was asked ends its line nowhere else.
+            _err.print("\nAborted.")
+            interrupted = isinstance(abort.__context__, KeyboardInterrupt)
+            raise typer.Exit(130 if interrupted else 1) from None
         # What stands in no terminal is no answer; its line ends here.
         _err.print()
         raise Refused("Nobody is here to ask. Say --yes to do it without asking.") from None

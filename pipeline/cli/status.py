@@ -37,6 +37,8 @@ UNKNOWN = 75
 RESTART_PATIENCE_S = 10.0
 """How long to ask again where something is just being started again."""
 ASK_AGAIN_S = 0.5
+INTERVALS_MISSED = 3
+"""After so many intervals without a look at Mem0 the poller is said to be overdue."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Status:
     cache_bytes: int = 0
     poller: Literal["up", "down"] | None = None
     """The Mem0 poller of the stack that runs here; None where it has none."""
+    poller_log: str = ""
+    """Where it says why it is down."""
+    mem0_overdue: bool = False
+    """Whether nobody has looked at Mem0 for so long that the poller may have died."""
 
     @property
     def ok(self) -> bool:
@@ -185,7 +191,16 @@ async def _look(stack: "Stack | None") -> Status:
         caches=[each.model_dump() for each in counts.caches] if counts else (),
         cache_bytes=counts.cache_bytes if counts else 0,
         poller=_poller(stack),
+        poller_log=str(stack.data / "logs" / "mem0.log") if stack else "",
+        mem0_overdue=mem0 is not None
+        and is_overdue(mem0, datetime.now(UTC), settings.sync_interval_seconds),
     )
+
+
+def is_overdue(ended: Mapping[str, Any], now: datetime, interval_s: float) -> bool:
+    """Whether several looks at Mem0 should have ended since this one, which tells how long one takes."""
+    ago = now - datetime.fromisoformat(ended["started_at"])
+    return ago.total_seconds() > INTERVALS_MISSED * (interval_s + ended["took_s"])
 
 
 def _poller(stack: "Stack | None") -> Literal["up", "down"] | None:
@@ -352,7 +367,15 @@ def _halted(stages: Sequence[StageState]) -> list[Text]:
 def _mem0_lines(seen: Status) -> list[Text]:
     lines = [_cycle(seen.mem0)] if seen.mem0 else []
     if seen.poller == "down":
-        lines.append(Text("Mem0: the poller is down; logs/mem0.log says why.", "red"))
+        lines.append(Text(f"Mem0: the poller is down; {seen.poller_log} says why.", "red"))
+    elif seen.mem0_overdue:
+        lines.append(
+            Text(
+                "Mem0: overdue. By SYNC_INTERVAL_SECONDS there should have been a look since: does the "
+                "poller still run?",
+                "yellow",
+            )
+        )
     elif seen.poller == "up" and not seen.mem0:
         lines.append(Text("Mem0: the poller runs, and no look at Mem0 has ended yet.", "yellow"))
     return lines

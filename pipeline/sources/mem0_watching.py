@@ -278,11 +278,14 @@ class Watching:
             )
             return
         await self._flush()
+        permission = permission_for(self._project_id, self._book.last, len(missing))
+        with_it = f"MEM0_ALLOW_DELETES={permission} hybrid-memory"
         raise Halted(
             f"{len(missing):,} of {known:,} memories have disappeared from Mem0 at once. None of them "
-            "was forgotten here. If they were deleted on purpose, start it again with "
-            f"MEM0_ALLOW_DELETES={permission_for(self._project_id, self._book.last, len(missing))}, which "
-            "lets these go and no others; if not, see whether MEM0_API_KEY and MEM0_HOST are right."
+            "was forgotten here. If they were deleted on purpose, start the poller again with "
+            f"MEM0_ALLOW_DELETES={permission}, which lets these go and no others: `{with_it} run mem0` "
+            f"where it runs alone, `hybrid-memory down` and then `{with_it} up --detach`, with the options it "
+            "had, where it runs in a stack. If not, see whether MEM0_API_KEY and MEM0_HOST are right."
         )
 
     # Ending
@@ -326,8 +329,3 @@ class Watching:
     def _expendable(self) -> Mapping[str, Mem0Seen]:
         now, seen = self._clock(), self._book.seen
         return {i: s for i, s in seen.items() if is_expendable(s, now, self._rules)}
-
-
-def users_of(seen: Mapping[str, Mem0Seen]) -> Counter[str]:
-    """How many memories each user has."""
-    return Counter(s.user_id for s in seen.values() if s.user_id is not None and not s.forgotten)

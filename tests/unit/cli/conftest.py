@@ -85,12 +85,20 @@ class FakeClient:
         return receipt.model_copy(update={"was_forgotten": before})
 
     async def forget_user(self, user_id: str) -> UserReceipt:
+        count = await self.count(user_id=user_id)
         for key in [key for key in self.memories if key[0] == user_id]:
             del self.memories[key]
         receipt = UserReceipt(
-            user_id=user_id, event_id=uuid4(), version=self._clock.next(), partitions=2
+            user_id=user_id,
+            event_id=uuid4(),
+            version=self._clock.next(),
+            partitions=2,
+            memories=count,
         )
         return receipt.answered_by(self)  # pyright: ignore[reportArgumentType]
+
+    async def count(self, *, user_id: str) -> int:
+        return sum(user == user_id for user, _ in self.memories)
 
     async def get(
         self, memory_id: str, *, user_id: str, as_of: datetime | None = None

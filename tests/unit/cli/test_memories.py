@@ -189,10 +189,22 @@ def test_forgetting_what_nobody_knows_tells_programs_the_same_as_ever(
 
 def test_forgetting_a_user_asks_first(command: Command, client: FakeClient):
     command("add", "hi", "--user", "alice")
-    assert command("forget-user", "alice", stdin="n\n").exit_code == 1
+    asked = command("forget-user", "alice", stdin="n\n")
+    assert asked.exit_code == 1
+    assert "Forget everything of 'alice', 1 memory, for good?" in asked.stderr
     assert len(client.memories) == 1
-    assert command("forget-user", "alice", "--yes").exit_code == 0
+    done = command("forget-user", "alice", "--yes")
+    assert done.exit_code == 0
+    assert "1 memory forgotten: accepted" in done.stderr
     assert client.memories == {}
+
+
+def test_a_user_nobody_knows_is_said_to_be_none(command: Command, client: FakeClient):
+    result = command("forget-user", "nobodyhere", "--yes")
+    assert result.exit_code == 0
+    assert "'nobodyhere' has no memories: nobody has heard of such a user" in result.stderr
+    told = command("forget-user", "nobodyhere", "--yes", "--json").stdout
+    assert jsonlib.loads(told)["memories"] == 0
 
 
 def test_without_an_answer_nobody_is_forgotten(command: Command, client: FakeClient):

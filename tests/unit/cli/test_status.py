@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ from rich.console import Console
 from pipeline.cli import checks
 from pipeline.cli import status as module
 from pipeline.cli.checks import Part
-from pipeline.cli.status import StageState, Status, picture
+from pipeline.cli.status import StageState, Status, is_overdue, picture
 from pipeline.errors import Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import GroupState
-from tests.unit.cli.conftest import Command
+from schemas.mem0 import Mem0CycleEnded
+from tests.unit.cli.conftest import NOON, Command
 
 
 def status(**fields: Any) -> Status:
@@ -124,7 +126,22 @@ def test_a_poller_is_shown_with_the_stack_that_has_one():
     assert status(poller="up").ok
     assert "no look at Mem0 has ended yet" in shown(status(poller="up"))
     assert not status(poller="down").ok
-    assert "logs/mem0.log says why" in shown(status(poller="down"))
+    down = status(poller="down", poller_log="/data/logs/mem0.log")
+    assert "the poller is down; /data/logs/mem0.log says why" in shown(down)
+
+
+@pytest.mark.parametrize(("ago_s", "overdue"), [(14.0, False), (17.0, True)])
+def test_a_poller_that_has_not_looked_for_three_intervals_is_overdue(ago_s: float, overdue: bool):
+    ended = {"started_at": NOON.isoformat(), "took_s": 0.5}
+    assert is_overdue(ended, NOON + timedelta(seconds=ago_s), interval_s=5.0) is overdue
+
+
+def test_an_overdue_poller_is_told():
+    ended = Mem0CycleEnded(
+        project_id="p", cycle=3, started_at=NOON, took_s=0.1, requests=1, users=1, memories=2
+    )
+    seen = status(mem0=ended.model_dump(mode="json"), mem0_overdue=True)
+    assert "Mem0: overdue." in shown(seen)
 
 
 def test_a_part_that_cannot_be_asked_is_not_down():

@@ -8,7 +8,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from consumers.query import known, recalled
+from consumers.query import known, newest, recalled
 from pipeline.domain.lexical import lexical_vector
 from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
@@ -17,7 +17,15 @@ from pipeline.searching.search import search
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.events import MemoryEnriched
-from schemas.search import Hit, MemoryAsked, ReplyTo, SearchAnswered, SearchAsked, UserQuestion
+from schemas.search import (
+    Hit,
+    MemoryAsked,
+    NewestAsked,
+    ReplyTo,
+    SearchAnswered,
+    SearchAsked,
+    UserQuestion,
+)
 from tests.builders import enriched, forgotten
 from tests.unit.consumers.counting import CountingEmbedder
 
@@ -166,3 +174,15 @@ async def test_where_no_memory_is_the_answer_tells_up_to_when_it_was_forgotten()
     assert (gone.memory, gone.forgotten, gone.forgotten_until) == (None, True, 5)
     never = await known(own.model_copy(update={"memory_id": "n"}), records, Labels())
     assert (never.forgotten, never.forgotten_until) == (False, 0)
+
+
+async def test_a_user_is_told_with_how_many_memories_there_are() -> None:
+    records = RecordsInMemory()
+    await records.write([enriched(memory_id="m1"), enriched(memory_id="m2")])
+    await records.write([forgotten("m2")])
+    envelope = asked("tea").model_dump(include=set(UserQuestion.model_fields))
+    told = [
+        await newest(NewestAsked(**envelope | {"user_id": user}), records)
+        for user in ("alice", "nobody")
+    ]
+    assert [(each.memories, each.version > 0) for each in told] == [(1, True), (0, False)]

@@ -151,6 +151,7 @@ class Desk:
 
     def __init__(self, memory: RecordedMemory | None = None, newest: int = 0) -> None:
         self.memory, self.newest = memory, newest
+        self.memories = 3
         self.asked = 0
         self.away = False
         self.forgotten_until = 0
@@ -165,7 +166,9 @@ class Desk:
         asked = make(Envelope(uuid4(), NOON, NOON, ReplyTo(topic="answers", partition=0)))
         self.last = asked
         if isinstance(asked, NewestAsked):
-            return NewestAnswered(question_id=asked.question_id, version=self.newest)
+            return NewestAnswered(
+                question_id=asked.question_id, version=self.newest, memories=self.memories
+            )
         return MemoryAnswered(
             question_id=asked.question_id,
             memory=self.memory,
@@ -220,6 +223,17 @@ async def test_a_forgetting_tells_what_was_forgotten_before(kafka: Kafka) -> Non
         again = await client.forget("m1", user_id="alice")
         assert (again.found, again.was_forgotten) == (False, True)
         assert "was_forgotten" not in again.token
+
+
+async def test_forgetting_a_user_tells_how_many_memories_there_were(kafka: Kafka) -> None:
+    desk = Desk()
+    async with asking(desk) as client:
+        assert await client.count(user_id="alice") == 3
+        gone = await client.forget_user("alice")
+        assert gone.memories == 3
+        assert "memories" not in gone.token
+        desk.away = True
+        assert (await client.forget_user("alice")).memories is None
 
 
 @pytest.mark.parametrize("how", [{}, {"idempotency_key": "k"}])

@@ -1,0 +1,31 @@
+"""What the poller writes into its log of a cycle."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import structlog
+
+from pipeline.sources.mem0_watching import Tally
+from producers.mem0_poller import tell
+from schemas.mem0 import Mem0CycleEnded
+
+
+def test_users_of_whom_something_has_changed_have_a_line_and_all_together_one():
+    ended = Mem0CycleEnded(
+        project_id="p",
+        cycle=3,
+        started_at=datetime(2026, 1, 31, tzinfo=UTC),
+        took_s=0.1,
+        requests=1,
+        users=3,
+        memories=12,
+    )
+    tally = Tally()
+    tally.by_user["alice"] = Counter(added=9, updated=1)
+    tally.by_user["bob"] = Counter(touched=2)
+    with structlog.testing.capture_logs() as logged:
+        tell(ended, tally)
+    assert [line["event"] for line in logged] == [
+        "alice: 9 added, 1 updated, 0 deleted, 0 errors",
+        "3 users: 9 added, 1 updated, 0 deleted, 0 errors",
+    ]
