@@ -180,9 +180,9 @@ async def test_a_user_is_told_with_how_many_memories_there_are() -> None:
     records = RecordsInMemory()
     await records.write([enriched(memory_id="m1"), enriched(memory_id="m2")])
     await records.write([forgotten("m2")])
-    envelope = asked("tea").model_dump(include=set(UserQuestion.model_fields))
+    envelope: dict[str, Any] = asked("tea").model_dump(include=set(UserQuestion.model_fields))
     told = [
-        await newest(NewestAsked(**envelope | {"user_id": user}), records)
+        await newest(NewestAsked.model_validate(envelope | {"user_id": user}), records)
         for user in ("alice", "nobody")
     ]
     assert [(each.memories, each.version > 0) for each in told] == [(1, True), (0, False)]
