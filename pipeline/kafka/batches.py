@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 MOST_UNPACKED_BYTES = 8 * 1024 * 1024
 """Of one batch. Ours are a quarter of a megabyte, or one message of less than four; other clients' are not
 beyond one, unless they were told to."""
-MOST_FETCHED_BYTES = 16 * 1024 * 1024
+MOST_FETCHED_BYTES = 8 * 1024 * 1024
 """Of the batches of one partition that were fetched at once: then the next one is the last."""
 
 _IN_PYTHON: Any = getattr(_default_records, "_DefaultRecordBatchPy")  # noqa: B009

@@ -151,7 +151,7 @@ def kept_of(record: Record, most: Most) -> Kept:
     """As much of a record as may be, and what that leaves out."""
     if isinstance(record.value, Unread):
         return Kept(None, b"", (), ("value", "key", "headers"), "")
-    own = [(name, value) for name, value in legible(record.headers) if not name.startswith(PREFIX)]
+    own = [each for each in legible(record.headers) if not each[0].startswith(PREFIX)]
     headers = _within(own, most.headers_bytes, event_id_in(record))
     # A record may have neither key nor value, which no producer would publish.
     value = b"" if record.key is None and record.value is None else record.value

@@ -138,7 +138,7 @@ def test_of_what_was_fetched_at_once_only_so_much_is_unpacked_at_once() -> None:
     while goes_on < 20:
         records, goes_on = consumed(fetched[size * goes_on :], goes_on)
         offsets += [record.offset for record in records]
-        assert sum(len(record.value) for record in records) <= 24 * MIB
+        assert sum(len(record.value) for record in records) <= 16 * MIB
         rounds += 1
     assert offsets == list(range(20))
-    assert rounds == 5
+    assert rounds == 10
