@@ -11,7 +11,7 @@ before it, would pass for a long text's worth of matches.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, pairwise
 from typing import Final, Protocol, cast
@@ -117,11 +117,15 @@ def lexical_terms(text: str) -> frozenset[int]:
     return frozenset(_terms(text))
 
 
-def shared_words(question: str, text: str) -> tuple[str, ...]:
-    """The words of a question that a text has, in any of their forms, in the question's order."""
+def question_words(question: str) -> Mapping[str, Sequence[int]]:
+    """The distinct words of a question, in its order, and the terms of each."""
+    return {word: terms for word in _words(question) if (terms := _terms_of(word))}
+
+
+def shared_words(words: Mapping[str, Sequence[int]], text: str) -> tuple[str, ...]:
+    """Those of `question_words` that a text has, in any of their forms."""
     there = set(_terms(text))
-    words = dict.fromkeys(_words(question))
-    return tuple(word for word in words if there.intersection(_terms_of(word)))
+    return tuple(word for word, terms in words.items() if not there.isdisjoint(terms))
 
 
 def _sparse(weights: dict[int, float]) -> SparseVector:

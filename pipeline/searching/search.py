@@ -6,14 +6,15 @@ is told which states to look at instead.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import structlog
 
-from pipeline.domain.lexical import question_terms, shared_words
+from pipeline.aside import aside, in_slices
+from pipeline.domain.lexical import question_terms, question_words, shared_words
 from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
 from pipeline.domain.reordering import POOL, Placed, diversified, placed, reranked
 from pipeline.domain.tiers import Tiers
@@ -78,8 +79,8 @@ async def search(
     read = time.perf_counter()
     told = await unlike(asked, ranking)
     if asked.explain:
-        # Long texts take milliseconds each.
-        told = await asyncio.to_thread(matching, asked.text, told)
+        words = question_words(asked.text)
+        told = await in_slices(lambda some: matching(words, some), told, lambda hit: len(hit.text))
     if past is not None:
         told = await still_told(asked.user_id, told, past, records)
     return SearchAnswered(
@@ -202,16 +203,14 @@ async def unlike(asked: SearchAsked, ranking: Sequence[Placed]) -> Sequence[Hit]
     """What is told of the ranking."""
     if not asked.diversity:
         return [one.hit for one in ranking[: asked.limit]]
-    # A long text's words take milliseconds.
-    told = await asyncio.to_thread(diversified, ranking, asked.diversity, limit=asked.limit)
+    # A hundred long texts take half a second.
+    told = await aside(lambda: diversified(ranking, asked.diversity, limit=asked.limit))
     return [one.hit for one in told]
 
 
-def matching(question: str, hits: Sequence[Hit]) -> Sequence[Hit]:
-    """The hits, each with the words that it shares with the question."""
+def matching(words: Mapping[str, Sequence[int]], hits: Sequence[Hit]) -> Sequence[Hit]:
+    """The hits, each with those of the question's words that it has."""
     return [
-        hit.model_copy(
-            update={"matched": shared_words(question, f"{hit.speaker or ''} {hit.text}")}
-        )
+        hit.model_copy(update={"matched": shared_words(words, f"{hit.speaker or ''} {hit.text}")})
         for hit in hits
     ]

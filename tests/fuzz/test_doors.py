@@ -119,7 +119,7 @@ def answers(delivery: DeskDelivery, sent: Answers, questions: Sequence[Any]) -> 
     with asyncio.Runner() as runner:
         for _ in range(INPUTS):
             sent.sent.clear()
-            runner.run(delivery._take(record(mutator.one())))  # pyright: ignore[reportPrivateUsage]
+            runner.run(delivery.take(record(mutator.one())))
             assert len(sent.sent) <= 1
             for topic, value in sent.sent:
                 assert topic == "memory.search.answered"
