@@ -7,7 +7,7 @@ is told which states to look at instead.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -34,6 +34,8 @@ from pipeline.ports import (
 from pipeline.searching.past import believed, still_told
 from schemas.search import Hit, SearchAnswered, SearchAsked
 
+MOST_TOKENS = 256
+"""Of one question, matched token by token: each is compared with each token of two hundred candidates."""
 MOST_TOPICS = 32
 """Of one question, as of one memory."""
 RERANK_DEPTH = 30
@@ -118,7 +120,7 @@ async def understood(
         labels = classified.topics[:MOST_TOPICS]
     own, *topics = await embedder.embed([asked.text, *labels])
     return Question(
-        own,
+        replace(own, tokens=own.tokens[:MOST_TOKENS]),
         question_terms(asked.text),
         np.stack([topic.text for topic in topics]) if topics else None,
     )

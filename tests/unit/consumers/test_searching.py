@@ -13,6 +13,7 @@ from pipeline.domain.weights import Weights
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
+from pipeline.searching.search import MOST_TOKENS, understood
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.search import ReplyTo, SearchAnswered, SearchAsked
 from tests.builders import direction, enriched
@@ -140,3 +141,19 @@ async def test_what_says_the_same_makes_room_where_that_is_asked_for() -> None:
     assert "m3" not in ids(plain)
     assert (ids(diverse)[0], "m3" in ids(diverse)) == (ids(plain)[0], True)
     assert ids(await search(limit=3, diversity=0.0)) == ids(plain)
+
+
+async def test_of_a_long_question_so_many_tokens_are_matched_as_one_search_may_cost() -> None:
+    now = datetime.now(UTC)
+    texts = {words: " ".join(f"w{n}" for n in range(words)) for words in (9, 2_000)}
+    for words, most in ((9, 9), (2_000, MOST_TOKENS)):
+        asked = SearchAsked(
+            question_id=uuid4(),
+            asked_at=now,
+            deadline=now + timedelta(seconds=9),
+            reply_to=ReplyTo(topic="answers", partition=0),
+            user_id="alice",
+            text=texts[words],
+        )
+        made = await understood(asked, HashingEmbedder(), HeuristicClassifier(), Weights())
+        assert len(made.embedding.tokens) == most
