@@ -414,6 +414,9 @@ async def _restore(
                 # Also where it was said anew, and is in sight by that.
                 fields = _event(each.user_id, each.told.into, heard)
                 events.append(MemoryConsolidated(**fields, parted=(each.memory_id,)))
+            if named := await _named_in_vain(tools, each):
+                fields = _event(each.user_id, each.memory_id, heard)
+                events.append(MemoryConsolidated(**fields, parted=named))
             if not _worth(each, tools).archived:
                 continue
             events.append(MemoryRestored(**_event(each.user_id, each.memory_id, heard)))
@@ -424,6 +427,15 @@ async def _restore(
                 text=on_one_line(each.text, 80),
             )
         await tools.publish(events)
+
+
+async def _named_in_vain(tools: Tools, survivor: "Belonging") -> tuple[str, ...]:
+    """Whom the memory is said to stand for, though they are in sight, forgotten, or put away otherwise."""
+    named = survivor.told.consolidated if survivor.told else ()
+    there = [(id_, await tools.records.get(survivor.user_id, id_)) for id_ in named]
+    return tuple(
+        id_ for id_, memory in there if memory is None or memory.into != survivor.memory_id
+    )
 
 
 def _archived(

@@ -52,18 +52,50 @@ def decide_lives(
     told: list[MemoryTiered | None] = []
     for event in events:
         key = memory_key(event.user_id, event.memory_id)
-        if key not in living:
-            told.append(None)
-            continue
-        before = now.get(key)
-        life = before.life if before else _UNHEARD_OF
-        if not _comes_to_nothing(event, now, living):
-            life = lived(life, _still_so(event, now, living), tiers)
-        if life is not (before.life if before else _UNHEARD_OF):
-            now[key] = writes[key] = KeptLife(life, tiered(life, event, tiers))
+        changed = dict[UUID, KeptLife]()
+        if key in living and (kept := _with(event, now, living, tiers)):
+            changed[key] = kept
+        changed |= _named_in_vain(event, now | changed, living)
+        now |= changed
+        writes |= changed
         # What changes nothing is told again all the same: nobody knows whether it was, before a crash.
-        told.append(now[key].told if key in now else None)
+        told.append(now[key].told if key in living and key in now else None)
     return DecidedLives(writes, told)
+
+
+def _with(
+    event: Lived, known: Mapping[UUID, KeptLife], living: Mapping[UUID, int], tiers: Tiers
+) -> KeptLife | None:
+    """The life of the event's memory with what it tells; None where that is nothing new."""
+    if _comes_to_nothing(event, known, living):
+        return None
+    before = known.get(memory_key(event.user_id, event.memory_id))
+    life = before.life if before else _UNHEARD_OF
+    after = lived(life, _still_so(event, known, living), tiers)
+    return None if after is life else KeptLife(after, tiered(after, event, tiers))
+
+
+def _named_in_vain(
+    event: Lived, known: Mapping[UUID, KeptLife], living: Mapping[UUID, int]
+) -> Mapping[UUID, KeptLife]:
+    """The life of who was said to stand for a memory that is not put away for it after all.
+
+    The two words lie in two partitions: what the second one finds may be gone, or away, since the first.
+    """
+    match event:
+        case MemoryArchived(into=str(into), memory_id=memory_id):
+            mine = memory_key(event.user_id, memory_id)
+            survivor = memory_key(event.user_id, into)
+            kept = known.get(survivor)
+            if kept is None or memory_id not in kept.told.consolidated:
+                return {}
+            if mine in living and mine in known and known[mine].told.into == into:
+                return {}
+            # A parting of the same moment: the word that named it changes nothing when it is repeated.
+            version, _ = kept.life.merged[memory_id]
+            return {survivor: _standing_for(kept, memory_id, {memory_id: (version, False)})}
+        case _:
+            return {}
 
 
 def told_of(row: Any) -> MemoryTiered | None:

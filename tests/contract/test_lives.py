@@ -373,6 +373,38 @@ async def test_nobody_is_put_away_for_what_was_forgotten_meanwhile(
     assert await standing(records) == {left: ("short", ())}
 
 
+async def test_nobody_stands_for_what_was_forgotten_between_the_two_words(
+    records: MemoryRecords,
+) -> None:
+    await records.write([enriched(memory_id=name, version=5) for name in "ast"])
+    away, stands = into("a", "s", 7)
+    await records.live([stands, *into("t", "s", 7)], TIERS)
+    await records.write([forgotten("a", version=6)])
+    assert await records.live([away], TIERS) == [None]
+    left: dict[str, tuple[Tier, tuple[str, ...]]] = {"s": ("short", ("t",)), "t": ("archived", ())}
+    assert await standing(records) == left
+    # Nor when either word is repeated after a crash, whatever has come under its name since.
+    await records.write([enriched("anew", memory_id="a", version=8)])
+    await records.live([stands], TIERS)
+    assert await standing(records) == left | {"a": ("short", ())}
+
+
+async def test_who_was_put_away_between_the_two_words_stands_for_nobody(
+    records: MemoryRecords,
+) -> None:
+    await records.write([enriched(memory_id=name, version=5) for name in "as"])
+    away, stands = into("a", "s", 7)
+    await records.live([stands, archived("s", version=8, of_version=5), away, stands], TIERS)
+    assert await standing(records) == {"a": ("short", ()), "s": ("archived", ())}
+
+
+async def test_a_word_that_is_repeated_parts_nobody(records: MemoryRecords) -> None:
+    await records.write([enriched(memory_id=name, version=5) for name in "as"])
+    words = into("a", "s", 7)
+    await records.live([*words, archived("s", version=8, of_version=5), *words], TIERS)
+    assert await standing(records) == {"a": ("archived", ()), "s": ("archived", ("a",))}
+
+
 async def test_who_stood_for_what_was_forgotten_stands_for_those_it_stood_for(
     records: MemoryRecords,
 ) -> None:

@@ -28,7 +28,7 @@ from pipeline.domain.tiers import Tiers
 from pipeline.errors import Refused
 from pipeline.stores.memory import RecordsInMemory
 from schemas.events import Lived
-from tests.builders import archived, enriched, recalled
+from tests.builders import archived, consolidated, enriched, forgotten, recalled
 
 # pyright: reportPrivateUsage=false
 
@@ -168,6 +168,20 @@ async def test_a_restore_parts_who_was_said_anew_from_who_stood_for_it(
     survivor = await records.get("alice", "s")
     assert survivor is not None
     assert (survivor.tier, survivor.consolidated) == ("short", ())
+
+
+async def test_a_restore_parts_who_is_named_and_not_put_away(records: RecordsInMemory) -> None:
+    names = ["forgotten", "in sight", "put away", "s"]
+    await records.write([enriched("tea", memory_id=name, version=5) for name in names])
+    # Of these two the words that put them away never came, or came to nothing.
+    word = archived("put away", reason="consolidated", into="s", version=6)
+    await records.live([consolidated("s", *names[:3], version=6), word], Tiers())
+    await records.write([forgotten("forgotten", version=7)])
+    restored = Tidied("r", 9)
+    await _restore(tools(records), restored, "alice", lambda each: each.memory_id == "s")
+    survivor = await records.get("alice", "s")
+    assert survivor is not None
+    assert (survivor.consolidated, dict(restored.counts)) == (("put away",), {})
 
 
 async def test_a_restore_comes_after_a_word_of_a_clock_that_is_ahead(
