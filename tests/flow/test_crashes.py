@@ -61,11 +61,13 @@ def kill(data: Path, part: str) -> int:
     return pid
 
 
-async def publish(memory: MemoryClient, user: str, run: str | None = None) -> list[Receipt]:
+async def publish(
+    memory: MemoryClient, user: str, *, count: int = MEMORIES, run: str | None = None
+) -> list[Receipt]:
     return await memory.remember_many(
         [
             {"text": f"Note {n}: the parser of module {n} is slow", "user_id": user, "run_id": run}
-            for n in range(MEMORIES)
+            for n in range(count)
         ]
     )
 
@@ -125,7 +127,8 @@ async def test_a_rolling_restart_under_load_repeats_and_loses_nothing(
         "lifecycle",
         "vector_writer+query+operator_desk+tier_writer",
     ):
-        receipts += await publish(memory, user, "standup" if part == "contextualizer" else None)
+        run = "standup" if part == "contextualizer" else None
+        receipts += await publish(memory, user, count=MEMORIES // 2, run=run)
         await asyncio.sleep(0.5)
         await restart(fragile.data, part)
     await memory.stored(receipts, timeout_s=180)
