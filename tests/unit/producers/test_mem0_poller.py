@@ -1,16 +1,24 @@
 """What the poller writes into its log of a cycle."""
 
+import logging
 from collections import Counter
 from datetime import UTC, datetime
 
+import pytest
 import structlog
 
 from pipeline.sources.mem0_watching import Tally
-from producers.mem0_poller import tell
+from producers import mem0_poller
 from schemas.mem0 import Mem0CycleEnded
 
 
-def test_users_of_whom_something_has_changed_have_a_line_and_all_together_one():
+def test_users_of_whom_something_has_changed_have_a_line_and_all_together_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    logged = structlog.testing.LogCapture()
+    # Of its own: whoever ran before in this process may have made all others quieter.
+    info = structlog.make_filtering_bound_logger(logging.INFO)
+    monkeypatch.setattr(mem0_poller, "log", structlog.wrap_logger(None, [logged], info))
     ended = Mem0CycleEnded(
         project_id="p",
         cycle=3,
@@ -23,9 +31,8 @@ def test_users_of_whom_something_has_changed_have_a_line_and_all_together_one():
     tally = Tally()
     tally.by_user["alice"] = Counter(added=9, updated=1)
     tally.by_user["bob"] = Counter(touched=2)
-    with structlog.testing.capture_logs() as logged:
-        tell(ended, tally)
-    assert [line["event"] for line in logged] == [
+    mem0_poller.tell(ended, tally)
+    assert [line["event"] for line in logged.entries] == [
         "alice: 9 added, 1 updated, 0 deleted, 0 errors",
         "3 users: 9 added, 1 updated, 0 deleted, 0 errors",
     ]
