@@ -19,7 +19,7 @@ SHOWS_IN: Mapping[str, int] = {
     "what_is_forgotten_is_heard_for_ever": 27,
     "who_leaves_every_conversation_is_heard_for_ever": 27,
     "a_reading_is_on_its_way_before_it_is_acknowledged": 199,
-    "a_plain_event_behind_a_reading_of_it_ends_the_log": 107,
+    "a_plain_event_behind_a_reading_of_it_ends_the_log": 344,
     "the_index_overwrites_what_is_newer": 227,
     "the_same_event_takes_back_what_was_heard": 227,
 }
