@@ -44,7 +44,10 @@ async def test_a_stack_that_is_stopped_while_it_starts_leaves_nothing(
 ) -> None:
     await served(Plan(data), stop_after_s=stop_after_s)
 
-    assert leftovers(data) == []
+    async with asyncio.timeout(5):
+        # What initdb has just asked a shell for ends by itself, a moment after it.
+        while leftovers(data):
+            await asyncio.sleep(0.05)
 
 
 async def test_what_was_interrupted_while_it_was_made_is_made_anew(data: Path) -> None:
