@@ -46,7 +46,7 @@ async def test_a_stack_that_is_stopped_while_it_starts_leaves_nothing(
 
     async with asyncio.timeout(5):
         # What initdb has just asked a shell for ends by itself, a moment after it.
-        while leftovers(data):
+        while leftovers(data):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
