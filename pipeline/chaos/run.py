@@ -55,6 +55,8 @@ _TRIES = 6
 """Strikes until one hits something: a stage that waits for a slower one before it is seldom at work."""
 _AIM_S = 60.0
 """How long a fault waits for its target to be at work."""
+_DRY_S = 5.0
+"""How long it waits once its slice is used up and nothing lags: no more work comes by then."""
 _RECOVERY_S = 120.0
 _STANDSTILL_S = 150.0
 """Stages that commit nothing for so long have not more to say."""
@@ -352,8 +354,9 @@ class _Run:
         chunks: deque[Sequence[Step]],
         publishing: asyncio.TaskGroup,
         again: deque[Step],
-    ) -> None:
-        """Publishes the next steps, and asks `again` what was asked, in turn."""
+    ) -> bool:
+        """Publishes the next steps, and asks `again` what was asked, in turn; whether there is any of that."""
+        there_is = bool(chunks or again)
         if chunks:
             task = publishing.create_task(self._publisher.publish(chunks.popleft()))
             self._publishing.add(task)
@@ -361,8 +364,9 @@ class _Run:
         if again and self._publisher.asking < _MOST_ASKING:
             publishing.create_task(self._publisher.ask([again[0]]))
             again.rotate(-1)
+        return there_is
 
-    async def _strike(self, fault: Fault, feed: Callable[[], None]) -> bool:
+    async def _strike(self, fault: Fault, feed: Callable[[], bool]) -> bool:
         """Waits until the target is at work, strikes, waits until it is back; whether it hit."""
         stages = in_flight_of(fault.target)
         done, ends = await self._aim(fault, stages, feed)
@@ -386,13 +390,13 @@ class _Run:
         return in_flight > 0
 
     async def _aim(
-        self, fault: Fault, stages: Sequence[str], feed: Callable[[], None]
+        self, fault: Fault, stages: Sequence[str], feed: Callable[[], bool]
     ) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Until there is something in flight at the target, and it is at work.
 
         What was committed then, and what there was: asking anew would let a quick stage get away.
         """
-        began = time.monotonic()
+        began = fed_at = time.monotonic()
         self._say(f"before: {fault.name}")
         while time.monotonic() - began < _AIM_S:
             works = await self._works(fault, stages)
@@ -401,8 +405,10 @@ class _Run:
             lag = sum(ends.values()) - sum(done.values())
             if works and (lag or (not _leaves_kafka(fault) and self._publisher.in_progress)):
                 return done, ends
-            if self._publisher.in_progress < _CHUNK and (works or not lag):
-                feed()
+            if lag or self._publisher.in_progress >= _CHUNK or feed():
+                fed_at = time.monotonic()
+            if time.monotonic() - fed_at > _DRY_S and running(self._stage, fault.target):
+                break
             await asyncio.sleep(_POLL_S)
         if fault.target in ROLES and running(self._stage, fault.target) is None:
             raise Unavailable(
