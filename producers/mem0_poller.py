@@ -27,10 +27,12 @@ from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
 from pipeline.sources import mem0_ledger
 from pipeline.sources.mem0 import Mem0Reads, Rules
-from pipeline.sources.mem0_watching import Book, Tally, Watching
+from pipeline.sources.mem0_watching import Book, Tally, Watching, users_of
 from schemas.mem0 import Mem0CycleEnded
 
 NAME = "mem0"
+FEW_USERS = 10
+"""So many are told of in every cycle; of more, those of whom something has changed."""
 LONGEST_PAUSE_S = 60.0
 HINTED_PAUSE_S = 5.0
 HINTED_PAUSES = 4.0
@@ -47,9 +49,9 @@ class Opening(Protocol):
 
 
 class Telling(Protocol):
-    """Who is told of each cycle that has ended; `tell` unless given."""
+    """Who is told of each cycle that has ended, with how many memories each user has; `tell` unless given."""
 
-    def __call__(self, ended: Mem0CycleEnded, tally: Tally, /) -> None: ...
+    def __call__(self, ended: Mem0CycleEnded, tally: Tally, users: Counter[str], /) -> None: ...
 
 
 async def poll(
@@ -133,7 +135,7 @@ async def _sessions(
                 log.info("polling Mem0", project=bound, memories=len(book.seen))
                 while True:
                     resting.hinted.clear()
-                    took_s = await _cycle(reads, watching, bound, liveness, telling)
+                    took_s = await _cycle(reads, book, watching, bound, liveness, telling)
                     failed = 0
                     await resting.rest(took_s)
         except Unavailable as error:
@@ -164,6 +166,7 @@ def check_project(bound: str, book: Book, wanted: str | None) -> None:
 
 async def _cycle(
     reads: Mem0Reads,
+    book: Book,
     watching: Watching,
     bound: str,
     liveness: Liveness,
@@ -183,7 +186,7 @@ async def _cycle(
             raise
     liveness.troubles.pop(NAME, None)
     _measure(ended, tally)
-    telling(ended, tally)
+    telling(ended, tally, users_of(book.seen))
     return ended.took_s
 
 
@@ -196,11 +199,12 @@ def _measure(ended: Mem0CycleEnded, tally: Tally) -> None:
     metrics.MEM0_BEHIND_S.set_function(lambda: (_now() - began).total_seconds())
 
 
-def tell(ended: Mem0CycleEnded, tally: Tally) -> None:
-    """One line a user of whom something has changed, and a total: in words, with the numbers beside them."""
-    told = {user: found for user, found in tally.by_user.items() if any(numbers(found).values())}
-    for user in sorted(user for user in told if user is not None):
-        found = told[user]
+def tell(ended: Mem0CycleEnded, tally: Tally, users: Counter[str]) -> None:
+    """One line a user, and a total: in words, with the numbers beside them."""
+    changed = {user for user, found in tally.by_user.items() if any(numbers(found).values())}
+    named = changed | users.keys() if len(users) <= FEW_USERS else changed
+    for user in sorted(user for user in named if user is not None):
+        found = tally.by_user.get(user, Counter[str]())
         line = f"{user}: {in_words(found)}"
         log.info(line, user=user, **numbers(found))
     total = tally.total

@@ -1,6 +1,7 @@
 """The Mem0 poller for the time of a block, and what its cycles find, a line a user."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ async def polling(
 
     until, cycles = asyncio.Event(), asyncio.Queue["Tally"]()
 
-    def telling(_ended: "Mem0CycleEnded", tally: "Tally") -> None:
+    def telling(_ended: "Mem0CycleEnded", tally: "Tally", _users: Counter[str]) -> None:
         if tally.total:
             cycles.put_nowait(tally)
 

@@ -329,3 +329,8 @@ class Watching:
     def _expendable(self) -> Mapping[str, Mem0Seen]:
         now, seen = self._clock(), self._book.seen
         return {i: s for i, s in seen.items() if is_expendable(s, now, self._rules)}
+
+
+def users_of(seen: Mapping[str, Mem0Seen]) -> Counter[str]:
+    """How many memories each user has."""
+    return Counter(s.user_id for s in seen.values() if s.user_id is not None and not s.forgotten)

@@ -11,9 +11,15 @@ from pipeline.sources.mem0_watching import Tally
 from producers import mem0_poller
 from schemas.mem0 import Mem0CycleEnded
 
+FEW = Counter(alice=10, bob=2)
+MANY = Counter({f"user {n}": 1 for n in range(20)})
 
-def test_users_of_whom_something_has_changed_have_a_line_and_all_together_one(
-    monkeypatch: pytest.MonkeyPatch,
+
+@pytest.mark.parametrize(
+    ("users", "beside"), [(FEW, ["bob: 0 added, 0 updated, 0 deleted, 0 errors"]), (MANY, [])]
+)
+def test_users_of_whom_something_has_changed_have_a_line_or_all_of_few_and_all_together_one(
+    monkeypatch: pytest.MonkeyPatch, users: Counter[str], beside: list[str]
 ):
     logged = structlog.testing.LogCapture()
     # Of its own: whoever ran before in this process may have made all others quieter.
@@ -31,8 +37,9 @@ def test_users_of_whom_something_has_changed_have_a_line_and_all_together_one(
     tally = Tally()
     tally.by_user["alice"] = Counter(added=9, updated=1)
     tally.by_user["bob"] = Counter(touched=2)
-    mem0_poller.tell(ended, tally)
+    mem0_poller.tell(ended, tally, users)
     assert [line["event"] for line in logged.entries] == [
         "alice: 9 added, 1 updated, 0 deleted, 0 errors",
+        *beside,
         "3 users: 9 added, 1 updated, 0 deleted, 0 errors",
     ]
