@@ -243,12 +243,17 @@ async def test_a_header_whose_name_is_no_utf_8_takes_nothing_along(
     assert await world.committed() == 5
 
 
-async def test_what_unpacks_to_too_much_is_not_unpacked_and_stops_nobody(world: World) -> None:
-    bomb: Any = await started_producer(world.kafka, max_request_size=2**26)
+async def publish_large(world: World, value: bytes, **fields: Any) -> None:
+    """As a producer does that was told to send more at once than ours."""
+    large: Any = await started_producer(world.kafka, max_request_size=2**26)
     try:
-        await bomb.send_and_wait(EVENTS.under(world.prefix), b"0" * 40_000_000, partition=0)
+        await large.send_and_wait(EVENTS.under(world.prefix), value, partition=0, **fields)
     finally:
-        await bomb.stop()
+        await large.stop()
+
+
+async def test_what_unpacks_to_too_much_is_not_unpacked_and_stops_nobody(world: World) -> None:
+    await publish_large(world, b"0" * 40_000_000)
     await world.publish(captured(text="after"), partition=0)
     async with serving(world.kafka, world.prefix, stage()):
         assert await world.texts(CLASSIFIED, 1) == ["after"]
@@ -263,13 +268,8 @@ async def test_what_unpacks_to_too_much_is_not_unpacked_and_stops_nobody(world: 
 async def test_a_record_whose_key_or_header_is_too_large_to_be_set_aside_stops_nobody(
     world: World, where: str
 ) -> None:
-    large: Any = await started_producer(world.kafka, max_request_size=2**26)
     key, headers = (LARGE, []) if where == "key" else (b"k", [("x", LARGE)])
-    try:
-        topic = EVENTS.under(world.prefix)
-        await large.send_and_wait(topic, b"junk", key=key, partition=0, headers=headers)
-    finally:
-        await large.stop()
+    await publish_large(world, b"junk", key=key, headers=headers)
     await world.publish(captured(text="after"), partition=0)
     async with serving(world.kafka, world.prefix, stage()):
         assert await world.texts(CLASSIFIED, 1) == ["after"]
