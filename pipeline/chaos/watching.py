@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from pipeline.kafka.admin import Admin
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import topic_partitions
 from pipeline.kafka.records import group_of
@@ -35,7 +35,7 @@ class Watch:
     def __init__(self, connection: KafkaConnection, prefix: str) -> None:
         self._connection, self._prefix = connection, prefix
         self._consumer: AIOKafkaConsumer | None = None
-        self._admin: AIOKafkaAdminClient | None = None
+        self._admin: Admin | None = None
         self._partitions: dict[str, list[TopicPartition]] = {}
 
     async def __aenter__(self) -> Self:
@@ -79,7 +79,7 @@ class Watch:
 
     async def _committed(self, stages: Sequence[str]) -> dict[str, int]:
         if self._admin is None:
-            self._admin = AIOKafkaAdminClient(**self._connection.options())
+            self._admin = Admin(**self._connection.options())
             await self._admin.start()
         sums: dict[str, int] = {}
         for stage in stages:

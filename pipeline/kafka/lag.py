@@ -1,14 +1,13 @@
 """How far the readers of the topics are: end offsets less committed ones, and who reads at all."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
+from pipeline.kafka.admin import Admin, asked
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import stopped_consumer
 
@@ -57,7 +56,7 @@ async def group_states(
     Raises Unavailable.
     """
     ranges = await topic_ranges(connection, sorted(set(reads.values())))
-    async with _admin(connection) as admin:
+    async with asked(connection) as admin:
         members = await _members(admin, list(reads))
         committed = {group: await _committed(admin, group) for group in reads}
     return {
@@ -70,13 +69,13 @@ async def group_states(
 
 async def group_members(connection: KafkaConnection, groups: Sequence[str]) -> dict[str, int]:
     """How many processes read in each group. Raises Unavailable."""
-    async with _admin(connection) as admin:
+    async with asked(connection) as admin:
         return await _members(admin, groups)
 
 
 async def topic_ranges(connection: KafkaConnection, topics: Sequence[str]) -> dict[str, Range]:
     """The beginning and end of each topic that is there. Raises Unavailable."""
-    async with _admin(connection) as admin:
+    async with asked(connection) as admin:
         partitions = await _partitions(admin, topics)
     if not partitions:
         return {}
@@ -98,25 +97,11 @@ async def topic_partitions(connection: KafkaConnection, topic: str) -> list[Topi
 
     Raises Unavailable.
     """
-    async with _admin(connection) as admin:
+    async with asked(connection) as admin:
         return (await _partitions(admin, [topic])).get(topic, [])
 
 
-@asynccontextmanager
-async def _admin(connection: KafkaConnection) -> AsyncGenerator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**connection.options())
-    try:
-        await admin.start()
-        yield admin
-    except (KafkaError, OSError) as error:
-        raise connection.named(error) from error
-    finally:
-        await admin.close()
-
-
-async def _partitions(
-    admin: AIOKafkaAdminClient, topics: Sequence[str]
-) -> dict[str, list[TopicPartition]]:
+async def _partitions(admin: Admin, topics: Sequence[str]) -> dict[str, list[TopicPartition]]:
     there = sorted(set(await admin.list_topics()) & set(topics))
     return {
         about["topic"]: [
@@ -126,7 +111,7 @@ async def _partitions(
     }
 
 
-async def _committed(admin: AIOKafkaAdminClient, group: str) -> Offsets:
+async def _committed(admin: Admin, group: str) -> Offsets:
     try:
         offsets: Any = await admin.list_consumer_group_offsets(group)
     except GroupCoordinatorNotAvailableError:
@@ -134,7 +119,7 @@ async def _committed(admin: AIOKafkaAdminClient, group: str) -> Offsets:
     return {tp: committed.offset for tp, committed in offsets.items()}
 
 
-async def _members(admin: AIOKafkaAdminClient, groups: Sequence[str]) -> dict[str, int]:
+async def _members(admin: Admin, groups: Sequence[str]) -> dict[str, int]:
     """One group a request: aiokafka 0.14 reads an answer about several with the wrong schema."""
     members: dict[str, int] = {}
     for group in groups:

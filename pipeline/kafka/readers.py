@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 
 from pipeline.errors import Refused
+from pipeline.kafka.admin import Admin, asked
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.lag import topic_partitions
@@ -25,7 +25,7 @@ class GroupReaders:
 
     def __init__(
         self,
-        admin: AIOKafkaAdminClient,
+        admin: Admin,
         consumer: AIOKafkaConsumer,
         connection: KafkaConnection,
         partitions: Sequence[TopicPartition],
@@ -103,20 +103,14 @@ async def group_readers(
     partitions = await topic_partitions(connection, topic)
     if not partitions:
         raise Refused(f"Topic {topic} is not there. `hybrid-memory up` or a stage makes it.")
-    admin = AIOKafkaAdminClient(**connection.options())
-    consumer = AIOKafkaConsumer(**connection.options())
-    try:
-        await admin.start()
-        await consumer.start()
-        consumer.assign(partitions)
-        yield GroupReaders(admin, consumer, connection, partitions, groups, patience_s)
-    except (KafkaError, OSError) as error:
-        raise connection.named(error) from error
-    finally:
+    async with asked(connection) as admin:
+        consumer = AIOKafkaConsumer(**connection.options())
         try:
-            await stopped_consumer(consumer)
+            await consumer.start()
+            consumer.assign(partitions)
+            yield GroupReaders(admin, consumer, connection, partitions, groups, patience_s)
         finally:
-            await admin.close()
+            await stopped_consumer(consumer)
 
 
 async def read_so_far(

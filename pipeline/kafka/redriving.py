@@ -13,10 +13,11 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import RecordsToDelete
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from pipeline.errors import Refused
+from pipeline.kafka.admin import asked
 from pipeline.kafka.connection import (
     PUBLISH_PATIENCE_S,
     KafkaConnection,
@@ -282,16 +283,10 @@ async def _delete(connection: KafkaConnection, before: Mapping[TopicPartition, i
     """Lets Kafka delete what stands before these offsets, marks included."""
     if not before:
         return
-    admin = AIOKafkaAdminClient(**connection.options())
-    try:
-        await admin.start()
+    async with asked(connection) as admin:
         await admin.delete_records(
             {tp: RecordsToDelete(before_offset=offset) for tp, offset in before.items()}
         )
-    except (KafkaError, OSError) as error:
-        raise connection.named(error) from error
-    finally:
-        await admin.close()
 
 
 async def _until_now(connection: KafkaConnection, topic: str) -> AsyncGenerator[Record]:

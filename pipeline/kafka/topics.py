@@ -10,7 +10,7 @@ before it counts as accepted: one broker may die, and nothing is lost nor stoppe
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidReplicationFactorError,
@@ -22,6 +22,7 @@ from aiokafka.errors import (
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from pipeline.errors import Refused
+from pipeline.kafka.admin import Admin, asked
 from pipeline.kafka.connection import KafkaConnection
 from schemas.topics import (
     CLASSIFIED,
@@ -51,9 +52,7 @@ async def ensure_topics(
     `replication_factor` is the least: there are as many copies as the cluster can hold, up to three.
     Raises Unavailable, and Refused where the memory topics differ in their number of partitions.
     """
-    admin = AIOKafkaAdminClient(**connection.options())
-    try:
-        await admin.start()
+    async with asked(connection) as admin:
         existing = await _partitions(admin, prefix)
         missing = [topic for topic in TOPICS if topic.under(prefix) not in existing]
         # Beside topics that are there, a new one takes their number of partitions.
@@ -62,15 +61,11 @@ async def ensure_topics(
         await _create(admin, prefix, missing, wanted, copies)
         await _led(admin, [topic.under(prefix) for topic in missing])
         counts = existing | {topic.under(prefix): wanted for topic in missing}
-    except (KafkaError, OSError) as error:
-        raise connection.named(error) from error
-    finally:
-        await admin.close()
     _agree({topic.under(prefix): counts[topic.under(prefix)] for topic in ORDERED})
     return counts
 
 
-async def _copies(admin: AIOKafkaAdminClient) -> int:
+async def _copies(admin: Admin) -> int:
     """As many as there are brokers, or as the brokers would make by themselves, but at most three.
 
     A broker that is away for a moment must not cost the topics one copy for good.
@@ -79,7 +74,7 @@ async def _copies(admin: AIOKafkaAdminClient) -> int:
     return min(COPIES, max(len(brokers), await _copies_by_default(admin, brokers)))
 
 
-async def _copies_by_default(admin: AIOKafkaAdminClient, brokers: list[int]) -> int:
+async def _copies_by_default(admin: Admin, brokers: list[int]) -> int:
     """What a broker makes of a topic that says nothing; 0 where we may not ask."""
     if not brokers:
         return 0
@@ -93,7 +88,7 @@ async def _copies_by_default(admin: AIOKafkaAdminClient, brokers: list[int]) -> 
     return int(told.get(name) or 0)
 
 
-async def _partitions(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, int]:
+async def _partitions(admin: Admin, prefix: str) -> dict[str, int]:
     names = set(await admin.list_topics()) & {topic.under(prefix) for topic in TOPICS}
     if not names:
         return {}
@@ -104,7 +99,7 @@ async def _partitions(admin: AIOKafkaAdminClient, prefix: str) -> dict[str, int]
 
 
 async def _create(
-    admin: AIOKafkaAdminClient,
+    admin: Admin,
     prefix: str,
     topics: list[Topic],
     partitions: int,
@@ -134,7 +129,7 @@ def _check(told: Iterable[Sequence[Any]], prefix: str) -> None:
             raise error(f"while topics were created below {prefix!r}")
 
 
-async def _led(admin: AIOKafkaAdminClient, names: list[str]) -> None:
+async def _led(admin: Admin, names: list[str]) -> None:
     """Waits until every partition has a leader: a topic is announced before it can be used."""
     if not names:
         return

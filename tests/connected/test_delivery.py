@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.producer import message_accumulator
 from aiokafka.producer import producer as producing
@@ -18,6 +17,7 @@ from prometheus_client import REGISTRY
 
 from pipeline.errors import Halted, Unavailable, Unusable
 from pipeline.kafka import delivery
+from pipeline.kafka.admin import asked
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.process import serve
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
@@ -484,12 +484,10 @@ def count(metric: str) -> float:
 
 
 async def takes_no_more_than(world: World, topic: Topic, size: int) -> None:
-    admin = AIOKafkaAdminClient(**world.kafka.options())
-    await admin.start()
     told = {"max.message.bytes": str(size)}
     kind, name = ConfigResourceType.TOPIC, topic.under(world.prefix)
-    await admin.alter_configs([ConfigResource(kind, name, configs=told)])
-    await admin.close()
+    async with asked(world.kafka) as admin:
+        await admin.alter_configs([ConfigResource(kind, name, configs=told)])
 
 
 async def becomes(liveness: Liveness, state: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
 
 from pipeline.embedded import Plan, Stack, discover
+from pipeline.kafka.admin import asked
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.topics import ensure_topics
 from schemas.topics import EVENTS
@@ -68,12 +68,8 @@ def kill(data: Path, part: str) -> None:
 
 
 async def copies(kafka: KafkaConnection, topic: str) -> set[int]:
-    admin = AIOKafkaAdminClient(**kafka.options())
-    await admin.start()
-    try:
+    async with asked(kafka) as admin:
         (about,) = await admin.describe_topics([topic])
-    finally:
-        await admin.close()
     return {len(partition["replicas"]) for partition in about["partitions"]}
 
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from pipeline.kafka.admin import asked
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.topics import settings_of
 from schemas.topics import DAY_MS, ENRICHED, TOPICS, Topic
@@ -15,13 +15,10 @@ pytestmark = pytest.mark.connected
 
 async def kept(kafka: KafkaConnection, topic: Topic, prefix: str) -> dict[str, str]:
     """What the broker says of one topic."""
-    admin = AIOKafkaAdminClient(**kafka.options())
-    await admin.start()
-    try:
-        asked = [ConfigResource(ConfigResourceType.TOPIC, topic.under(prefix))]
-        (answer,) = await admin.describe_configs(asked)
-    finally:
-        await admin.close()
+    async with asked(kafka) as admin:
+        (answer,) = await admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic.under(prefix))]
+        )
     told: Any = answer
     ((code, _, _, _, entries),) = told.resources
     assert code == 0

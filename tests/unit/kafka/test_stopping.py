@@ -1,8 +1,8 @@
 """A reader that Kafka does not let go is given up, and what went wrong is told."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError
 
 from pipeline.errors import Unavailable
-from pipeline.kafka import following, lag, readers, replaying
+from pipeline.kafka import admin, following, lag, readers, replaying
 from pipeline.kafka.connection import KafkaConnection
 
 KAFKA = KafkaConnection("nowhere:1")
@@ -45,11 +45,6 @@ async def partitions_by_topic(*_: Any) -> dict[str, list[TopicPartition]]:
     return {TP.topic: [TP]}
 
 
-@asynccontextmanager
-async def admin(*_: Any) -> AsyncGenerator[Admin]:
-    yield Admin()
-
-
 async def look() -> None:
     await lag.topic_ranges(KAFKA, [TP.topic])
 
@@ -73,9 +68,8 @@ async def test_whoever_reads_does_not_wait_for_ever(
     read: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "STOP_PATIENCE_S", 0.01)
-    monkeypatch.setattr(lag, "_admin", admin)
     monkeypatch.setattr(lag, "_partitions", partitions_by_topic)
-    monkeypatch.setattr(readers, "AIOKafkaAdminClient", Admin)
+    monkeypatch.setattr(admin, "Admin", Admin)
     for module in (readers, replaying):
         monkeypatch.setattr(module, "topic_partitions", partitions)
     for module in (lag, readers, replaying):
