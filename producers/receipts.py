@@ -27,7 +27,10 @@ from pipeline.kafka.following import following, records, rewind
 from pipeline.kafka.records import Record, event_id_in, legible
 from schemas.events import STORED as NOTICES
 from schemas.events import (
+    MemoryCaptured,
+    MemoryForgotten,
     MemoryRedriven,
+    MemoryRevised,
     MemorySetAside,
     MemoryStored,
     Outcome,
@@ -50,6 +53,9 @@ CLOCKS_DIFFER_MS = 60_000
 MANY = 100
 PAUSE_S = 0.1
 """Who waits for many receipts looks at them ten times a second, not at each notice."""
+
+OfMemory = MemoryCaptured | MemoryRevised | MemoryForgotten
+"""What is published of one memory."""
 
 Part = tuple[Store, int]
 """What has to be heard from: each store, for each partition that the event went to."""
@@ -126,6 +132,19 @@ class Receipt(AnyReceipt):
     """Of a forgetting: whether there was such a memory; None where nobody could say so in time."""
     was_forgotten: Annotated[bool, Field(exclude=True)] = False
     """Of a forgetting that found nothing: whether it was forgotten before. No token tells it."""
+
+    @classmethod
+    def of(cls, event: OfMemory, *, found: bool | None = None, was_forgotten: bool = False) -> Self:
+        """Of an event that Kafka has; what is said of a forgetting goes with it."""
+        return cls(
+            user_id=event.user_id,
+            memory_id=event.memory_id,
+            event_id=event.event_id,
+            version=event.version,
+            if_absent=isinstance(event, MemoryCaptured) and event.if_absent,
+            found=found,
+            was_forgotten=was_forgotten,
+        )
 
     @property
     def event(self) -> EventRef:

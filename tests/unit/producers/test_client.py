@@ -16,7 +16,9 @@ from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.asking import Envelope
 from pipeline.kafka.connection import KafkaConnection
 from producers import client as module
+from producers import knowing, publishing
 from producers.client import MemoryClient, PartlyPublished
+from producers.narrowing import narrowed
 from schemas.events import Said
 from schemas.filters import Where
 from schemas.search import (
@@ -30,7 +32,6 @@ from schemas.search import (
     SearchFilter,
 )
 from schemas.topics import EVENTS
-from tests.builders import captured
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -73,7 +74,7 @@ def kafka(monkeypatch: pytest.MonkeyPatch) -> Kafka:
     async def started(_: KafkaConnection) -> Any:
         return kafka
 
-    monkeypatch.setattr(module, "started_producer", started)
+    monkeypatch.setattr(publishing, "started_producer", started)
     return kafka
 
 
@@ -102,7 +103,7 @@ async def test_a_client_that_could_not_connect_may_try_again(
     kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MemoryClient(prefix="elsewhere")
-    monkeypatch.setattr(module, "TOPICS_PATIENCE_S", 0.0)
+    monkeypatch.setattr(publishing, "TOPICS_PATIENCE_S", 0.0)
     with pytest.raises(Refused, match="has no topic elsewhere"):
         await client.__aenter__()
     monkeypatch.setattr(kafka, "topics", lambda: {EVENTS.under("elsewhere")})
@@ -112,7 +113,7 @@ async def test_a_client_that_could_not_connect_may_try_again(
 
 async def test_a_receipt_outlives_its_client_as_a_token_only(kafka: Kafka) -> None:
     async with MemoryClient() as client:
-        receipt = client._receipt(captured())  # pyright: ignore[reportPrivateUsage]
+        receipt = await client.remember("hi", user_id="alice")
     for use in (receipt.stored, receipt.status):
         with pytest.raises(Refused, match=r"client\.receipt\(receipt\.token\)"):
             await use()
@@ -330,7 +331,7 @@ async def test_revising_what_is_not_there_waits_only_for_what_may_come(
         return next(looks)
 
     monkeypatch.setattr(module, "nothing_on_its_way", nothing_on_its_way)
-    monkeypatch.setattr(module, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(knowing, "LOOK_EVERY_S", 0.0)
     desk = Desk()
     async with asking(desk) as client:
         with pytest.raises(Refused, match=r"no memory m1 .* and none is on its way"):
@@ -357,7 +358,7 @@ PRICE = Where.model_validate({"metadata": {"price": {"eq": 3.5}}})
     ],
 )
 def test_a_filter_nests_where_it_must(given: Any, asked: SearchFilter) -> None:
-    assert module._narrowed(given) == asked  # pyright: ignore[reportPrivateUsage]
+    assert narrowed(given) == asked
 
 
 async def test_what_was_cut_off_is_gone_on_with_under_the_same_ids(

@@ -1,0 +1,34 @@
+"""What a search's `filter` may be given as, and the one form of it that is asked.
+
+The flat form says what most need; conditions that nest say the rest. Who asks need not know which is which.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.domain.telling import told
+from pipeline.errors import Refused
+from schemas.filters import Where
+from schemas.search import SearchFilter
+
+_FLAT_ONLY = {"occurred_from", "occurred_until"}
+"""What the flat form of a filter knows and the nested one says otherwise."""
+
+
+def narrowed(filter: SearchFilter | Where | Mapping[str, Any] | None) -> SearchFilter:
+    """The flat form where it is one; what that cannot say is said in the nested one."""
+    if isinstance(filter, Where):
+        return SearchFilter(where=filter)
+    try:
+        return SearchFilter.model_validate({} if filter is None else filter)
+    except ValidationError as error:
+        if not isinstance(filter, Mapping) or "where" in filter or filter.keys() <= _FLAT_ONLY:
+            raise Refused(told(error, "filter")) from error
+    flat = {name: value for name, value in filter.items() if name in _FLAT_ONLY}
+    nested = {name: value for name, value in filter.items() if name not in _FLAT_ONLY}
+    try:
+        return SearchFilter(**flat, where=Where.model_validate(nested))
+    except ValidationError as error:
+        raise Refused(told(error, "filter")) from error

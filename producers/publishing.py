@@ -1,0 +1,114 @@
+"""Events -> memory.events: published once Kafka has them on all in-sync replicas.
+
+Many are sent before the first acknowledgement is awaited, and none is taken for published without its own.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from pipeline.errors import Refused, Unavailable
+from pipeline.kafka.connection import (
+    PUBLISH_PATIENCE_S,
+    KafkaConnection,
+    started_producer,
+    stopped_producer,
+)
+from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from producers.backlog import Backlog
+from schemas.events import Event
+from schemas.topics import EVENTS
+
+TOPICS_PATIENCE_S = 15.0
+TOPICS_PAUSE_S = 0.2
+
+
+class Publisher:
+    """Publishes between `start` and `close`; holds back as the backlog says, where there is one."""
+
+    def __init__(self, connection: KafkaConnection, prefix: str, backlog: Backlog | None) -> None:
+        self._connection, self._topic = connection, EVENTS.under(prefix)
+        self._backlog = backlog
+        self._producer: AIOKafkaProducer | None = None
+        self._was_closed = False
+
+    async def start(self) -> None:
+        """Connects, and waits for the topics; where that fails nothing stays open."""
+        producer = await started_producer(self._connection)
+        try:
+            await self._topic_made(producer)
+        except BaseException:
+            await stopped_producer(producer)
+            raise
+        self._producer = producer
+
+    async def close(self) -> None:
+        """What was sent before is still acknowledged, or given up after a while."""
+        producer = self.started()
+        try:
+            await stopped_producer(producer)
+        finally:
+            self._producer, self._was_closed = None, True
+
+    def started(self) -> AIOKafkaProducer:
+        """The producer. Raises Refused outside of `start` and `close`."""
+        if self._producer is None:
+            state = "was closed" if self._was_closed else "is not connected"
+            raise Refused(f"The client {state}: use `async with MemoryClient(...) as memory`.")
+        return self._producer
+
+    async def publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
+        """Publishes events, each to its partition or, with None, to that of its key.
+
+        When it returns, Kafka has them all. Where it raises Unavailable, some may have arrived.
+        """
+        try:
+            if self._backlog is not None:
+                await self._backlog.admit()
+            async with asyncio.timeout(PUBLISH_PATIENCE_S):
+                await self._send(events)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"Kafka did not acknowledge within {PUBLISH_PATIENCE_S:g} s. What was sent may still "
+                "arrive: repeat it with the same idempotency key or memory id."
+            ) from error
+        except (KafkaError, OSError) as error:
+            raise self._connection.named(error) from error
+
+    async def partitions(self) -> int:
+        """How many partitions the events' topic has."""
+        producer = self.started()
+        try:
+            return len(await producer.partitions_for(self._topic))
+        except (KafkaError, OSError) as error:
+            raise self._connection.named(error) from error
+
+    async def _send(self, events: Sequence[tuple[Event, int | None]]) -> None:
+        producer = self.started()
+        sent = [
+            await producer.send(
+                self._topic,
+                value_of(event),
+                key=key_of(event),
+                partition=partition,
+                headers=as_pairs(headers_of(event)),
+            )
+            for event, partition in events
+        ]
+        await asyncio.gather(*sent)
+
+    async def _topic_made(self, producer: AIOKafkaProducer) -> None:
+        """Waits a little for the topic: the first stage to start is making it, perhaps."""
+        deadline = asyncio.get_running_loop().time() + TOPICS_PATIENCE_S
+        try:
+            while self._topic not in (await producer.client.fetch_all_metadata()).topics():
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Refused(
+                        f"Kafka at {self._connection.bootstrap_servers} has no topic {self._topic}. Any "
+                        "stage makes the topics: `hybrid-memory up`, or `hybrid-memory run classifier`."
+                    )
+                await asyncio.sleep(TOPICS_PAUSE_S)
+        except (KafkaError, OSError) as error:
+            raise self._connection.named(error) from error
