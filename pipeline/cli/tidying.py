@@ -1,14 +1,12 @@
 """What nobody needs in sight is put away, and brought back: prune, consolidate, restore.
 
-Each looks at the record page by page and publishes what is to happen; the stages do it. Nothing is deleted.
+What is to happen is decided in `pipeline/tidying`; here it is asked for and told.
 """
 
 import secrets
-import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,18 +19,11 @@ from pipeline.cli.reaching import Located, located, quiet, running
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
-    from pipeline.domain.duplicates import Candidate, Group
-    from pipeline.domain.pruning import Rule, Worth
-    from pipeline.domain.tiers import Tiers
-    from pipeline.kafka.publishing import Publishing
-    from pipeline.ports import Belonging, MemoryRecords
-    from schemas.events import Lived
+    from pipeline.ports import Belonging
+    from pipeline.tidying.looking import Tidied, Tools
 
-PAGE = 500
-MOST_OF_A_USER = 200_000
-"""Memories of one user whose texts are compared: some 40 MB."""
 PATIENCE_S = 60.0
-_DAY = timedelta(days=1)
+_TEXT_CHARS = 80
 
 OneUser = Annotated[
     str | None,
@@ -49,45 +40,6 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     for command in (prune, consolidate, restore):
         app.command(rich_help_panel="Operating")(command)
-
-
-@dataclass
-class Tidied:
-    """What was, or would be, put away or brought back."""
-
-    batch: str
-    keep: int
-    looked_at: int = 0
-    counts: Counter[str] = field(default_factory=Counter[str])
-    told: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    apart: int = 0
-    """That say the same, too, but were told further apart in time than is merged."""
-    apart_days: int = 0
-    """Within so many days all of them were told."""
-
-    def add(self, what: str, **told: Any) -> None:
-        """Counts one, and keeps the first of them."""
-        self.counts[what] += 1
-        if len(self.told) < self.keep:
-            self.told.append(told)
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a command works with."""
-
-    records: "MemoryRecords"
-    publishing: "Publishing | None"
-    """None for a dry run."""
-    tiers: "Tiers"
-    now: datetime
-
-    async def publish(self, events: "Sequence[Lived]") -> None:
-        """Publishes what is to happen, unless it is a dry run."""
-        from schemas.topics import RECALLED
-
-        if self.publishing is not None and events:
-            await self.publishing.publish(RECALLED, events)
 
 
 def prune(
@@ -115,11 +67,16 @@ def prune(
     [dim]$[/dim] hybrid-memory restore --user alice --batch prune-20260501-ab12cd34 --yes
     """
     from pipeline.domain.pruning import Rule
+    from pipeline.tidying import pruning
 
     whose = _whose(user, all_users=all_users)
     rule = Rule(below, days(unused_for, "--unused-for"))
-    tidied = Tidied(_batch("prune"), limit)
-    _run(data, tidied, whose, lambda tools: _prune(tools, tidied, whose, rule), yes=yes, json=json)
+    tidied = _nothing_yet("prune", limit)
+
+    async def work(tools: "Tools") -> None:
+        await pruning.prune(tools, tidied, whose, rule)
+
+    _run(data, "prune", tidied, whose, work, yes=yes, json=json)
 
 
 def consolidate(
@@ -142,17 +99,16 @@ def consolidate(
     [dim]$[/dim] hybrid-memory consolidate --user alice
     [dim]$[/dim] hybrid-memory consolidate --user alice --within 30d --yes
     """
+    from pipeline.tidying import consolidating
+
     whose = _whose(user, all_users=all_users)
     near = days(within, "--within")
-    tidied = Tidied(_batch("consolidate"), limit)
-    _run(
-        data,
-        tidied,
-        whose,
-        lambda tools: _consolidate(tools, tidied, whose, near),
-        yes=yes,
-        json=json,
-    )
+    tidied = _nothing_yet("consolidate", limit)
+
+    async def work(tools: "Tools") -> None:
+        await consolidating.consolidate(tools, tidied, whose, near)
+
+    _run(data, "consolidate", tidied, whose, work, yes=yes, json=json)
 
 
 def restore(
@@ -177,13 +133,15 @@ def restore(
     [dim]$[/dim] hybrid-memory restore ID --user alice --yes
     [dim]$[/dim] hybrid-memory restore --all-users --batch prune-20260501-ab12cd34 --yes
     """
+    from pipeline.tidying import restoring
+
     whose = _whose(user, all_users=all_users)
     chosen = frozenset(memory_ids or ())
     if sum(map(bool, (chosen, batch, everything))) != 1:
         raise Refused("Say what to bring back: ids, --batch BATCH, or --all.")
     if chosen and whose is None:
         raise Refused("An id is one user's: give --user USER.")
-    tidied = Tidied(_batch("restore"), limit)
+    tidied = _nothing_yet("restore", limit)
 
     def wanted(told: "Belonging") -> bool:
         archived = told.told
@@ -193,7 +151,10 @@ def restore(
             or (batch is not None and archived.batch == batch)
         )
 
-    _run(data, tidied, whose, lambda t: _restore(t, tidied, whose, wanted), yes=yes, json=json)
+    async def work(tools: "Tools") -> None:
+        await restoring.restore(tools, tidied, whose, wanted)
+
+    _run(data, "restore", tidied, whose, work, yes=yes, json=json)
     if batch and not tidied.counts:
         tell(f"There is no such batch: nothing is archived that {on_one_line(batch)} put away.")
 
@@ -216,15 +177,18 @@ def _whose(user: str | None, *, all_users: bool) -> str | None:
     return user
 
 
-def _batch(what: str) -> str:
-    return f"{what}-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(4)}"
+def _nothing_yet(command: str, limit: int) -> "Tidied":
+    from pipeline.tidying.looking import Tidied
+
+    return Tidied(f"{command}-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(4)}", limit)
 
 
 def _run(
     data: Any,
-    tidied: Tidied,
+    command: str,
+    tidied: "Tidied",
     whose: str | None,
-    work: "Callable[[Tools], Any]",
+    work: "Callable[[Tools], Awaitable[None]]",
     *,
     yes: bool,
     json: bool,
@@ -234,24 +198,34 @@ def _run(
 
     async def whole() -> None:
         async with _tools(here, yes=yes) as tools:
-            await work(tools)
+            with Passing(command) as passing:
+                await work(replace(tools, on_progress=passing))
         if yes and tidied.counts:
             await _done(here)
 
     running(whole())
+    first = [_shortened(each) for each in tidied.told]
     if json:
         told = {"batch": tidied.batch, "done": yes, "looked_at": tidied.looked_at}
         apart = {"count": tidied.apart, "within_days": tidied.apart_days}
         more = {"further_apart": apart} if tidied.apart else {}
-        show_json(told | {"counts": dict(tidied.counts), "first": tidied.told} | more)
+        show_json(told | {"counts": dict(tidied.counts), "first": first} | more)
         return
-    _show(tidied, whose, yes=yes)
+    _show(tidied, first, whose, yes=yes)
+
+
+def _shortened(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: on_one_line(value, _TEXT_CHARS) if name in ("text", "into_text") else value
+        for name, value in told.items()
+    }
 
 
 @asynccontextmanager
 async def _tools(here: Located, *, yes: bool) -> "AsyncGenerator[Tools]":
     from pipeline import app
     from pipeline.kafka.publishing import publishing
+    from pipeline.tidying.looking import Tools
 
     async with AsyncExitStack() as stack:
         ports = await stack.enter_async_context(
@@ -276,194 +250,22 @@ async def _done(here: Located) -> None:
                 return
 
 
-async def _pages(
-    tools: Tools, tidied: Tidied, whose: str | None, what: str
-) -> "AsyncGenerator[Sequence[Belonging]]":
-    """All memories, a page in memory at a time."""
-    after: tuple[str, str] | None = None
-    total = max(1, await tools.records.count(whose))
-    with Passing(what) as passing:
-        while page := await tools.records.belongings(whose, after, PAGE):
-            after = (page[-1].user_id, page[-1].memory_id)
-            tidied.looked_at += len(page)
-            yield page
-            passing(min(1.0, tidied.looked_at / total), tidied.looked_at)
-
-
-async def _prune(tools: Tools, tidied: Tidied, whose: str | None, rule: "Rule") -> None:
-    from pipeline.domain.pruning import may_go
-
-    async for page in _pages(tools, tidied, whose, "prune"):
-        going = [(each, worth) for each in page if may_go(worth := _worth(each, tools), rule)]
-        await tools.publish(
-            [
-                _archived(each.user_id, each, batch=tidied.batch, reason="pruned")
-                for each, _ in going
-            ]
+def _show(
+    tidied: "Tidied", first: Sequence[Mapping[str, Any]], whose: str | None, *, yes: bool
+) -> None:
+    _show_each(first)
+    if (more := tidied.counts.total() - len(first)) > 0:
+        show(f"... and {more:,} more.", style="dim")
+    _show_sum(tidied, whose, yes=yes)
+    if tidied.apart:
+        tell(
+            f"{tidied.apart:,} more say the same, told further apart: "
+            f"--within {tidied.apart_days}d takes them, too."
         )
-        for each, worth in going:
-            tidied.add(
-                "archived",
-                user=each.user_id,
-                memory_id=each.memory_id,
-                text=on_one_line(each.text, 80),
-                importance=round(worth.importance, 2),
-                strength=round(worth.strength, 2),
-                unused_days=worth.unused // _DAY,
-            )
 
 
-def _worth(each: "Belonging", tools: Tools) -> "Worth":
-    from pipeline.domain.pruning import worth
-
-    return worth(
-        each.told,
-        importance=each.importance,
-        version=each.version,
-        published_at=each.published_at,
-        now=tools.now,
-        tiers=tools.tiers,
-    )
-
-
-async def _consolidate(tools: Tools, tidied: Tidied, whose: str | None, within: timedelta) -> None:
-    """User by user: the record tells them in this order."""
-    user_id: str | None = None
-    mine: dict[str, tuple[Candidate, str]] = {}
-    async for page in _pages(tools, tidied, whose, "consolidate"):
-        for each in page:
-            if each.user_id != user_id:
-                await _merge(tools, tidied, user_id, mine, within)
-                user_id, mine = each.user_id, {}
-            if not (worth := _worth(each, tools)).archived:
-                mine[each.memory_id] = (_candidate(each, worth), on_one_line(each.text, 80))
-            if len(mine) > MOST_OF_A_USER:
-                raise Refused(f"{each.user_id} has more than {MOST_OF_A_USER:,} memories.")
-    await _merge(tools, tidied, user_id, mine, within)
-
-
-def _candidate(each: "Belonging", worth: "Worth") -> "Candidate":
-    from pipeline.domain.duplicates import Candidate, says
-
-    return Candidate(
-        each.memory_id,
-        says(each.text, each.speaker, each.agent_id, each.app_id),
-        each.occurred_at,
-        worth.strength,
-        each.version,
-        len(each.told.consolidated) if each.told else 0,
-    )
-
-
-async def _merge(
-    tools: Tools,
-    tidied: Tidied,
-    user_id: str | None,
-    mine: "dict[str, tuple[Candidate, str]]",
-    within: timedelta,
-) -> None:
-    from pipeline.domain.duplicates import apart, groups
-
-    if user_id is None:
-        return
-    candidates = [candidate for candidate, _ in mine.values()]
-    near, ever = groups(candidates, within=within), groups(candidates, within=timedelta.max)
-    more, furthest = apart(near, ever)
-    tidied.apart += more
-    tidied.apart_days = max(tidied.apart_days, -(-furthest // _DAY))
-    for group in near:
-        await tools.publish(_merged(user_id, group, tidied.batch))
-        for each in group.others:
-            tidied.add(
-                "archived",
-                user=user_id,
-                memory_id=each.memory_id,
-                text=mine[each.memory_id][1],
-                into=group.survivor.memory_id,
-                into_text=mine[group.survivor.memory_id][1],
-            )
-
-
-def _merged(user_id: str, group: "Group", batch: str) -> "Sequence[Lived]":
-    from schemas.events import MemoryConsolidated
-
-    survivor = group.survivor.memory_id
-    return [
-        *(
-            _archived(user_id, each, batch=batch, reason="consolidated", into=survivor)
-            for each in group.others
-        ),
-        MemoryConsolidated(
-            **_event(user_id, survivor, 0),
-            merged=tuple(each.memory_id for each in group.others),
-        ),
-    ]
-
-
-async def _restore(
-    tools: Tools, tidied: Tidied, whose: str | None, wanted: "Callable[[Belonging], bool]"
-) -> None:
-    from schemas.events import MemoryConsolidated, MemoryRestored
-
-    async for page in _pages(tools, tidied, whose, "restore"):
-        events: list[Any] = []
-        for each in filter(wanted, page):
-            # Later than the word that archived it, which a clock that is ahead may have said.
-            heard = max(each.told.version if each.told else 0, each.version + 1)
-            if each.told and each.told.into:
-                # Also where it was said anew, and is in sight by that.
-                fields = _event(each.user_id, each.told.into, heard)
-                events.append(MemoryConsolidated(**fields, parted=(each.memory_id,)))
-            if named := await _named_in_vain(tools, each):
-                fields = _event(each.user_id, each.memory_id, heard)
-                events.append(MemoryConsolidated(**fields, parted=named))
-            if not _worth(each, tools).archived:
-                continue
-            events.append(MemoryRestored(**_event(each.user_id, each.memory_id, heard)))
-            tidied.add(
-                "restored",
-                user=each.user_id,
-                memory_id=each.memory_id,
-                text=on_one_line(each.text, 80),
-            )
-        await tools.publish(events)
-
-
-async def _named_in_vain(tools: Tools, survivor: "Belonging") -> tuple[str, ...]:
-    """Whom the memory is said to stand for, though they are in sight, forgotten, or put away otherwise."""
-    named = survivor.told.consolidated if survivor.told else ()
-    there = [(id_, await tools.records.get(survivor.user_id, id_)) for id_ in named]
-    return tuple(
-        id_ for id_, memory in there if memory is None or memory.into != survivor.memory_id
-    )
-
-
-def _archived(
-    user_id: str, each: "Belonging | Candidate", *, batch: str, reason: Any, into: str | None = None
-) -> "Lived":
-    from schemas.events import MemoryArchived
-
-    fields = _event(user_id, each.memory_id, each.version)
-    return MemoryArchived(**fields, of_version=each.version, reason=reason, batch=batch, into=into)
-
-
-def _event(user_id: str, memory_id: str, after: int) -> dict[str, Any]:
-    """What every event carries; later than `after`, should the publishers' clocks be ahead."""
-    from uuid import uuid4
-
-    now = time.time_ns() // 1_000
-    return {
-        "event_id": uuid4(),
-        "user_id": user_id,
-        "memory_id": memory_id,
-        "version": max(now, after + 1),
-        "published_at": datetime.now(UTC),
-    }
-
-
-def _show(tidied: Tidied, whose: str | None, *, yes: bool) -> None:
-    of = "everybody" if whose is None else whose
-    for each in tidied.told:
+def _show_each(first: Sequence[Mapping[str, Any]]) -> None:
+    for each in first:
         about = [
             f"{name} {on_one_line(str(value))}"
             for name, value in each.items()
@@ -473,9 +275,11 @@ def _show(tidied: Tidied, whose: str | None, *, yes: bool) -> None:
             about[-1] += f"  {each['into_text']}"
         show(f"{on_one_line(each['memory_id'])}  {each['text']}")
         show("  " + ", ".join(about), style="dim")
+
+
+def _show_sum(tidied: "Tidied", whose: str | None, *, yes: bool) -> None:
+    of = "everybody" if whose is None else whose
     count = tidied.counts.total()
-    if count > len(tidied.told):
-        show(f"... and {count - len(tidied.told):,} more.", style="dim")
     looked_at = f"{tidied.looked_at:,} {'memory' if tidied.looked_at == 1 else 'memories'} of {of}"
     what = "brought back" if tidied.counts["restored"] else "archived"
     if not count:
@@ -488,8 +292,3 @@ def _show(tidied: Tidied, whose: str | None, *, yes: bool) -> None:
     else:
         show(f"{count:,} of {looked_at} would be {what}.")
         tell("Nothing was changed: --yes does it.")
-    if tidied.apart:
-        tell(
-            f"{tidied.apart:,} more say the same, told further apart: "
-            f"--within {tidied.apart_days}d takes them, too."
-        )

@@ -1,0 +1,1 @@
+"""What nobody needs in sight is put away, and brought back. Nothing is deleted."""
