@@ -25,7 +25,7 @@ from pipeline.cli.stack import one_or_three
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.chaos.run import Moment, Report
+    from pipeline.chaos.report import Moment, Report
 
 SAY_EVERY_S = 5.0
 EXAMPLES = 5

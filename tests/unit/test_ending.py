@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline import app
-from pipeline.chaos import run
+from pipeline.chaos import own_stack
 from pipeline.ending import cancelled, ended, unless
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
@@ -55,11 +55,9 @@ async def run_together(work: Work, _: pytest.MonkeyPatch) -> None:
 
 
 async def start_a_stack(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "serve", work.go_on)
-    plan: Any = SimpleNamespace(brokers=1)
+    monkeypatch.setattr(own_stack, "serve", work.go_on)
     proxies: Any = defaultdict(lambda: SimpleNamespace(port=1))
-    chaos = run._Run(plan, Path("nowhere"), print, has_disk=False)  # pyright: ignore[reportPrivateUsage]
-    async with chaos._stack(proxies):  # pyright: ignore[reportPrivateUsage]
+    async with own_stack.serving(Path("nowhere"), 1, proxies, own_stack.Signs()):
         pass
 
 

@@ -18,7 +18,7 @@ from pipeline.chaos.faults import Stage, pid_of, running, struck
 from pipeline.chaos.plan import REFUSED_MARK, Fault, planned
 from pipeline.chaos.proxy import Proxy
 from pipeline.chaos.publishing import batches, content, said
-from pipeline.chaos.run import in_flight_of
+from pipeline.chaos.striking import in_flight_of
 from pipeline.chaos.watching import READS
 from pipeline.domain.identity import content_hash
 from pipeline.embedded.ports import HOST, keep_ports

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.chaos.run import Moment
+from pipeline.chaos.report import Moment
 from pipeline.cli.chaos import Told
 from tests.unit.cli.conftest import Command
 
