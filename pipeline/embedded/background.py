@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 from typing import IO
@@ -24,6 +24,7 @@ from pipeline.embedded.state import (
 from pipeline.errors import Halted, Refused, Unavailable
 
 _POLL_INTERVAL_S = 0.1
+_STOP_TIMEOUT_S = 90.0
 # How our command line ends where the call cannot be right, or it cannot run as it is installed.
 _REFUSALS = {2: Refused, 78: Halted}
 _PATIENCE_WITH_THE_DYING_S = 1.0  # a killed process is there for a moment
@@ -34,7 +35,6 @@ def detach(
     data: Path,
     *,
     on_line: Callable[[str], None],
-    env: Mapping[str, str] | None = None,
     timeout_s: float = 900.0,
 ) -> Stack:
     """Start `argv`, a foreground supervisor on `data`, in the background; its stack once ready.
@@ -55,7 +55,6 @@ def detach(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
             start_new_session=True,
         )
     # Whoever outlives the supervisor takes note of its end: no zombie is left.
@@ -68,7 +67,7 @@ def detach(
         raise
 
 
-def stop(data: Path | None = None, *, timeout_s: float = 90.0) -> bool:
+def stop(data: Path | None = None) -> bool:
     """End the stack on `data`, or the one this user started last; whether there was one.
 
     Returns when every process of it is gone. Ends what a killed supervisor left behind as well.
@@ -80,7 +79,7 @@ def stop(data: Path | None = None, *, timeout_s: float = 90.0) -> bool:
     holder = DataLock.holder(folder) if DataLock.is_held(folder) else None
     if holder:
         os.kill(holder, signal.SIGTERM)
-    _until_released(folder, timeout_s)
+    _until_released(folder)
     ended = end_leftovers(folder)
     stale = (folder / "stack.json").exists()
     withdraw(folder)
@@ -146,10 +145,10 @@ def _folder_of(data: Path | None) -> Path | None:
     return last_started() or default_data().resolve()
 
 
-def _until_released(data: Path, timeout_s: float) -> None:
+def _until_released(data: Path) -> None:
     began = time.monotonic()
     while DataLock.is_held(data):
-        if time.monotonic() - began > timeout_s:
+        if time.monotonic() - began > _STOP_TIMEOUT_S:
             raise Unavailable(
                 f"The stack on {data} does not end (process {DataLock.holder(data)}). "
                 f"Its logs are in {data / 'logs'}."

@@ -16,6 +16,7 @@ from pipeline.embedded.state import make_private
 from pipeline.errors import Unavailable
 
 _LEASH = Path(__file__).with_name("leash.py")
+_TAIL_BYTES = 4_000
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,11 @@ async def run_to_end(command: Command, text: str = "") -> None:
         )
 
 
-def tail(path: Path, *, lines: int = 15, most_bytes: int = 4000) -> str:
+def tail(path: Path, *, lines: int = 15) -> str:
     """The last lines of a log."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - most_bytes))
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError as error:
         return f"({error})"

@@ -23,6 +23,7 @@ import psutil
 from pipeline.errors import Refused
 
 _APPLICATION = "hybrid-memory"
+_PATIENCE_WITH_REMAINS_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -167,10 +168,10 @@ class DataLock:
         self._path = _path_of_lock(data)
         self.fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    async def take(self, *, patience_s: float = 15.0) -> None:
+    async def take(self) -> None:
         """Take the lock, or raise Refused with who holds it.
 
-        Waits `patience_s` for the remains of a supervisor that was killed, whose guard still ends
+        Waits a while for the remains of a supervisor that was killed, whose guard still ends
         what it left running.
         """
         began = time.monotonic()
@@ -178,7 +179,7 @@ class DataLock:
             holder = self.holder(self._path.parent)
             waited_s = time.monotonic() - began
             # A second also for a live holder: somebody may just be looking (`is_held`).
-            if waited_s > (1.0 if holder else patience_s):
+            if waited_s > (1.0 if holder else _PATIENCE_WITH_REMAINS_S):
                 self.release()
                 raise Refused(in_use(self._path.parent, holder))
             await asyncio.sleep(0.1)

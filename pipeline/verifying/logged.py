@@ -4,13 +4,12 @@ The record must have each state of the log, or a newer one. Where it has not, on
 so far, the state was lost on its way: the log can give it again.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Literal
 from uuid import UUID
 
-from aiokafka import TopicPartition
 from pydantic import Field, TypeAdapter
 
 from pipeline.domain.identity import content_hash, memory_key, user_key
@@ -59,10 +58,9 @@ async def compare_log(
     *,
     take: Lost,
     on_progress: Progress,
-    since: Mapping[TopicPartition, int] | None = None,
 ) -> None:
     """Asks the record about all that the log holds, and gives what it has not to `take`."""
-    async with aclosing(replayed(connection, topic, since=since)) as batches:
+    async with aclosing(replayed(connection, topic)) as batches:
         async for batch in batches:
             entries = [entry for each in batch.records if (entry := entry_of(each)) is not None]
             lost, open_ = await settled(entries, record, readers)
