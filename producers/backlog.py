@@ -8,13 +8,19 @@ import asyncio
 from collections.abc import Mapping
 from typing import Literal
 
-from pipeline.errors import PipelineError, Unavailable
+import structlog
+
+from pipeline.errors import PipelineError, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import GroupState, group_states
 from pipeline.kafka.records import group_of
 from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, Topic
 
+log = structlog.get_logger(__name__)
+
 LOOK_EVERY_S = 1.0
+TELL_EVERY_S = 30.0
+"""Waiting may take long: who wonders finds it in the log."""
 
 PATH: Mapping[str, Topic] = {
     "classifier": EVENTS,
@@ -26,8 +32,17 @@ PATH: Mapping[str, Topic] = {
 TO_THE_RECORD = ("classifier", "embedder", "record_writer")
 
 
+def check_limit(most: object, when_full: object) -> None:
+    """Raises Refused where these cannot be meant: 0 would be waited for without an end."""
+    is_limit = isinstance(most, int) and not isinstance(most, bool) and most >= 1
+    if most is not None and not is_limit:
+        raise Refused(f"most_behind: is {most!r}: it must be 1 or more, or left out.")
+    if when_full not in ("wait", "refuse"):
+        raise Refused(f'when_behind: is {when_full!r}: it must be "wait" or "refuse".')
+
+
 class Backlog:
-    """Holds publishers back while the stages are more than `most` events behind."""
+    """Holds publishers back, so that the stages are at most `most` events behind."""
 
     def __init__(
         self,
@@ -41,23 +56,44 @@ class Backlog:
         self._most, self._when_full = most, when_full
         self._looking = asyncio.Lock()
         self._look_at = 0.0
+        self._room = 0
+        """How many may be published until it is looked at again."""
+        self._closed = False
 
-    async def admit(self) -> None:
-        """Returns once there is room. Raises Unavailable where there is none and none is waited for."""
+    async def admit(self, wanted: int) -> int:
+        """How many of `wanted` events may be published now: one at least.
+
+        Waits without an end where there is no room: whoever calls may cancel. Raises Unavailable where
+        none is waited for, and Refused once it was closed.
+        """
         now = asyncio.get_running_loop().time
+        tell_at = now() + TELL_EVERY_S
         async with self._looking:
-            while now() >= self._look_at:
-                self._look_at = now() + LOOK_EVERY_S
+            while not self._room or now() >= self._look_at:
+                if self._when_full == "wait":
+                    await asyncio.sleep(self._look_at - now())
+                if self._closed:
+                    raise Refused("The client was closed while it waited for the stages.")
                 behind = await self._behind()
-                if behind <= self._most:
-                    return
+                self._look_at = now() + LOOK_EVERY_S
+                self._room = max(0, self._most - behind)
+                if self._room:
+                    break
                 if self._when_full == "refuse":
-                    self._look_at = 0.0
                     raise Unavailable(
-                        f"The stages are {behind:,} events behind, more than {self._most:,}: publish it "
-                        "again later. `hybrid-memory status` shows which stage is slow."
+                        f"The stages are {behind:,} events behind, and at most {self._most:,} are "
+                        "wanted: publish it again later. `hybrid-memory status` shows which stage is slow."
                     )
-                await asyncio.sleep(LOOK_EVERY_S)
+                if now() >= tell_at:
+                    tell_at = now() + TELL_EVERY_S
+                    log.warning("publishing waits for the stages", behind=behind, most=self._most)
+            admitted = min(wanted, self._room)
+            self._room -= admitted
+            return admitted
+
+    def close(self) -> None:
+        """Who waits is told at the next look."""
+        self._closed = True
 
     async def _behind(self) -> int:
         groups = {group_of(self._prefix, name): name for name in PATH}

@@ -22,7 +22,7 @@ from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.addresses import bootstrap_servers
 from pipeline.kafka.asking import Asking, Envelope
 from pipeline.kafka.connection import KafkaConnection
-from producers.backlog import Backlog, nothing_on_its_way
+from producers.backlog import Backlog, check_limit, nothing_on_its_way
 from producers.conversation import Conversation
 from producers.drafts import Drafts
 from producers.knowing import Known
@@ -64,8 +64,10 @@ class MemoryClient:
     event on all its in-sync replicas, and nothing accepted is lost.
 
     `kafka` is host:port, several separated by commas. A client is for one `async with`. With
-    `most_behind`, publishing waits while the stages are more than so many events behind, or raises
-    Unavailable where `when_behind` is "refuse"; looked at once a second.
+    `most_behind`, 1 or more, no more is published than keeps the stages at most so many events behind,
+    looked at once a second: beyond it publishing waits, or raises Unavailable where `when_behind` is
+    "refuse". It waits for as long as the stages need: for ever where they are down. Put an
+    `asyncio.timeout` around it; the log tells every 30 s.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class MemoryClient:
         most_behind: int | None = None,
         when_behind: Literal["wait", "refuse"] = "wait",
     ) -> None:
+        check_limit(most_behind, when_behind)
         self._connection = _connection_to(kafka)
         self._prefix = prefix
         self._seen = Seen()
@@ -169,12 +172,12 @@ class MemoryClient:
         given = [checked(index, memory) for index, memory in enumerate(memories)]
         events = [self._drafts.captured(memory) for memory in given]
         receipts: list[Receipt] = []
-        for start in range(0, len(events), IN_FLIGHT):
-            some = events[start : start + IN_FLIGHT]
+        while left := events[len(receipts) :]:
             try:
+                some = left[: await self._publisher.admitted(min(IN_FLIGHT, len(left)))]
                 await self._publisher.publish([(event, None) for event in some])
             except Unavailable as error:
-                raise partly_published(error, receipts, given[start:], events[start:]) from error
+                raise partly_published(error, receipts, given[len(receipts) :], left) from error
             receipts += [self._receipt(event) for event in some]
         return receipts
 
@@ -218,6 +221,7 @@ class MemoryClient:
         said = built(NewMemory, text=text, user_id=user_id, memory_id=memory_id)
         known = await self._known.newest(said.user_id, memory_id, timeout_s)
         event = self._drafts.revised(said, known, metadata=metadata, occurred_at=occurred_at)
+        await self._publisher.admitted(1)
         await self._publisher.publish([(event, None)])
         return self._receipt(event)
 
@@ -232,6 +236,7 @@ class MemoryClient:
         found, was_forgotten = await self._known.is_there(user_id, memory_id)
         event = self._drafts.forgotten(user_id, memory_id)
         self._known.forgets(user_id, memory_id)
+        await self._publisher.admitted(1)
         await self._publisher.publish([(event, None)])
         return self._receipt(event, found=found, was_forgotten=was_forgotten)
 
@@ -249,6 +254,7 @@ class MemoryClient:
             user_id, after=held.version if held else 0, partitions=partitions
         )
         self._known.forgets_user(user_id)
+        await self._publisher.admitted(1)
         # One copy on each partition: there it stands behind all that it must outlive.
         await self._publisher.publish([(event, event.partition) for event in events])
         self._seen.forgot_user(user_id, events[0].version)

@@ -51,6 +51,8 @@ class Publisher:
             await stopped_producer(producer)
         finally:
             self._producer, self._was_closed = None, True
+            if self._backlog is not None:
+                self._backlog.close()
 
     def started(self) -> AIOKafkaProducer:
         """The producer. Raises Refused outside of `start` and `close`."""
@@ -59,14 +61,18 @@ class Publisher:
             raise Refused(f"The client {state}: use `async with MemoryClient(...) as memory`.")
         return self._producer
 
+    async def admitted(self, wanted: int) -> int:
+        """How many of `wanted` events may be published now; waits, or raises, as the backlog says."""
+        self.started()
+        return wanted if self._backlog is None else await self._backlog.admit(wanted)
+
     async def publish(self, events: Sequence[tuple[Event, int | None]]) -> None:
         """Publishes events, each to its partition or, with None, to that of its key.
 
-        When it returns, Kafka has them all. Where it raises Unavailable, some may have arrived.
+        When it returns, Kafka has them all. Where it raises Unavailable, some may have arrived. How many
+        may be published at once `admitted` says.
         """
         try:
-            if self._backlog is not None:
-                await self._backlog.admit()
             async with asyncio.timeout(PUBLISH_PATIENCE_S):
                 await self._send(events)
         except TimeoutError as error:

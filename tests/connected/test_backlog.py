@@ -43,8 +43,8 @@ async def catch_up(kafka: KafkaConnection, prefix: str) -> None:
 
 async def test_who_would_rather_not_wait_is_refused(kafka: KafkaConnection, prefix: str) -> None:
     async with MemoryClient(kafka, prefix=prefix, most_behind=5, when_behind="refuse") as memory:
-        await publish(memory, 6)
-        with pytest.raises(Unavailable, match="6 events behind, more than 5"):
+        await publish(memory, 5)
+        with pytest.raises(Unavailable, match="5 events behind, and at most 5"):
             await publish(memory, 1)
         await catch_up(kafka, prefix)
         await publish(memory, 1)
@@ -54,7 +54,7 @@ async def test_who_waits_goes_on_once_the_stages_have_caught_up(
     kafka: KafkaConnection, prefix: str
 ) -> None:
     async with MemoryClient(kafka, prefix=prefix, most_behind=5) as memory:
-        await publish(memory, 6)
+        await publish(memory, 5)
         waiting = asyncio.create_task(publish(memory, 1))
         await asyncio.sleep(0.5)
         assert not waiting.done()

@@ -17,6 +17,7 @@ from pipeline.kafka.asking import Envelope
 from pipeline.kafka.connection import KafkaConnection
 from producers import client as module
 from producers import knowing, publishing
+from producers.backlog import Backlog
 from producers.client import MemoryClient, PartlyPublished
 from producers.narrowing import narrowed
 from schemas.events import Said
@@ -386,6 +387,21 @@ async def test_what_was_cut_off_is_gone_on_with_under_the_same_ids(
     async with MemoryClient() as client:
         (whole,) = await client.remember_many(told[4:])
     assert whole.event_id == receipts[4].event_id
+
+
+async def test_what_there_is_no_room_for_is_left(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def behind(_: object) -> int:
+        return len(kafka.sent)
+
+    monkeypatch.setattr(Backlog, "_behind", behind)
+    told = [{"text": f"text {n}", "user_id": "alice"} for n in range(3_000)]
+    async with MemoryClient(most_behind=500, when_behind="refuse") as client:
+        with pytest.raises(PartlyPublished, match="500 events behind") as caught:
+            await client.remember_many(told)
+    assert len(kafka.sent) == len(caught.value.accepted) == 500
+    assert caught.value.left[0].text == "text 500"
 
 
 async def test_who_remembers_one_text_is_told_its_id_to_repeat_it(kafka: Kafka) -> None:
