@@ -9,6 +9,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -136,6 +137,28 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name[:40]!r} is not known here: there are {', '.join(known)}")
         return given  # pyright: ignore[reportUnknownVariableType]
 
+    @field_validator("mem0_api_key")
+    @classmethod
+    def _key(cls, given: SecretStr | None) -> SecretStr | None:
+        # What no request can carry would fail for ever. The key itself is not repeated.
+        if given and not re.fullmatch("[!-~]+", given.get_secret_value()):
+            raise ValueError(
+                "holds a space, a line break or a letter beyond ASCII, which no key does: copy it again"
+            )
+        return given
+
+    @field_validator("mem0_host")
+    @classmethod
+    def _url(cls, given: str) -> str:
+        if not given:
+            return cls.model_fields["mem0_host"].default
+        if not is_http(given):
+            # Not repeated: it may hold a password.
+            raise ValueError(
+                "is no address of a Mem0: write http://host:port or https://host, as in http://localhost:8888"
+            )
+        return given
+
     @field_validator("mem0_allow_deletes")
     @classmethod
     def _permission(cls, given: str | None) -> str | None:
@@ -176,6 +199,17 @@ class Settings(BaseSettings):
             password=self.kafka_password.get_secret_value() if self.kafka_password else None,
             ca_file=str(self.kafka_ca_file) if self.kafka_ca_file else None,
         )
+
+
+def is_http(address: str) -> bool:
+    """Whether it is an address that HTTP can go to."""
+    try:
+        split = urlsplit(address)
+        port = split.port
+    except ValueError:
+        return False
+    blank = re.search(r"\s", address)
+    return split.scheme in {"http", "https"} and bool(split.hostname) and port != 0 and not blank
 
 
 class _OurYaml(YamlConfigSettingsSource):

@@ -82,3 +82,39 @@ def test_a_setting_that_holds_several_values_takes_some_of_them(
     file.write_text("tiers:\n  recalled_hits: 1\n")
     assert (Settings().search_weights.dense, Settings().search_weights.lexical) == (0.7, 0.4)
     assert Settings().tiers.recalled_hits == 1
+
+
+@pytest.mark.parametrize(
+    "given", ["foo", "localhost:8888", "ftp://mem0", "http://", "http://a b", "http://a:99999"]
+)
+def test_an_address_of_mem0_has_a_scheme_and_a_host(
+    file: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("MEM0_HOST", given)
+    with pytest.raises(Refused, match=r"mem0_host: .* http://localhost:8888"):
+        read_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("", "https://api.mem0.ai"),
+        ("http://[::1]:8888", "http://[::1]:8888"),
+        ("https://mem0/api", "https://mem0/api"),
+    ],
+)
+def test_an_address_of_mem0_that_can_be_asked_counts(
+    file: Path, monkeypatch: pytest.MonkeyPatch, given: str, address: str
+) -> None:
+    monkeypatch.setenv("MEM0_HOST", given)
+    assert Settings().mem0_host == address
+
+
+@pytest.mark.parametrize("given", ["s\u00e9cret", "secret ", "sec\tret", "secret\n"])
+def test_a_key_that_no_request_can_carry_is_refused_and_not_repeated(
+    file: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("MEM0_API_KEY", given)
+    with pytest.raises(Refused, match=r"mem0_api_key: .* copy it again") as refused:
+        read_settings()
+    assert given.strip() not in str(refused.value)
