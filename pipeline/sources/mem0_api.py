@@ -50,12 +50,15 @@ class Turns:
 
     async def wait(self) -> None:
         """Waits for as long as any answer has asked for."""
-        loop = asyncio.get_running_loop()
         while True:
-            left_s = self._go_on_at - loop.time()
+            left_s = self.left_s()
             if left_s <= 0:
                 return
             await asyncio.sleep(left_s)
+
+    def left_s(self) -> float:
+        """How long to wait still."""
+        return max(0.0, self._go_on_at - asyncio.get_running_loop().time())
 
     def heed(self, answered: httpx.Response) -> None:
         """`Retry-After`, of any answer that limits us: the client keeps some kinds of it to itself."""
@@ -159,7 +162,8 @@ class Mem0Api:
                 pause_s = self._pause_s(attempt)
                 if attempt + 1 == ATTEMPTS:
                     raise Unavailable(f"Mem0 does not answer as it should: {why}") from error
-                log.warning("waiting for Mem0", reason=why, pause_s=round(pause_s, 1))
+                told_s = max(pause_s, self._turns.left_s())
+                log.warning("waiting for Mem0", reason=why, pause_s=round(told_s, 1))
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
@@ -215,6 +219,10 @@ def remedy(error: Exception) -> str:
         ) from error
     if isinstance(error, exceptions.MemoryError):
         return f"{error.error_code}: {error.message[:200]}"
+    if status in _LIMITED:
+        return "it limits requests for a moment" if status == 429 else "it is busy (503)"
+    if status is not None:
+        return f"it answered {status}"
     if isinstance(error, json.JSONDecodeError):
         return "an answer that is no JSON"
     if isinstance(error, Passing | httpx.HTTPError | KeyError | ValueError | TypeError):
@@ -238,7 +246,9 @@ async def opened(
         try:
             client = await asyncio.to_thread(AsyncMemoryClient, api_key, host.rstrip("/"), http)
         except (ValueError, OSError) as error:
-            raise Unavailable(f"Mem0 at {host} does not answer as it should: {error}") from error
+            no_json = isinstance(error, json.JSONDecodeError)
+            why = "an answer that is no JSON" if no_json else error
+            raise Unavailable(f"Mem0 at {host} does not answer as it should: {why}") from error
         yield Mem0Api(client, turns)
 
 
@@ -251,14 +261,31 @@ def silence(home: Path) -> None:
 
 
 async def _check(http: httpx.AsyncClient, api_key: str, turns: Turns) -> None:
-    await turns.wait()
     try:
-        answered = await http.get("/v1/ping/", headers={"Authorization": f"Token {api_key}"})
-        turns.heed(answered)
+        answered = await _greeted(http, api_key, turns)
         answered.raise_for_status()
         if not answered.json().get("project_id"):
             raise Unavailable(f"{http.base_url} answers, but not as Mem0 does: check MEM0_HOST.")
     except httpx.HTTPStatusError as error:
         raise Unavailable(f"Mem0 at {http.base_url}: {remedy(error)}") from error
-    except (httpx.HTTPError, ValueError, AttributeError) as error:
-        raise Unavailable(f"Mem0 at {http.base_url} does not answer: {error}") from error
+    except httpx.HTTPError as error:
+        why = str(error) or type(error).__name__
+        raise Unavailable(f"Mem0 at {http.base_url} does not answer: {why}") from error
+    except (ValueError, AttributeError) as error:
+        raise Unavailable(
+            f"{http.base_url} answers, but not in JSON as Mem0 does: check MEM0_HOST."
+        ) from error
+
+
+async def _greeted(http: httpx.AsyncClient, api_key: str, turns: Turns) -> httpx.Response:
+    """The first answer that asks for no pause, or the last of several that do."""
+    for attempt in range(ATTEMPTS):
+        await turns.wait()
+        answered = await http.get("/v1/ping/", headers={"Authorization": f"Token {api_key}"})
+        turns.heed(answered)
+        left_s = turns.left_s()
+        if left_s == 0 or attempt + 1 == ATTEMPTS:
+            return answered
+        why = f"it limits requests: next try in {left_s:.0f} s"
+        log.warning("waiting for Mem0", reason=why)
+    raise AssertionError("the last attempt returns")
