@@ -80,10 +80,22 @@ def configure(level: Level, form: Format = "text", *, libraries: Level = "warnin
 def _rendering(form: Format) -> list[structlog.typing.Processor]:
     # Plain traces: a trace with local variables would tell what is in the memories.
     if form == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        return [_flat, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     colours = sys.stderr.isatty()
     plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)]
+    return [_once, structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain)]
+
+
+def _flat(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """`beside` holds what the sentence says already, for programs."""
+    beside = event.pop("beside", {})
+    return {**event, **beside}
+
+
+def _once(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """People have read the sentence."""
+    event.pop("beside", None)
+    return event
 
 
 def _number(level: Level) -> int:

@@ -3,8 +3,9 @@
 import logging
 
 import pytest
+import structlog
 
-from pipeline.cli.logs import OnceInAWhile
+from pipeline.cli.logs import Format, OnceInAWhile, configure
 
 
 class Clock:
@@ -62,3 +63,27 @@ def test_loggers_do_not_silence_each_other(told: Told):
     for library in ("aiokafka", "another"):
         say(told, "Away", library=library)
     assert len(told.messages) == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "users", "numbers"), [("text", 1, 0), ("json", 2, 1)], ids=["text", "json"]
+)
+def test_numbers_beside_a_sentence_are_for_programs(
+    capsys: pytest.CaptureFixture[str], form: Format, users: int, numbers: int
+):
+    before = structlog.get_config()
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    try:
+        configure("info", form)
+        structlog.get_logger().info(
+            "alice: 7 added", beside={"user": "alice", "added": 7}, took_s=2
+        )
+    finally:
+        structlog.configure(**before)
+        root.handlers = handlers
+        root.setLevel(level)
+    said = capsys.readouterr().err
+    assert (said.count("alice"), said.count('"added": 7')) == (users, numbers)
+    assert "took_s" in said
+    assert "beside" not in said
