@@ -26,7 +26,7 @@ from pipeline.errors import Halted, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
 from pipeline.sources import mem0_ledger
-from pipeline.sources.mem0 import Mem0Reads, Rules
+from pipeline.sources.mem0 import Mem0Reads, Rules, folder_of
 from pipeline.sources.mem0_watching import Book, Tally, Watching, users_of
 from schemas.mem0 import Mem0CycleEnded
 
@@ -158,9 +158,13 @@ def check_project(bound: str, book: Book, wanted: str | None) -> None:
             f"MEM0_API_KEY belongs to project {bound}, not to MEM0_PROJECT_ID={wanted}. Nothing was changed."
         )
     if before is not None and bound != before:
+        folder, folder_before = folder_of(bound), folder_of(before)
+        now = f"MEM0_LOCAL is {folder}" if folder else f"MEM0_API_KEY belongs to project {bound}"
+        then = f"the folder {folder_before}" if folder_before else f"project {before}"
+        back = f"Set MEM0_LOCAL={folder_before}" if folder_before else "Use a key of that project"
         raise Refused(
-            f"MEM0_API_KEY belongs to project {bound}, but what was seen so far is of project {before}. "
-            "Nothing was changed. Use a key of that project, or a TOPIC_PREFIX of its own for this one."
+            f"{now}, but what was seen so far is of {then}. Nothing was changed. {back}, or a TOPIC_PREFIX "
+            "of its own for this one."
         )
 
 
@@ -200,19 +204,19 @@ def _measure(ended: Mem0CycleEnded, tally: Tally) -> None:
 
 
 def tell(ended: Mem0CycleEnded, tally: Tally, users: Counter[str]) -> None:
-    """One line a user, and a total: in words, with the numbers beside them."""
+    """One line a user, and a total: in words, with the same numbers beside them for programs."""
     changed = {user for user, found in tally.by_user.items() if any(numbers(found).values())}
     named = changed | users.keys() if len(users) <= FEW_USERS else changed
     for user in sorted(user for user in named if user is not None):
         found = tally.by_user.get(user, Counter[str]())
         line = f"{user}: {in_words(found)}"
-        log.info(line, user=user, **numbers(found))
+        log.info(line, beside={"user": user, **numbers(found)})
     total = tally.total
     line = f"{ended.users:,} {'user' if ended.users == 1 else 'users'}: {in_words(total)}"
     log.info(
         line,
+        beside=numbers(total),
         cycle=ended.cycle,
-        **numbers(total),
         memories=ended.memories,
         requests=ended.requests,
         took_s=round(ended.took_s, 2),

@@ -43,6 +43,8 @@ RETURN_LAGS = 10
 FEW_MISSING = 20
 MANY_MISSING = 0.2
 LONGEST_RETRY_AFTER_S = 3_600.0
+LOCAL = "local:"
+"""How the project of a Mem0 without the cloud begins; its folder follows."""
 
 
 class Mem0Reads(Protocol):
@@ -464,6 +466,11 @@ def sweep_is_due(last: Mem0CycleEnded | None, now: datetime, rules: Rules) -> bo
 
 
 # When to ask again
+
+
+def folder_of(project_id: str) -> str | None:
+    """The folder of a Mem0 without the cloud; None where it is a project of the platform."""
+    return project_id.removeprefix(LOCAL) if project_id.startswith(LOCAL) else None
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:

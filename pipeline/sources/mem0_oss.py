@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Refused, Unavailable
-from pipeline.sources.mem0 import Observed, Page, moment, observed
+from pipeline.sources.mem0 import LOCAL, Observed, Page, moment, observed
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -47,7 +47,7 @@ class LocalMem0:
 
     async def project(self) -> str:
         """The folder: it has no other name. Raises Refused where it holds no Mem0."""
-        return f"local:{_place(self._folder).resolve()}"
+        return f"{LOCAL}{_place(self._folder).resolve()}"
 
     async def page(self, number: int, *, size: int, since: datetime | None) -> Page | None:
         """A page of all memories with `updated_at` >= `since`; the first one reads the folder anew.

@@ -1,14 +1,18 @@
-"""What the poller writes into its log of a cycle."""
+"""What the poller tells people: of a cycle in its log, and of a Mem0 that is another one than before."""
 
 import logging
 from collections import Counter
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import structlog
 
+from pipeline.errors import Refused
 from pipeline.sources.mem0_watching import Tally
 from producers import mem0_poller
+from producers.mem0_poller import check_project
 from schemas.mem0 import Mem0CycleEnded
 
 FEW = Counter(alice=10, bob=2)
@@ -38,8 +42,24 @@ def test_users_of_whom_something_has_changed_have_a_line_or_all_of_few_and_all_t
     tally.by_user["alice"] = Counter(added=9, updated=1)
     tally.by_user["bob"] = Counter(touched=2)
     mem0_poller.tell(ended, tally, users)
+    assert logged.entries[0]["beside"]["added"] == 9
     assert [line["event"] for line in logged.entries] == [
         "alice: 9 added, 1 updated, 0 deleted, 0 errors",
         *beside,
         "3 users: 9 added, 1 updated, 0 deleted, 0 errors",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("p1", "p2", "MEM0_API_KEY belongs to project p2, but .* project p1.* Use a key of that"),
+        ("p1", "local:/m", "MEM0_LOCAL is /m, but .* project p1.* Use a key of that project"),
+        ("local:/m", "p2", "MEM0_API_KEY belongs .* the folder /m.* Set MEM0_LOCAL=/m"),
+        ("local:/m", "local:/n", "MEM0_LOCAL is /n, but .* the folder /m.* Set MEM0_LOCAL=/m"),
+    ],
+)
+def test_another_mem0_is_named_by_the_setting_that_names_it(before: str, now: str, said: str):
+    book: Any = SimpleNamespace(last=SimpleNamespace(project_id=before), seen={})
+    with pytest.raises(Refused, match=said):
+        check_project(now, book, None)
