@@ -8,7 +8,7 @@ in the end.
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import dumps as to_json
@@ -22,12 +22,12 @@ from pipeline.cli import places
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, client_of, located, quiet, running
-from pipeline.cli.rejects import Rejects
+from pipeline.cli.rejects import Rejects, by_id, by_number
 from pipeline.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from pipeline.cli.confirming import Tally
-    from pipeline.cli.lines import Lines
+    from pipeline.cli.lines import Line, Lines
     from pipeline.cli.loading import Batch, Count, Watching
     from pipeline.cli.places import Place
 
@@ -116,7 +116,8 @@ def import_file(
     quiet()
     patience_s = timeout if wait else None
     with _as_lines(file, source, collection) as lines:
-        rows = Rows(lines, user, overwrite, batch, patience_s)
+        naming = by_number if source == "jsonl" else by_id
+        rows = Rows(lines, user, overwrite, batch, patience_s, naming)
         place, count = running(_import(here, rows, rejects, restart=restart))
     _report(place, count, wait=wait, json=json)
     unusable = count.rejected + count.settled["set_aside"]
@@ -154,6 +155,8 @@ class Rows:
     batch_size: int
     patience_s: float | None
     """None where nothing is waited for."""
+    naming: "Callable[[Line], str]" = by_number
+    """What a row that cannot be used is called."""
 
 
 class Reached:
@@ -204,7 +207,8 @@ async def _import(
 
     place = await _begun(rows, here, restart=restart)
     count, reached = Count(), Reached(place, waits=rows.patience_s is not None)
-    rejected = Rejects(rejects, told_before=place.read if place else 0)
+    told_before = place.read if place else 0
+    rejected = Rejects(rejects, told_before=told_before, naming=rows.naming)
     watching = Watching(
         on_accepted=reached.accepted,
         on_settled=reached.settled,

@@ -3,7 +3,8 @@
 A file that is there already is never overwritten: it may be the one that is imported.
 """
 
-from json import dumps
+from collections.abc import Callable
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,33 @@ if TYPE_CHECKING:
 TOLD = 10
 
 
+def by_number(line: "Line") -> str:
+    """What to call a row of a file."""
+    return f"line {line.number}"
+
+
+def by_id(line: "Line") -> str:
+    """What to call a row that was written down for us: nobody knows its line."""
+    memory_id = loads(line.content)["id"] if line.content else f"number {line.number}"
+    return f"memory {memory_id}"
+
+
 class Rejects:
     """Tells of each row once: an earlier run has told of those up to the line `told_before`.
 
     Where it has, this goes on in the file that it began.
     """
 
-    def __init__(self, path: Path | None, *, told_before: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        told_before: int = 0,
+        naming: "Callable[[Line], str]" = by_number,
+    ) -> None:
         append = told_before > 0
         self._told, self._told_before = 0, told_before
-        self._path = path
+        self._path, self._naming = path, naming
         self._mode = "a" if append else "x"
         if path is not None and not append and path.exists():
             raise Refused(f"--rejects {path} is there already: name a new file, or remove it.")
@@ -37,7 +55,7 @@ class Rejects:
         if line.number <= self._told_before:
             return
         if self._told < TOLD:
-            tell(f"line {line.number}: {on_one_line(reason, 300)}", style="yellow")
+            tell(f"{self._naming(line)}: {on_one_line(reason, 300)}", style="yellow")
         self._told += 1
         if self._path is not None:
             row = (line.content or b"").decode("utf-8", "backslashreplace")

@@ -42,10 +42,10 @@ def test_memories_keep_their_ids(command: Command, client: FakeClient, tmp_path:
 
 
 def test_a_memory_that_is_nobodys_is_told(command: Command, client: FakeClient, tmp_path: Path):
-    folder_of(tmp_path / "qdrant", SAID, {"data": "I help", "agent_id": "bot"})
+    _, nobodys = folder_of(tmp_path / "qdrant", SAID, {"data": "I help", "agent_id": "bot"})
     result = command("import", "--from", "mem0-oss", str(tmp_path / "qdrant"))
     assert result.exit_code == 1
-    assert 'no "user"' in result.stderr
+    assert f'memory {nobodys}: no "user"' in result.stderr
     assert len(client.memories) == 1
 
 
