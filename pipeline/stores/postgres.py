@@ -391,7 +391,7 @@ async def _record(
     if forgettings:
         told = json.dumps([state_row(each, {}) for each in told_once(forgettings)])
         await session.execute(sql.RECORD, told)
-    keys = [memory_key(change.user_id, change.memory_id) for change in forgettings]
+    keys = list({memory_key(change.user_id, change.memory_id) for change in forgettings})
     if keys or late or behind:
         said = [json.dumps([said_once(each) for each in some]) for some in (late, behind)]
         await session.execute(sql.FORGET_PRECEDING, keys, *said)

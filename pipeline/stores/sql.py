@@ -222,15 +222,27 @@ where (excluded.precedence, excluded.tie) > (memory_states.precedence, memory_st
     and (excluded.text, excluded.metadata) is distinct from (memory_states.text, memory_states.metadata)
 """
 
-ERASE_STATES = """
+# The last alone, looked up key by key: a memory may be forgotten thousands of times, and each of them compared
+# with each of its states would hold everybody up.
+_FORGETTINGS = """(
+    select asked.key, last.precedence, last.tie
+    from unnest($1::uuid[]) as asked (key)
+    cross join lateral (
+        select precedence, tie from memory_states
+        where key = asked.key and forgotten
+        order by precedence desc, tie desc
+        limit 1
+    ) as last
+) as later"""
+
+ERASE_STATES = f"""
 update memory_states state set
     text = null, occurred_at = null, speaker = null, agent_id = null, app_id = null, run_id = null,
     metadata = null
-from memory_states later
-where later.key = any($1::uuid[]) and later.forgotten
-    and state.key = later.key and state.text is not null
+from {_FORGETTINGS}
+where state.key = later.key and state.text is not null
     and (state.precedence, state.tie) <= (later.precedence, later.tie)
-"""
+"""  # noqa: S608
 
 FORGET_PRECEDING = f"""
 with gone as (
@@ -248,11 +260,11 @@ with gone as (
     )
     union
     select memories.key, memories.user_id, state.text
-    from memory_states later
+    from {_FORGETTINGS}
     join memory_states state on state.key = later.key
         and (state.precedence, state.tie) <= (later.precedence, later.tie)
     join memories on memories.key = later.key
-    where later.key = any($1::uuid[]) and later.forgotten and state.text is not null
+    where state.text is not null
 ),
 heard as (
     select distinct gone.key, told.key as by

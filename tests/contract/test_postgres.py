@@ -117,12 +117,9 @@ async def test_what_is_newest_of_a_user_is_found_without_reading_all_of_them(
         """
     )
     await psql.execute("vacuum analyze memories")
-    (told,) = json.loads(
-        await psql.fetchval(f"explain (analyze, buffers, format json) {asked}", *arguments)
-    )
-    assert "memories_by_version" in json.dumps(told)
-    plan = told["Plan"]
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
+    plan = await analyzed(psql, asked, *arguments)
+    assert "memories_by_version" in json.dumps(plan)
+    assert blocks_read(plan) < 20
 
 
 async def test_who_is_beside_a_memory_is_found_without_reading_all_of_its_conversation(
@@ -143,13 +140,10 @@ async def test_who_is_beside_a_memory_is_found_without_reading_all_of_its_conver
     )
     await psql.execute("vacuum analyze memories")
     asked: list[list[Any]] = [[UUID(int=0x10000)], [], [], [], []]
-    (told,) = json.loads(
-        await psql.fetchval(f"explain (analyze, buffers, format json) {sql.CONTEXTS}", *asked)
-    )
-    assert "memories_of_a_run" in json.dumps(told)
-    plan = told["Plan"]
+    plan = await analyzed(psql, sql.CONTEXTS, *asked)
+    assert "memories_of_a_run" in json.dumps(plan)
     assert plan["Actual Rows"] == 5
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200
+    assert blocks_read(plan) < 200
 
 
 async def test_who_was_told_of_a_text_is_found_without_reading_all_of_a_user(
@@ -171,17 +165,34 @@ async def test_who_was_told_of_a_text_is_found_without_reading_all_of_a_user(
     )
     await psql.execute("vacuum analyze memories")
     late = {"key": str(UUID(int=0x10000)), "user_id": "alice", "text": "turn 10000"}
-    asked: list[Any] = [[], json.dumps([late]), "[]"]
-    (told,) = json.loads(
-        await psql.fetchval(
-            f"explain (analyze, buffers, format json) {sql.FORGET_PRECEDING}", *asked
-        )
-    )
-    assert "memories_told" in json.dumps(told)
-    plan = told["Plan"]
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 200
+    plan = await analyzed(psql, sql.FORGET_PRECEDING, [], json.dumps([late]), "[]")
+    assert "memories_told" in json.dumps(plan)
+    assert blocks_read(plan) < 200
     emptied = await psql.fetch("select memory_id from memories where preceding = '[]'")
     assert [row["memory_id"] for row in emptied] == ["m10001"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "beside"), [(sql.FORGET_PRECEDING, ["[]", "[]"]), (sql.ERASE_STATES, [])]
+)
+async def test_forgetting_once_more_does_not_compare_all_earlier_forgettings(
+    records: PostgresRecords, psql: Psql, asked: str, beside: Sequence[str]
+) -> None:
+    await records.write([enriched(memory_id="m"), forgotten("m")])
+    await psql.execute(
+        """
+        insert into memory_states
+            (key, event_id, precedence, tie, version, published_at, forgotten, text)
+        select
+            case when n > 1000 then gen_random_uuid() else $1 end, gen_random_uuid(), n, 0, n, now(),
+            n <= 1000, case when n > 1000 then 'said' end
+        from generate_series(1, 20000) n
+        """,
+        memory_key("alice", "m"),
+    )
+    await psql.execute("vacuum analyze memory_states")
+    plan = await analyzed(psql, asked, [memory_key("alice", "m")], *beside)
+    assert rows_looked_at(plan) < 5_000
 
 
 async def test_who_goes_from_place_to_place_leaves_each_behind_once(
@@ -457,3 +468,22 @@ async def test_no_table_keeps_what_was_forgotten(
         rows = await psql.fetch(f"select t::text as row from {table} t")
         assert "secret" not in " ".join(row["row"] for row in rows)
     assert len(await records.history("alice", "m")) == 4
+
+
+async def analyzed(psql: Psql, asked: str, *arguments: Any) -> dict[str, Any]:
+    """What Postgres did for a statement."""
+    (told,) = json.loads(
+        await psql.fetchval(f"explain (analyze, buffers, format json) {asked}", *arguments)
+    )
+    return told["Plan"]
+
+
+def blocks_read(plan: dict[str, Any]) -> int:
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+def rows_looked_at(plan: dict[str, Any]) -> float:
+    """Over all steps, those that were left out, too."""
+    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    own += plan.get("Rows Removed by Join Filter", 0)
+    return own * plan["Actual Loops"] + sum(map(rows_looked_at, plan.get("Plans", [])))
