@@ -64,6 +64,9 @@ match with a boolean as a match with an integer."""
 
 _OLDEST = -(2**53)
 
+_FINDING: Sequence[Signal] = ("dense", "lexical")
+"""What finds memories; the other signals only place what these have found."""
+
 LIFE_FIELDS = [
     "life",
     "tier",
@@ -490,13 +493,9 @@ def closest_of(
 ) -> Mapping[Signal, Sequence[Found]]:
     """The `depth` closest by meaning, and by words; of those alike the first by their ids."""
     return {
-        signal: told if _is_place(told) else _closest(told, depth) for signal, told in found.items()
+        signal: _closest(told, depth) if signal in _FINDING else told
+        for signal, told in found.items()
     }
-
-
-def _is_place(told: Sequence[Found]) -> bool:
-    """Whether it tells only where others stand."""
-    return not any(one.payload for one in told)
 
 
 def _closest(told: Sequence[Found], depth: int) -> Sequence[Found]:
