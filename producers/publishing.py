@@ -16,7 +16,7 @@ from pipeline.kafka.connection import (
     started_producer,
     stopped_producer,
 )
-from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
+from pipeline.kafka.publishing import acknowledged, packed
 from producers.backlog import Backlog
 from schemas.events import Event
 from schemas.topics import EVENTS
@@ -29,7 +29,8 @@ class Publisher:
     """Publishes between `start` and `close`; holds back as the backlog says, where there is one."""
 
     def __init__(self, connection: KafkaConnection, prefix: str, backlog: Backlog | None) -> None:
-        self._connection, self._topic = connection, EVENTS.under(prefix)
+        self._connection, self._prefix = connection, prefix
+        self._topic = EVENTS.under(prefix)
         self._backlog = backlog
         self._producer: AIOKafkaProducer | None = None
         self._was_closed = False
@@ -74,7 +75,8 @@ class Publisher:
         """
         try:
             async with asyncio.timeout(PUBLISH_PATIENCE_S):
-                await self._send(events)
+                outgoing = [packed(EVENTS, event, partition) for event, partition in events]
+                await acknowledged(self.started(), self._prefix, outgoing)
         except TimeoutError as error:
             raise Unavailable(
                 f"Kafka did not acknowledge within {PUBLISH_PATIENCE_S:g} s. What was sent may still "
@@ -90,20 +92,6 @@ class Publisher:
             return len(await producer.partitions_for(self._topic))
         except (KafkaError, OSError) as error:
             raise self._connection.named(error) from error
-
-    async def _send(self, events: Sequence[tuple[Event, int | None]]) -> None:
-        producer = self.started()
-        sent = [
-            await producer.send(
-                self._topic,
-                value_of(event),
-                key=key_of(event),
-                partition=partition,
-                headers=as_pairs(headers_of(event)),
-            )
-            for event, partition in events
-        ]
-        await asyncio.gather(*sent)
 
     async def _topic_made(self, producer: AIOKafkaProducer) -> None:
         """Waits a little for the topic: the first stage to start is making it, perhaps."""

@@ -45,20 +45,9 @@ class Publishing:
 
     async def send(self, records: Sequence[Outgoing]) -> None:
         """Returns when all in-sync replicas have them. Raises Unavailable."""
-        producer: Any = self._producer
         try:
             async with asyncio.timeout(PUBLISH_PATIENCE_S):
-                sent = [
-                    await producer.send(
-                        each.topic.under(self._prefix),
-                        each.value,
-                        key=each.key,
-                        partition=each.partition,
-                        headers=each.headers,
-                    )
-                    for each in records
-                ]
-                await asyncio.gather(*sent)
+                await acknowledged(self._producer, self._prefix, records)
         except TimeoutError as error:
             raise Unavailable("Kafka does not acknowledge: is it running?") from error
         except KafkaError as error:
@@ -69,6 +58,21 @@ def packed(topic: Topic, message: Message, partition: int | None = None) -> Outg
     """The message as a record, under its own key."""
     headers = as_pairs(headers_of(message))
     return Outgoing(topic, value_of(message), key_of(message), headers, partition)
+
+
+async def acknowledged(producer: Any, prefix: str, records: Sequence[Outgoing]) -> None:
+    """Sends all before it waits for the first; returns when all in-sync replicas have them."""
+    sent = [
+        await producer.send(
+            each.topic.under(prefix),
+            each.value,
+            key=each.key,
+            partition=each.partition,
+            headers=each.headers,
+        )
+        for each in records
+    ]
+    await asyncio.gather(*sent)
 
 
 @asynccontextmanager
