@@ -284,7 +284,9 @@ async def _begun(rows: Rows, here: Located, *, restart: bool) -> "Place | None":
         return None
     target = f"{await cluster_id(here.kafka)} {here.prefix}"
     with _readable(file):
-        source = places.source_of(Path(file), target=target, user=rows.user)
+        source = places.source_of(
+            Path(file), target=target, user=rows.user, overwrite=rows.overwrite
+        )
         check_form(_head(Path(file)), file)
     if restart:
         places.drop(source)

@@ -1,8 +1,8 @@
 """Where an import stopped, so that the next one goes on there.
 
 It lies behind the last batch of which all is stored, and all before it: what was accepted after that is
-published again, which changes nothing, and waited for. Removed at a complete end. It holds for the same bytes and the same
-stream only: a file that has changed is read from its beginning, which costs time but doubles nothing.
+published again, which changes nothing, and waited for. Removed at a complete end. It holds for the same bytes, read
+to the same end for the same stream, only: any other import begins anew, which costs time but doubles nothing.
 """
 
 from hashlib import sha256
@@ -30,6 +30,8 @@ class Source(BaseModel):
     """The stream they go to."""
     user: str | None
     """Whose the rows are that do not say."""
+    overwrite: bool
+    """Whether the rows replace what is there: those before the place did so only if it was the same then."""
 
 
 class Place(BaseModel):
@@ -54,7 +56,7 @@ class Place(BaseModel):
         return sum(self.settled.values()) == self.accepted
 
 
-def source_of(path: Path, *, target: str, user: str | None) -> Source:
+def source_of(path: Path, *, target: str, user: str | None, overwrite: bool) -> Source:
     """What the file is now."""
     about = path.stat()
     with path.open("rb") as file:
@@ -66,6 +68,7 @@ def source_of(path: Path, *, target: str, user: str | None) -> Source:
         head=head,
         target=target,
         user=user,
+        overwrite=overwrite,
     )
 
 
