@@ -13,7 +13,7 @@ from pipeline.errors import Refused
 from schemas.filters import Where
 from schemas.search import SearchFilter
 
-_FLAT_ONLY = {"occurred_from", "occurred_until"}
+_FLAT_ONLY = {"occurred_from", "occurred_until", "tiers"}
 """What the flat form of a filter knows and the nested one says otherwise."""
 
 

@@ -25,6 +25,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     SerializerFunctionWrapHandler,
+    StrictBool,
     model_serializer,
     model_validator,
 )
@@ -62,6 +63,7 @@ def moment_in(text: str) -> datetime | None:
 _INSTEAD: Mapping[Any, str] = {
     "occurred_from": 'write {"occurred_at": {"gte": ...}}',
     "occurred_until": 'write {"occurred_at": {"lt": ...}}',
+    "tiers": 'write {"tier": [...]}',
 }
 """For what the flat form of a filter knows."""
 
@@ -132,6 +134,13 @@ def _kept(given: str | float) -> str | float:
     return given
 
 
+def _share(given: float) -> float:
+    """Refuses what no memory can have: it would find nothing, or all, and not say why."""
+    if not 0 <= given <= 1:
+        raise ValueError("must be from 0 to 1")
+    return given
+
+
 def _moment(given: Any) -> Any:
     if not isinstance(given, str):
         return given
@@ -141,7 +150,7 @@ def _moment(given: Any) -> Any:
     return moment
 
 
-_Number = FiniteFloat
+_Share = Annotated[FiniteFloat, AfterValidator(_share)]
 _Moment = Annotated[Utc, BeforeValidator(_moment, json_schema_input_type=str)]
 _Bound = Annotated[
     float | datetime, BeforeValidator(_bound, json_schema_input_type=FiniteFloat | str)
@@ -159,18 +168,18 @@ class Words(_Closed):
         default=None, validation_alias="in", serialization_alias="in"
     )
     not_in: Annotated[tuple[Id, ...], _Several] | None = None
-    exists: bool | None = None
+    exists: StrictBool | None = None
 
 
 class Numbers(_Closed):
-    """Tests of a number."""
+    """Tests of a number from 0 to 1."""
 
-    eq: _Number | None = None
-    ne: _Number | None = None
-    gt: _Number | None = None
-    gte: _Number | None = None
-    lt: _Number | None = None
-    lte: _Number | None = None
+    eq: _Share | None = None
+    ne: _Share | None = None
+    gt: _Share | None = None
+    gte: _Share | None = None
+    lt: _Share | None = None
+    lte: _Share | None = None
 
 
 class Moments(_Closed):
@@ -197,7 +206,7 @@ class Values(_Closed):
     gte: _Bound | None = None
     lt: _Bound | None = None
     lte: _Bound | None = None
-    exists: bool | None = None
+    exists: StrictBool | None = None
     """Whether there is a value that is neither null nor an empty list."""
 
     @model_validator(mode="after")

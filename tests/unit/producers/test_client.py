@@ -136,6 +136,15 @@ async def test_a_receipt_outlives_its_client_as_a_token_only(kafka: Kafka) -> No
             {"filter": {"occurred_from": "May", "or": [{"domain": "other"}]}},
             "occurred_from: is no time",
         ),
+        (
+            {"filter": {"tiers": ["gold"]}},
+            r"filter\.tiers\.0: must be 'short', 'medium', 'long' or 'archived'",
+        ),
+        ({"filter": {"tiers": "short"}}, r"filter\.tiers: must be a list"),
+        (
+            {"filter": {"tiers": ["gold"], "or": [{"domain": "other"}]}},
+            r"filter\.tiers\.0: must be 'short'",
+        ),
         ({"filter": "food"}, "filter: must be"),
     ],
 )

@@ -44,6 +44,17 @@ def nested(depth: int) -> dict[str, Any]:
             "filter.occurred_at.gte: is no time: write it as 2025-01-31, or 2025-01-31T08:20:15+00:00",
         ),
         ({"importance": {"gte": "high"}}, "filter.importance.gte: must be a number"),
+        ({"importance": {"gte": 7}}, "filter.importance.gte: must be from 0 to 1"),
+        ({"importance": -1}, "filter.importance.eq: must be from 0 to 1"),
+        ({"speaker": {"exists": 1}}, "filter.speaker.exists: must be true or false"),
+        (
+            {"metadata": {"stars": {"exists": "yes"}}},
+            "filter.metadata.stars.exists: must be true or false",
+        ),
+        (
+            {"or": [{"tiers": ["long"]}]},
+            "filter.or.0: 'tiers' is not known here: write {\"tier\": [...]}",
+        ),
         (
             {"metadata": {"stars": {"gte": True}}},
             "filter.metadata.stars.gte: must be a number or a time, as 4.5 or 2025-01-31T08:20:15+00:00",
