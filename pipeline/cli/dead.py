@@ -80,6 +80,8 @@ def list_dead(
     """
     selection = _selection(None, stage, reason, since, until)
     newest, stages = running(_newest(data, selection, limit))
+    if not newest:
+        _check_stage(stage)
     if json:
         for letter in newest:
             show_json(told(letter))
@@ -196,6 +198,7 @@ def _settle(
     newest, stages = running(_newest(data, selection, 20))
     count = stages.total()
     if not count:
+        _check_stage(selection.stage)
         show("No dead letters like that.")
         return
     if dry_run or not yes:
@@ -287,6 +290,18 @@ def _selection(
         since=first,
         until=last,
     )
+
+
+def _check_stage(stage: str | None) -> None:
+    """Raises Refused where there is no such stage; asked only where nothing was found.
+
+    A stage of an earlier version has left letters, perhaps.
+    """
+    from pipeline.contract import flows
+
+    known = [flow.stage for flow in flows()]
+    if stage is not None and stage not in known:
+        raise Refused(f"No such stage: {stage}. There are {', '.join(known)}.")
 
 
 def told(letter: "Letter") -> dict[str, Any]:

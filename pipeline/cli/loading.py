@@ -85,6 +85,7 @@ async def load(
         on_set_aside=watching.on_set_aside,
     )
     count.settled = confirming.settled
+    left_out = 0
     async with confirming:
         while (some := await asyncio.to_thread(batch_of, lines, batch_size)) is not None:
             if not some:
@@ -93,7 +94,8 @@ async def load(
             async with saying(SILENT, after_s=SILENT_AFTER_S, spins=False):
                 receipts = await client.remember_many(memories)
             count.accepted += len(receipts)
-            meter.accepted(some[-1].number)
+            left_out += len(some) - len(memories)
+            meter.accepted(some[-1].number, left_out=left_out)
             batch = Batch(some[-1], count.accepted, count.rejected, conversations.as_kept())
             watching.on_accepted(batch)
             settled = partial(watching.on_settled, batch, count.settled)

@@ -25,6 +25,7 @@ class Meter:
         self._total = total
         self._done_before = done
         self._accepted = done
+        self._left_out = 0
         self._stored = 0
         self._shows_stored = stored
         self._began = time.monotonic()
@@ -56,10 +57,18 @@ class Meter:
         if self._bars is not None:
             self._bars.stop()
 
-    def accepted(self, rows: int) -> None:
-        """So many rows were accepted, or read and rejected, in all."""
-        self._accepted = rows
-        self._show(0, rows, rows - self._done_before)
+    @property
+    def _expected(self) -> int | None:
+        """All that can be accepted yet: what was rejected is not waited for."""
+        return None if self._total is None else self._total - self._left_out
+
+    def accepted(self, rows: int, *, left_out: int = 0) -> None:
+        """So many rows were read in all; `left_out` of them, in this run, brought no memory."""
+        self._accepted, self._left_out = rows - left_out, left_out
+        if self._bars is not None and self._expected is not None:
+            for task, before in zip(self._bars.task_ids, (0, self._done_before), strict=False):
+                self._bars.update(task, total=self._expected - before)
+        self._show(0, self._accepted, self._accepted - self._done_before)
 
     def stored(self, memories: int) -> None:
         """So many are stored."""
@@ -75,10 +84,11 @@ class Meter:
             self._tell(rate)
 
     def _tell(self, rate: float) -> None:
-        of = "" if self._total is None else f" of {self._total:,}"
+        total = self._expected
+        of = "" if total is None else f" of {total:,}"
         stored = f", {self._stored:,} stored" if self._shows_stored else ""
         left = ""
         done = self._stored + self._done_before if self._shows_stored else self._accepted
-        if self._total is not None and rate > 0 and done < self._total:
-            left = f", about {duration((self._total - done) / rate)} left"
+        if total is not None and rate > 0 and done < total:
+            left = f", about {duration((total - done) / rate)} left"
         tell(f"{self._accepted:,}{of} accepted{stored}, {rate:,.0f}/s{left}")

@@ -4,7 +4,7 @@ What is to happen is decided in `pipeline/tidying`; here it is asked for and tol
 """
 
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -77,6 +77,11 @@ def prune(
         await pruning.prune(tools, tidied, whose, rule)
 
     _run(data, "prune", tidied, whose, work, yes=yes, json=json)
+    if not tidied.counts:
+        tell(
+            f"Archived is what is below {below:g} in importance and strength (--below) and was not used "
+            f"for {rule.unused_for / timedelta(days=1):g} days (--unused-for)."
+        )
 
 
 def consolidate(
@@ -133,6 +138,7 @@ def restore(
     [dim]$[/dim] hybrid-memory restore ID --user alice --yes
     [dim]$[/dim] hybrid-memory restore --all-users --batch prune-20260501-ab12cd34 --yes
     """
+    from pipeline.domain.tiers import is_archived
     from pipeline.tidying import restoring
 
     whose = _whose(user, all_users=all_users)
@@ -143,8 +149,14 @@ def restore(
         raise Refused("An id is one user's: give --user USER.")
     tidied = _nothing_yet("restore", limit)
 
+    found: dict[str, bool] = {}
+
     def wanted(told: "Belonging") -> bool:
         archived = told.told
+        if told.memory_id in chosen:
+            found[told.memory_id] = archived is not None and is_archived(
+                archived.archived_version, told.version
+            )
         return archived is not None and (
             everything
             or told.memory_id in chosen
@@ -157,12 +169,25 @@ def restore(
     _run(data, "restore", tidied, whose, work, yes=yes, json=json)
     if batch and not tidied.counts:
         tell(f"There is no such batch: nothing is archived that {on_one_line(batch)} put away.")
+    for line in in_vain(chosen, found):
+        tell(line)
+
+
+def in_vain(chosen: Collection[str], found: Mapping[str, bool]) -> Sequence[str]:
+    """Why some of the chosen ids were not brought back; `found` says of each whether it was put away."""
+    unknown = [on_one_line(id_) for id_ in sorted(chosen) if id_ not in found]
+    in_sight = [on_one_line(id_) for id_ in sorted(chosen) if not found.get(id_, True)]
+    told = (
+        (unknown, "There is no such memory: {}."),
+        (in_sight, "Not put away, so there is nothing to bring back: {}."),
+    )
+    return [line.format(", ".join(ids)) for ids, line in told if ids]
 
 
 def days(given: str, option: str) -> timedelta:
-    """`90d` or `90` as a time span. Raises Refused."""
+    """`90d` as a time span. Raises Refused."""
     try:
-        span = timedelta(days=float(given.removesuffix("d")))
+        span = timedelta(days=float(given.removesuffix("d"))) if given.endswith("d") else None
     except (ValueError, OverflowError):
         span = None
     if span is None or span < timedelta():

@@ -140,6 +140,15 @@ def test_none_is_said(command: Command, letters: list[Any]):
     assert command("dead", "list", "--json").stdout == ""
 
 
+@pytest.mark.parametrize("doing", [["list"], ["list", "--json"], ["redrive"], ["drop"]])
+def test_a_stage_that_is_none_is_refused(command: Command, letters: list[Any], doing: list[str]):
+    letters.append(dead())
+    result = command("dead", *doing, "--stage", "clasifier")
+    assert result.exit_code == 2
+    assert "No such stage: clasifier. There are classifier, " in " ".join(result.stderr.split())
+    assert command("dead", *doing, "--stage", "classifier").exit_code == 0
+
+
 def test_one_is_shown_with_what_it_holds(command: Command, letters: list[Any]):
     letters.append(dead())
     shown = command("dead", "show", "2/17").stdout

@@ -50,6 +50,15 @@ def test_every_row_is_published_in_batches_and_waited_for(
     assert len(client.waited_for) == 25
 
 
+def test_a_row_that_is_rejected_or_empty_is_not_waited_for(
+    command: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.cli.meter.SAY_EVERY_S", 0.0)
+    write(file, [*rows(3), "no JSON", ""])
+    told = command("import", str(file)).stderr
+    assert "3 of 3 accepted, 3 stored" in told
+
+
 def test_without_waiting_nobody_is_waited_for(command: Command, client: FakeClient, file: Path):
     write(file, rows(3))
     result = command("import", str(file), "--no-wait")

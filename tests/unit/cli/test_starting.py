@@ -78,6 +78,28 @@ def test_a_load_is_told_in_plain_lines(
     assert second.endswith("left")
 
 
+def test_what_was_rejected_is_not_waited_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.cli.meter.SAY_EVERY_S", 0.0)
+    with Meter(101) as meter:
+        meter.accepted(101, left_out=1)
+        meter.stored(100)
+    line = told(capsys)[-1]
+    assert line.startswith("100 of 100 accepted, 100 stored, ")
+    assert not line.endswith("left")
+
+
+def test_the_bars_end_full_where_some_was_rejected(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.cli.meter.interactive", lambda: True)
+    with Meter(101, done=40) as meter:
+        meter.accepted(101, left_out=1)
+        meter.stored(60)
+        assert meter._bars is not None  # pyright: ignore[reportPrivateUsage]
+        bars = [(bar.completed, bar.total) for bar in meter._bars.tasks]  # pyright: ignore[reportPrivateUsage]
+    assert bars == [(100, 100), (60, 60)]
+
+
 def test_what_reads_elsewhere_is_ready_when_it_runs(capsys: pytest.CaptureFixture[str]):
     with Starting() as watching:
         watching.sources = frozenset({"mem0"})

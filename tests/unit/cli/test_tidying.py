@@ -107,7 +107,28 @@ def test_nothing_to_do_is_no_failure(
     assert ("no such batch" in said) == ("--batch" in command)
 
 
-@pytest.mark.parametrize("wrong", ["soon", "-1d", "nan", "1e99d"])
+def test_an_id_that_cannot_be_brought_back_is_told(
+    records: RecordsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(records.write([enriched(memory_id=name, version=5) for name in ("away", "here")]))
+    asyncio.run(records.live([archived("away", version=6)], Tiers()))
+    ids = ("away", "here", "nope")
+    code, said = invoked(records, monkeypatch, "restore", *ids, "--user", "alice", "--limit", "0")
+    assert code == 0
+    assert "1 of 2 memories of alice would be brought back." in said
+    assert "no such memory: nope." in said
+    assert "nothing to bring back: here." in said
+
+
+def test_a_prune_of_nothing_names_its_limits(
+    records: RecordsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, said = invoked(records, monkeypatch, "prune", "--user", "alice", "--unused-for", "180d")
+    assert "below 0.2 in importance and strength" in said
+    assert "not used for 180 days" in said
+
+
+@pytest.mark.parametrize("wrong", ["90", "1s", "soon", "-1d", "nan", "1e99d"])
 def test_a_span_that_is_none_is_refused(wrong: str) -> None:
     with pytest.raises(Refused, match="takes days"):
         days(wrong, "--unused-for")
