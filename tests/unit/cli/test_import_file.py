@@ -51,7 +51,7 @@ def test_every_row_is_published_in_batches_and_waited_for(
 
 
 def test_a_row_that_is_rejected_or_empty_is_not_waited_for(
-    command: Command, file: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, client: FakeClient, file: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("pipeline.cli.meter.SAY_EVERY_S", 0.0)
     write(file, [*rows(3), "no JSON", ""])
