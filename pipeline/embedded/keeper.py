@@ -7,12 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.embedded.process import Command, kill_group, manner, spawn, tail
+from pipeline.embedded.logged import last_reason
+from pipeline.embedded.process import Command, kill_group, manner, size_of, spawn, tail
 from pipeline.errors import PipelineError, Unavailable
 
 EX_CONFIG = 78  # sysexits.h: the process cannot run as it is configured
 _EX_OSERR = 71  # sysexits.h: the system could not start it
 _PROBE_INTERVAL_S = 0.05
+_MANY = 1_000  # lines: a reason may stand above what libraries say at the end
 _LONG_ENOUGH_S = 60.0  # a process that lived this long starts with the shortest pause again
 
 # "ready" is a part that answers, "running" a stage, which nobody asks; "refused" is not tried again.
@@ -71,6 +73,8 @@ class Keeper:
         self._attempts = attempts
         self._patience_s = patience_s
         self._process: asyncio.subprocess.Process | None = None
+        self._log_began = 0
+        """How long its log was when this process of it was started."""
         self._stop_asked = asyncio.Event()
         self._first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._first_ready.add_done_callback(_retrieved)  # whoever waited may have left
@@ -125,9 +129,11 @@ class Keeper:
             if self._stop_asked.is_set():
                 break
             if code == EX_CONFIG:
-                self.halted = tail(self._command.log, lines=1)
+                reason = last_reason(self._said(lines=_MANY).splitlines())
+                self.halted = reason or self._said(lines=1)
                 self._changed()
-                self._give_up(f"it cannot run as configured\n{self._end_of_log()}")
+                unsaid = f"it cannot run as configured\n{self._end_of_log()}"
+                self._give_up(f"{reason}\nIts log is {self._command.log}" if reason else unsaid)
                 break
             deaths_before_ready += not self._first_ready.done()
             if deaths_before_ready >= self._attempts:
@@ -149,6 +155,7 @@ class Keeper:
         """One life of the process, from its start to its exit code."""
         began = time.monotonic()
         self._tell("starting", "")
+        self._log_began = size_of(self._command.log)
         try:
             process = await self._spawn()
         except OSError as error:
@@ -212,7 +219,11 @@ class Keeper:
                 self._process.send_signal(number)
 
     def _end_of_log(self) -> str:
-        return f"The end of {self._command.log}:\n{tail(self._command.log)}"
+        return f"The end of {self._command.log}:\n{self._said()}"
+
+    def _said(self, lines: int = 15) -> str:
+        """The end of what the process of this start wrote, and none before it."""
+        return tail(self._command.log, lines=lines, since=self._log_began)
 
 
 def _retrieved(future: asyncio.Future[None]) -> None:

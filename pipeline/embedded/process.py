@@ -98,15 +98,22 @@ async def run_to_end(command: Command, text: str = "") -> None:
         )
 
 
-def tail(path: Path, *, lines: int = 15) -> str:
-    """The last lines of a log."""
+def tail(path: Path, *, lines: int = 15, since: int = 0) -> str:
+    """The last lines of a log, of those behind `since` bytes of it."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            size = path.stat().st_size
+            # One that is shorter than it was has been emptied since.
+            file.seek(max(since if since <= size else 0, size - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError as error:
         return f"({error})"
     return "\n".join(text.splitlines()[-lines:])
+
+
+def size_of(log: Path) -> int:
+    """In bytes; 0 where there is none yet."""
+    return log.stat().st_size if log.exists() else 0
 
 
 def _opened(log: Path) -> IO[bytes]:

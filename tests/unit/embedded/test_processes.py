@@ -121,6 +121,28 @@ async def test_one_that_is_misconfigured_is_not_started_again(keep: Callable[...
     assert kept.phases.count("starting") == 1
 
 
+async def test_one_that_is_misconfigured_says_why_this_time(keep: Callable[..., Kept]) -> None:
+    line = "2026-01-31T12:00:00Z [critical ] cannot run    reason='{} of 9 are gone' stages=['it']"
+    kept = keep(f"print({line.format(7)!r}); print('closed'); raise SystemExit(78)")
+    kept.log.parent.mkdir(exist_ok=True)
+    kept.log.write_text(f"{line.format(3)}\n")
+
+    await eventually(lambda: kept.keeper.halted != "")
+
+    assert kept.keeper.halted == "7 of 9 are gone"
+    assert ("refused", f"7 of 9 are gone\nIts log is {kept.log}") in kept.told
+
+
+async def test_the_end_of_a_log_is_that_of_this_start(keep: Callable[..., Kept]) -> None:
+    kept = keep("print('this time'); raise SystemExit(78)")
+    kept.log.parent.mkdir(exist_ok=True)
+    kept.log.write_text("the time before\n")
+
+    await eventually(lambda: "refused" in kept.phases)
+
+    assert kept.told[-1][1].endswith(f"The end of {kept.log}:\nthis time")
+
+
 async def test_one_that_ends_by_itself_without_an_error_is_started_again(
     keep: Callable[..., Kept],
 ) -> None:
