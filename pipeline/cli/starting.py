@@ -28,7 +28,12 @@ MOST_CHARS = 300
 _NAME_WIDTH = 14
 """Of the longest name, so that no column moves when it comes."""
 _PHASE_WIDTH = 9
-_MARKS = {"ready": ("✓", "green"), "refused": ("✗", "red"), "died": ("✗", "yellow")}
+_MARKS = {
+    "ready": ("✓", "green"),
+    "running": ("✓", "green"),
+    "refused": ("✗", "red"),
+    "died": ("✗", "yellow"),
+}
 
 
 @dataclass
@@ -68,6 +73,8 @@ class Starting:
         self._live: Live | None = None
         self._news = ""
         self._finished = False
+        self._died: set[str] = set()
+        """What died since, and does not run again yet."""
         self._stopping = False
         self._began = self._told_at = time.monotonic()
 
@@ -86,9 +93,9 @@ class Starting:
         running = progress.phase == "running"
         if running and progress.part in self.sources:
             # It has no group to join: nobody can say when it serves.
-            self._change(progress.part, "ready", progress.detail)
+            self._change(progress.part, "running", progress.detail)
             return
-        if running and progress.part in self.stages:
+        if running and progress.part in self.stages and not self._finished:
             self._change(progress.part, "loading", "")
             return
         self._change(progress.part, progress.phase, progress.detail)
@@ -125,20 +132,28 @@ class Starting:
         if phase in ("stopping", "stopped"):
             self._stop()
             return
+        if self._finished:
+            self._tell_news(part, phase, detail)
+            return
         line = self._lines.setdefault(part, _Line())
         if phase == "starting":
             line.began = time.monotonic()
         line.phase, line.detail = phase, detail
         line.has_served = line.has_served or phase in ("ready", "loading")
-        if self._finished:
-            if phase in ("died", "refused"):
-                tell(f"{part} {phase}: {detail}", style=_style(phase))
-        elif self._live is None and (phase in _MARKS or self._long_silent()):
+        if self._live is None and (phase in _MARKS or self._long_silent()):
             self._told_at = time.monotonic()
             for name in _names(part) if phase == "ready" else [part]:
                 # What does not start at all ends this with an error, which has the rest.
                 shown = detail if line.has_served else detail.partition("\n")[0]
                 tell(_in_columns(name, phase, shown), style=_style(phase))
+
+    def _tell_news(self, part: str, phase: str, detail: str) -> None:
+        if phase in ("died", "refused"):
+            self._died.add(part)
+            tell(f"{part} {phase}: {detail}", style=_style(phase))
+        elif phase in ("ready", "running") and part in self._died:
+            self._died.remove(part)
+            tell(f"{part} {'is ready' if phase == 'ready' else 'runs'} again: {detail}")
 
     def _stop(self) -> None:
         self.finish()
@@ -172,4 +187,4 @@ def _in_columns(name: str, phase: str, detail: str) -> str:
 
 
 def _style(phase: str) -> str | None:
-    return _MARKS[phase][1] if phase in _MARKS and phase != "ready" else None
+    return _MARKS[phase][1] if phase in ("died", "refused") else None

@@ -29,6 +29,7 @@ def test_a_line_for_each_part_that_is_ready(capsys: pytest.CaptureFixture[str]):
 
 def test_a_stage_is_ready_when_it_serves(capsys: pytest.CaptureFixture[str]):
     with Starting() as watching:
+        watching.stages = frozenset({"embedder"})
         watching(Progress("embedder", "running", "process 7"))
         watching.serves("embedder")
     (line,) = told(capsys)
@@ -51,16 +52,23 @@ def test_long_work_is_told_now_and_then(
     ]
 
 
-def test_afterwards_only_trouble_is_told(capsys: pytest.CaptureFixture[str]):
+def test_afterwards_only_trouble_and_its_end_are_told(capsys: pytest.CaptureFixture[str]):
     with Starting() as watching:
         watching.stages = frozenset({"embedder", "classifier"})
         watching.finish()
         watching(Progress("embedder", "died", "killed by SIGKILL; starts again in 1 s"))
         watching(Progress("embedder", "starting", ""))
+        watching(Progress("embedder", "running", "process 8"))
+        watching(Progress("classifier", "running", "process 9"))
+        watching(Progress("kafka", "died", "ended with exit code 1; starts again in 0.5 s"))
+        watching(Progress("kafka", "ready", "in 2.1 s"))
         watching(Progress("embedder", "stopping", ""))
         watching(Progress("classifier", "stopping", ""))
     assert told(capsys) == [
         "embedder died: killed by SIGKILL; starts again in 1 s",
+        "embedder runs again: process 8",
+        "kafka died: ended with exit code 1; starts again in 0.5 s",
+        "kafka is ready again: in 2.1 s",
         "Stopping: each stage finishes its batch, then the parts end.",
     ]
 
@@ -100,12 +108,14 @@ def test_the_bars_end_full_where_some_was_rejected(monkeypatch: pytest.MonkeyPat
     assert bars == [(100, 100), (60, 60)]
 
 
-def test_what_reads_elsewhere_is_ready_when_it_runs(capsys: pytest.CaptureFixture[str]):
+def test_what_reads_elsewhere_is_said_to_run_and_not_to_be_ready(
+    capsys: pytest.CaptureFixture[str],
+):
     with Starting() as watching:
         watching.sources = frozenset({"mem0"})
         watching(Progress("mem0", "running", "process 7"))
         (line,) = told(capsys)
-    assert line.split() == ["mem0", "ready", "process", "7"]
+    assert line.split() == ["mem0", "running", "process", "7"]
 
 
 def test_why_a_part_does_not_start_is_left_to_the_error_that_ends_it(
