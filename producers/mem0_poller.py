@@ -38,6 +38,8 @@ HINTED_PAUSE_S = 5.0
 HINTED_PAUSES = 4.0
 """Hints cannot have more than a fifth of the time spent on Mem0."""
 STUCK_S = 3_600.0
+TRIED_AGAIN = "the cycle is tried again"
+"""What the log says of a failure, with its reason; `status` reads it there."""
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +147,7 @@ async def _sessions(
             # Capped before it is raised: the thousandth power is no float any more.
             longest_s = min(LONGEST_PAUSE_S, resting.interval_s, 2.0 ** min(failed, 10))
             pause_s = longest_s * random.uniform(0.5, 1)  # noqa: S311
-            log.warning("the cycle is tried again", reason=str(error), pause_s=round(pause_s, 1))
+            log.warning(TRIED_AGAIN, reason=str(error), pause_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)
 
 

@@ -89,7 +89,8 @@ def _still_coming(
     for name in waiting:
         part = stack.parts.get(name) if stack else None
         if part is not None and part.halted:
-            raise Halted(f"{name} cannot run as configured. {_end_of(_log(data, name))}")
+            where = f"Its log is {_log(data, name)}"
+            raise Halted(f"{name} cannot run as configured: {part.halted}\n{where}")
         if part is not None and part.pid is not None:
             ran_at[name] = now
         if now - ran_at[name] > GONE_S or now - began > STAGES_TIMEOUT_S:

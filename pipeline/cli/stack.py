@@ -12,16 +12,18 @@ from urllib.parse import urlsplit
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from pipeline.cli.mem0_trouble import poller_of
 from pipeline.cli.options import Data, NewData
-from pipeline.cli.printing import complain, own_name, show, tell, tell_a_log, untimed
+from pipeline.cli.printing import complain, on_one_line, own_name, show, tell, tell_a_log, untimed
 from pipeline.cli.reaching import located, quiet, read_settings, running
 from pipeline.cli.serving import until_serving
 from pipeline.cli.starting import Starting
 from pipeline.errors import PipelineError, Refused, Unavailable
 
 if TYPE_CHECKING:
-    from pipeline.embedded import Plan, Process, Stack
+    from pipeline.embedded import PartState, Plan, Process, Stack
     from pipeline.settings import Settings
 
 AFTERWARDS = (
@@ -212,7 +214,7 @@ async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> 
         return
     starting.finish()
     show_stack(stack)
-    _show_next(stages=bool(starting.stages))
+    _show_next(stages=bool(starting.stages), poller=poller_of(located(stack.data).stack))
 
 
 async def _log_ready(stack: "Stack", settings: "Settings", starting: Starting) -> None:
@@ -263,7 +265,7 @@ def _up_detached(
         untold = [line for line in scarce(data) if line not in said]
         raise type(error)("\n".join([why, *untold])) from error
     show_stack(stack)
-    _show_next(stages=not no_stages)
+    _show_next(stages=not no_stages, poller=poller_of(located(stack.data).stack))
 
 
 def _until_all_serve(stack: "Stack", settings: "Settings", *, stages: bool) -> None:
@@ -312,12 +314,20 @@ def show_stack(stack: "Stack") -> None:
     table.add_row("Valkey", masked(where.redis_url or ""))
     table.add_row("Index", masked(index))
     # Looked up anew: a stack is announced before all of its processes run.
-    if here.stack and "mem0" in here.stack.parts:
+    poller = poller_of(here.stack)
+    if poller is not None:
         followed = here.settings.mem0_local or here.settings.mem0_host
-        table.add_row("Mem0", f"{masked(str(followed))}, followed")
+        table.add_row("Mem0", Text(following(masked(str(followed)), poller)))
     table.add_row("Logs", str(stack.data / "logs"))
     show()
     show(table)
+
+
+def following(address: str, poller: "PartState") -> str:
+    """What is certain of the poller: that it does not run, or that it tries to."""
+    if poller.halted:
+        return f"{address}, not followed: {on_one_line(poller.halted)}"
+    return f"{address}, looked at from now on: `{own_name()} status` tells what came of it"
 
 
 def masked(address: str) -> str:
@@ -331,9 +341,12 @@ def masked(address: str) -> str:
     return shown.partition("?")[0] + "?..." if split.query else shown
 
 
-def _show_next(*, stages: bool) -> None:
+def _show_next(*, stages: bool, poller: "PartState | None") -> None:
     show()
-    show("ready", style="bold green")
+    if poller and poller.halted:
+        show("ready, but Mem0 is not followed", style="bold yellow")
+    else:
+        show("ready", style="bold green")
     if not stages:
         show("No stages run: start some with `hybrid-memory run STAGE`.")
         return

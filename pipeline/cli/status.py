@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.checks import Part, check_parts, late_by
+from pipeline.cli.mem0_trouble import Trouble, log_of, poller_of, trouble
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import duration, output, show, show_json
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
@@ -37,6 +38,8 @@ UNKNOWN = 75
 RESTART_PATIENCE_S = 10.0
 """How long to ask again where something is just being started again."""
 ASK_AGAIN_S = 0.5
+LATE_S = 10.0
+"""A look at Mem0 that is so late on a busy machine is not worth a word."""
 INTERVALS_MISSED = 3
 """After so many intervals without a look at Mem0 the poller is said to be overdue."""
 
@@ -75,8 +78,14 @@ class Status:
     """The Mem0 poller of the stack that runs here; None where it has none."""
     poller_log: str = ""
     """Where it says why it is down."""
+    poller_halted: str = ""
+    """Why it waits for a person."""
+    mem0_trouble: Trouble | None = None
+    """Why its last look at Mem0 failed, where it did."""
     mem0_overdue: bool = False
     """Whether nobody has looked at Mem0 for so long that the poller may have died."""
+    mem0_late_s: float = 0.0
+    """For how long the next look at Mem0 is due."""
 
     @property
     def ok(self) -> bool:
@@ -175,7 +184,7 @@ def _told(part: Part, news: str) -> Part:
 
 async def _look(stack: "Stack | None") -> Status:
     settings = read_settings()
-    prefix = settings.topic_prefix
+    prefix, interval_s = settings.topic_prefix, settings.sync_interval_seconds
     address = settings.kafka_bootstrap_servers or (stack.kafka_bootstrap_servers if stack else None)
     kafka = settings.kafka(address) if address else None
     parts, (stages, dead, counts), mem0 = await asyncio.gather(
@@ -191,9 +200,11 @@ async def _look(stack: "Stack | None") -> Status:
         caches=[each.model_dump() for each in counts.caches] if counts else (),
         cache_bytes=counts.cache_bytes if counts else 0,
         poller=_poller(stack),
-        poller_log=str(stack.data / "logs" / "mem0.log") if stack else "",
-        mem0_overdue=mem0 is not None
-        and is_overdue(mem0, datetime.now(UTC), settings.sync_interval_seconds),
+        poller_log=str(log_of(stack)) if stack else "",
+        poller_halted=why_halted(stack, "mem0"),
+        mem0_trouble=trouble(stack),
+        mem0_overdue=mem0 is not None and is_overdue(mem0, datetime.now(UTC), interval_s),
+        mem0_late_s=late_s(mem0, datetime.now(UTC), interval_s) if mem0 else 0.0,
     )
 
 
@@ -203,8 +214,14 @@ def is_overdue(ended: Mapping[str, Any], now: datetime, interval_s: float) -> bo
     return ago.total_seconds() > INTERVALS_MISSED * (interval_s + ended["took_s"])
 
 
+def late_s(ended: Mapping[str, Any], now: datetime, interval_s: float) -> float:
+    """For how long the look after this one should have ended."""
+    ago = now - datetime.fromisoformat(ended["started_at"])
+    return max(0.0, ago.total_seconds() - interval_s - 2 * ended["took_s"])
+
+
 def _poller(stack: "Stack | None") -> Literal["up", "down"] | None:
-    part = stack.parts.get("mem0") if stack else None
+    part = poller_of(stack)
     if part is None:
         return None
     return "down" if part.pid is None else "up"
@@ -365,9 +382,13 @@ def _halted(stages: Sequence[StageState]) -> list[Text]:
 
 
 def _mem0_lines(seen: Status) -> list[Text]:
-    lines = [_cycle(seen.mem0)] if seen.mem0 else []
-    if seen.poller == "down":
+    lines = [_cycle(seen)] if seen.mem0 else []
+    if seen.poller_halted:
+        lines.append(Text.assemble(("Mem0: the poller halted: ", "bold red"), seen.poller_halted))
+    elif seen.poller == "down":
         lines.append(Text(f"Mem0: the poller is down; {seen.poller_log} says why.", "red"))
+    elif seen.mem0_trouble:
+        lines.append(_failed(seen.mem0_trouble))
     elif seen.mem0_overdue:
         lines.append(
             Text(
@@ -399,14 +420,35 @@ def _rate(each: Mapping[str, Any]) -> str:
     return f"{each['hits'] / (each['hits'] + each['misses']):.0%}"
 
 
-def _cycle(ended: Mapping[str, Any]) -> Text:
-    """The last look at Mem0: when it was, and what it found."""
+def _failed(trouble: Trouble) -> Text:
+    """That the poller tries in vain, since when and why."""
+    ago = datetime.now(UTC) - trouble.at
+    return Text(
+        f"Mem0: the poller runs, and its last try failed {duration(ago.total_seconds())} ago: "
+        f"{trouble.reason}. It tries again.",
+        "yellow",
+    )
+
+
+_POLLERS = {
+    "up": " The poller runs.",
+    "down": "",
+    None: " No stack here runs its poller.",
+}
+
+
+def _cycle(seen: Status) -> Text:
+    """The last look at Mem0: when it was, what it found, and whether there will be another one."""
+    ended = seen.mem0 or {}
     ago = datetime.now(UTC) - datetime.fromisoformat(ended["started_at"])
+    late = f", {duration(seen.mem0_late_s)} late" if seen.mem0_late_s > LATE_S else ""
     found = ", ".join(
         f"{ended[kind]:,} {kind}" for kind in ("added", "updated", "deleted", "errors")
     )
     line = (
         f"Mem0: {ended['memories']:,} memories of {ended['users']:,} users, last looked at "
-        f"{duration(ago.total_seconds())} ago (cycle {ended['cycle']:,}): {found}."
+        f"{duration(ago.total_seconds())} ago{late} (cycle {ended['cycle']:,}): {found}."
     )
-    return Text(line, "yellow" if ended["errors"] else "")
+    if not seen.mem0_trouble:
+        line += _POLLERS[seen.poller]
+    return Text(line, "yellow" if ended["errors"] or late else "")

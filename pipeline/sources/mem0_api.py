@@ -33,6 +33,8 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 EVERYBODY = [{name: "*"} for name in ("user_id", "agent_id", "app_id", "run_id")]
 _LIMITED = (429, 503)
+WAITING = "waiting for Mem0"
+"""What the log says where a request is tried again, with the reason; `status` reads it there."""
 
 Answered = TypeVar("Answered")
 
@@ -163,7 +165,7 @@ class Mem0Api:
                 if attempt + 1 == ATTEMPTS:
                     raise Unavailable(f"Mem0 does not answer as it should: {why}") from error
                 told_s = max(pause_s, self._turns.left_s())
-                log.warning("waiting for Mem0", reason=why, pause_s=round(told_s, 1))
+                log.warning(WAITING, reason=why, pause_s=round(told_s, 1))
                 await asyncio.sleep(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
@@ -287,5 +289,5 @@ async def _greeted(http: httpx.AsyncClient, api_key: str, turns: Turns) -> httpx
         if left_s == 0 or attempt + 1 == ATTEMPTS:
             return answered
         why = f"it limits requests: next try in {left_s:.0f} s"
-        log.warning("waiting for Mem0", reason=why)
+        log.warning(WAITING, reason=why)
     raise AssertionError("the last attempt returns")

@@ -14,7 +14,7 @@ from pipeline.cli import printing
 from pipeline.cli.borrowed import borrowed_stack
 from pipeline.cli.printing import untimed
 from pipeline.cli.serving import until_serving
-from pipeline.cli.stack import masked, plan, scarce
+from pipeline.cli.stack import following, masked, plan, scarce
 from pipeline.cli.starting import Starting
 from pipeline.embedded import Plan, Progress, Stack, postgres_node, valkey_node
 from pipeline.embedded.state import PartState
@@ -37,6 +37,12 @@ from tests.unit.cli.conftest import Command
 )
 def test_passwords_are_not_shown(address: str, shown: str):
     assert masked(address) == shown
+
+
+def test_what_a_poller_does_is_not_promised():
+    assert "looked at from now on" in following("http://mem0", PartState(7))
+    refused = following("http://mem0", PartState(None, halted="218 of 218\nhave disappeared"))
+    assert refused == "http://mem0, not followed: 218 of 218 have disappeared"
 
 
 def test_a_part_that_the_settings_name_is_not_started(home: Path, monkeypatch: pytest.MonkeyPatch):
@@ -253,7 +259,7 @@ async def test_a_stage_that_cannot_run_as_configured_is_not_waited_for(
     halted = Stack(home, 1, 0.0, "k:1", "", "", home, {"embedder": PartState(None, halted="why")})
     monkeypatch.setattr("pipeline.kafka.lag.group_members", nobody)
     monkeypatch.setattr("pipeline.embedded.discover", Mock(return_value=halted))
-    with pytest.raises(Halted, match="embedder cannot run as configured"):
+    with pytest.raises(Halted, match="embedder cannot run as configured: why"):
         await until_serving(halted, Settings(), ["embedder"], Starting())
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +12,8 @@ from rich.console import Console
 from pipeline.cli import checks
 from pipeline.cli import status as module
 from pipeline.cli.checks import Part
-from pipeline.cli.status import StageState, Status, is_overdue, picture
+from pipeline.cli.mem0_trouble import Trouble
+from pipeline.cli.status import StageState, Status, is_overdue, late_s, picture
 from pipeline.errors import Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import GroupState
@@ -130,6 +131,38 @@ def test_a_poller_is_shown_with_the_stack_that_has_one():
     assert "the poller is down; /data/logs/mem0.log says why" in shown(down)
 
 
+CYCLE = Mem0CycleEnded(
+    project_id="p", cycle=3, started_at=NOON, took_s=0.1, requests=1, users=1, memories=2
+).model_dump(mode="json")
+
+
+def test_a_poller_that_halted_is_shown_with_why():
+    seen = status(mem0=CYCLE, poller="down", poller_halted="218 of 218 memories have disappeared")
+    assert "Mem0: the poller halted: 218 of 218 memories have disappeared" in shown(seen, width=200)
+    assert "runs" not in shown(seen)
+
+
+@pytest.mark.parametrize("mem0", [None, CYCLE])
+def test_a_mem0_that_does_not_answer_is_shown_with_why(mem0: dict[str, Any] | None):
+    trouble = Trouble(datetime.now(UTC) - timedelta(seconds=5), "Mem0 at h does not answer")
+    told = shown(status(mem0=mem0, poller="up", mem0_trouble=trouble), width=200)
+    assert "its last try failed 5." in told
+    assert "ago: Mem0 at h does not answer. It tries again." in told
+
+
+@pytest.mark.parametrize(
+    ("poller", "said"), [("up", "The poller runs."), (None, "No stack here runs its poller.")]
+)
+def test_a_look_is_shown_with_whether_another_one_will_follow(poller: str | None, said: str):
+    assert said in shown(status(mem0=CYCLE, poller=poller), width=200)
+
+
+def test_a_look_that_is_late_is_said_to_be():
+    assert late_s(CYCLE, NOON + timedelta(seconds=90), interval_s=60.0) == pytest.approx(29.8)
+    assert ", 30.0 s late" in shown(status(mem0=CYCLE, mem0_late_s=30.0), width=200)
+    assert "late" not in shown(status(mem0=CYCLE, mem0_late_s=5.0), width=200)
+
+
 @pytest.mark.parametrize(("ago_s", "overdue"), [(14.0, False), (17.0, True)])
 def test_a_poller_that_has_not_looked_for_three_intervals_is_overdue(ago_s: float, overdue: bool):
     ended = {"started_at": NOON.isoformat(), "took_s": 0.5}
@@ -137,10 +170,7 @@ def test_a_poller_that_has_not_looked_for_three_intervals_is_overdue(ago_s: floa
 
 
 def test_an_overdue_poller_is_told():
-    ended = Mem0CycleEnded(
-        project_id="p", cycle=3, started_at=NOON, took_s=0.1, requests=1, users=1, memories=2
-    )
-    seen = status(mem0=ended.model_dump(mode="json"), mem0_overdue=True)
+    seen = status(mem0=CYCLE, mem0_overdue=True)
     assert "Mem0: overdue." in shown(seen)
 
 
