@@ -4,7 +4,7 @@ Only `pipeline/app.py`, the command line and `pipeline/chaos` read it; everythin
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -28,6 +29,10 @@ from pipeline.kafka.connection import KafkaConnection, SaslMechanism, SecurityPr
 
 _GROUPS = {"search_weights": Weights, "tiers": Tiers}
 """Settings that hold several values, by name."""
+
+
+NEARLY = 0.85
+"""How alike names must be where others have theirs, too: a slip of a letter or two."""
 
 
 class Settings(BaseSettings):
@@ -227,6 +232,25 @@ class _OurYaml(YamlConfigSettingsSource):
         for key in sorted(settings.keys() - Settings.model_fields.keys()):
             raise Refused(f"{file_path}: there is no setting {key[:60]!r}. {_nearest(key)}")
         return settings
+
+
+def mistyped() -> Mapping[str, str]:
+    """Names in the .env file that are nearly those of our settings, and which these are.
+
+    The file is not ours alone: what is no setting may be another program's, and is not refused.
+    """
+    return nearly_ours(DotEnvSettingsSource(Settings).env_vars)
+
+
+def nearly_ours(names: Iterable[str]) -> Mapping[str, str]:
+    """Those of `names` that are nearly a setting which is not among them, with its name."""
+    given = {name.lower() for name in names}
+    missing = sorted(Settings.model_fields.keys() - given)
+    near: dict[str, str] = {}
+    for name in sorted(given - Settings.model_fields.keys()):
+        if close := get_close_matches(name.replace("-", "_"), missing, 1, NEARLY):
+            near[name.upper()] = close[0].upper()
+    return near
 
 
 def _nearest(key: str) -> str:

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.cli.printing import tell
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
@@ -46,12 +48,23 @@ def read_settings() -> "Settings":
     from pipeline.settings import Settings
 
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         raise Refused(f"{_A_SETTING}: {told(error)}") from error
     except SettingsError as error:
         # It names the field and the source, and why beneath.
         raise Refused(f"{_A_SETTING}: {error}: {error.__cause__}") from error
+    _tell_mistyped()
+    return settings
+
+
+@cache
+def _tell_mistyped() -> None:
+    """Once: a command reads the settings several times."""
+    from pipeline.settings import mistyped
+
+    for name, ours in mistyped().items():
+        tell(f".env: {name} is no setting of ours. Do you mean {ours}?", style="yellow")
 
 
 def located(data: Path | None) -> Located:

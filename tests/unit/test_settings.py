@@ -1,13 +1,15 @@
 """A settings file that is not understood is refused by name, not passed over."""
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from pipeline.cli import reaching
 from pipeline.cli.reaching import read_settings
 from pipeline.errors import Refused
-from pipeline.settings import Settings
+from pipeline.settings import Settings, nearly_ours
 
 
 @pytest.fixture
@@ -118,3 +120,35 @@ def test_a_key_that_no_request_can_carry_is_refused_and_not_repeated(
     with pytest.raises(Refused, match=r"mem0_api_key: .* copy it again") as refused:
         read_settings()
     assert given.strip() not in str(refused.value)
+
+
+def test_a_name_in_dotenv_that_is_nearly_ours_is_told_once(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.with_name(".env").write_text("SYNC_INTERVALL_SECONDS=5\nSOME_OTHER_PROGRAM=1\n")
+    reaching._tell_mistyped.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    assert read_settings().sync_interval_seconds == 60
+    read_settings()
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.endswith(
+        ".env: SYNC_INTERVALL_SECONDS is no setting of ours. Do you mean SYNC_INTERVAL_SECONDS?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "near"),
+    [
+        (["postgres_dns", "REDIS-URL"], {"REDIS-URL": "REDIS_URL", "POSTGRES_DNS": "POSTGRES_DSN"}),
+        # Who has set ours has another program's name beside it.
+        (["REDIS_URI", "REDIS_URL"], {}),
+        (["PATH", "DATABASE_URL", "LEVEL", "OPENAI_API_KEY", "KAFKA_HEAP_OPTS"], {}),
+    ],
+)
+def test_only_what_is_nearly_ours_is_told(names: list[str], near: dict[str, str]) -> None:
+    assert nearly_ours(names) == near
+
+
+def test_the_example_names_nothing_that_looks_mistyped(project: Path) -> None:
+    assert not nearly_ours(
+        re.findall(r"^#? ?([A-Z0-9_]+)=", (project / ".env.example").read_text(), re.MULTILINE)
+    )
