@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_leaving: set["asyncio.Task[Any]"] = set()
+"""The loop itself keeps no hold of a task."""
+
 
 async def ended(*tasks: "asyncio.Task[Any]") -> None:
     """Cancels tasks and returns when they have ended; what came of them, they tell themselves.
@@ -33,3 +36,29 @@ async def unless(until: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None
     finally:
         await ended(task, asked)
     return None if task.cancelled() else task.result()
+
+
+async def within(timeout_s: float, work: Coroutine[Any, Any, T]) -> T:
+    """The result. Raises TimeoutError when `timeout_s` have passed, however long the work takes to end.
+
+    It is cancelled then and tidies up by itself: who has given a time does not wait for that.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    except asyncio.CancelledError:
+        await ended(task)
+        raise
+    if task.done():
+        return task.result()
+    task.cancel()
+    _leaving.add(task)
+    task.add_done_callback(_left)
+    raise TimeoutError
+
+
+def _left(task: "asyncio.Task[Any]") -> None:
+    _leaving.discard(task)
+    if not task.cancelled():
+        # Nobody is there any more whom it could be told.
+        task.exception()

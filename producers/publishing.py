@@ -6,6 +6,7 @@ Many are sent before the first acknowledgement is awaited, and none is taken for
 import asyncio
 from collections.abc import Sequence
 
+import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
@@ -21,8 +22,11 @@ from producers.backlog import Backlog
 from schemas.events import Event
 from schemas.topics import EVENTS
 
+log = structlog.get_logger(__name__)
+
 TOPICS_PATIENCE_S = 15.0
 TOPICS_PAUSE_S = 0.2
+TELL_AFTER_S = 2.0
 
 
 class Publisher:
@@ -95,14 +99,18 @@ class Publisher:
 
     async def _topic_made(self, producer: AIOKafkaProducer) -> None:
         """Waits a little for the topic: the first stage to start is making it, perhaps."""
-        deadline = asyncio.get_running_loop().time() + TOPICS_PATIENCE_S
+        now = asyncio.get_running_loop().time
+        began, is_told = now(), False
         try:
             while self._topic not in (await producer.client.fetch_all_metadata()).topics():
-                if asyncio.get_running_loop().time() > deadline:
+                if now() > began + TOPICS_PATIENCE_S:
                     raise Refused(
                         f"Kafka at {self._connection.bootstrap_servers} has no topic {self._topic}. Any "
                         "stage makes the topics: `hybrid-memory up`, or `hybrid-memory run classifier`."
                     )
+                if now() > began + TELL_AFTER_S and not is_told:
+                    is_told = True
+                    log.warning("waits for a topic", topic=self._topic, most_s=TOPICS_PATIENCE_S)
                 await asyncio.sleep(TOPICS_PAUSE_S)
         except (KafkaError, OSError) as error:
             raise self._connection.named(error) from error

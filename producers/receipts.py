@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter
 
 from pipeline.domain.receipts import STORES, Store, summed
-from pipeline.ending import cancelled
+from pipeline.ending import cancelled, within
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.asking import Asking
 from pipeline.kafka.connection import KafkaConnection
@@ -271,8 +271,7 @@ class Receipts:
         for watch in watches:
             self._watched[watch.receipt.event_id].append(watch)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._until_done(watches, on_progress, on_set_aside)
+            await within(timeout_s, self._until_done(watches, on_progress, on_set_aside))
         except TimeoutError as error:
             pending = [watch for watch in watches if not watch.done.done()]
             if pending:

@@ -17,7 +17,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from pipeline.ending import cancelled
+from pipeline.ending import cancelled, within
 from pipeline.errors import PipelineError, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection, started_producer, stopped_producer
 from pipeline.kafka.following import stopped_consumer
@@ -78,8 +78,7 @@ class Asking:
         question_id = uuid4()
         self._waiting[question_id] = answer
         try:
-            async with asyncio.timeout(timeout_s):
-                answered = await self._answered(question_id, answer, make, timeout_s)
+            answered = await within(timeout_s, self._answered(question_id, answer, make, timeout_s))
         except TimeoutError as error:
             raise Unavailable(self._late(question_id, timeout_s)) from error
         except KafkaError as error:
@@ -99,9 +98,9 @@ class Asking:
         timeout_s: float,
     ) -> Answered:
         """Asks, and asks again now and then: a question is lost with the process that took it."""
+        deadline = datetime.now(UTC) + timedelta(seconds=timeout_s)
         producer, reply_to = await self._ready()
-        now = datetime.now(UTC)
-        asked = make(Envelope(question_id, now, now + timedelta(seconds=timeout_s), reply_to))
+        asked = make(Envelope(question_id, datetime.now(UTC), deadline, reply_to))
         topic, value = topic_of(asked), value_of(asked)
         while not answer.done():
             self._taken.pop(question_id, None)

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import app
 from pipeline.chaos import own_stack
-from pipeline.ending import cancelled, ended, unless
+from pipeline.ending import cancelled, ended, unless, within
 from pipeline.errors import Refused
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.sources.mem0 import Rules
@@ -50,6 +50,10 @@ async def prepare(work: Work, _: pytest.MonkeyPatch) -> None:
     await unless(asyncio.Event(), work.go_on())
 
 
+async def go_on_for_a_time(work: Work, _: pytest.MonkeyPatch) -> None:
+    await within(60, work.go_on())
+
+
 async def run_together(work: Work, _: pytest.MonkeyPatch) -> None:
     await app._together([work.go_on()], asyncio.Event())  # pyright: ignore[reportPrivateUsage]
 
@@ -64,7 +68,7 @@ async def start_a_stack(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
 Start = Callable[[Work, pytest.MonkeyPatch], Awaitable[None]]
 
 
-@pytest.mark.parametrize("start", [poll, prepare, run_together, start_a_stack])
+@pytest.mark.parametrize("start", [poll, prepare, go_on_for_a_time, run_together, start_a_stack])
 async def test_nothing_outlives_whoever_was_cancelled(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +82,24 @@ async def test_nothing_outlives_whoever_was_cancelled(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert work.ended
+
+
+async def test_a_time_that_was_given_is_kept_by_what_takes_longer_to_end() -> None:
+    work, tidied = Work(), asyncio.Event()
+
+    async def go_on() -> None:
+        try:
+            await work.go_on()
+        finally:
+            await tidied.wait()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await within(0.01, go_on())
+    assert not work.ended
+    tidied.set()
+    await asyncio.sleep(0.05)
     assert work.ended
 
 

@@ -84,6 +84,26 @@ async def test_a_question_that_kafka_does_not_take_is_kafkas(
         await ask(asking, monkeypatch, takes=takes)
 
 
+async def test_the_time_is_kept_where_what_was_opened_takes_long_to_close(
+    asking: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gave_up, closed = asyncio.Event(), asyncio.Event()
+
+    async def start(_: AsyncExitStack) -> tuple[Any, ReplyTo]:
+        try:
+            return await asyncio.Future()
+        finally:
+            gave_up.set()
+            await closed.wait()
+
+    monkeypatch.setattr(asking, "_start", start)
+    with pytest.raises(Unavailable, match="did not take"):
+        await asyncio.wait_for(asking.ask(counting, timeout_s=0.05), 5)
+    await gave_up.wait()
+    closed.set()
+    await asking.close()
+
+
 async def test_what_was_closed_stays_closed(asking: Asking) -> None:
     await asking.close()
     with pytest.raises(Refused, match="closed"):

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
+from structlog.testing import capture_logs
 
 from pipeline.domain.clock import VersionClock
 from pipeline.errors import Refused, Unavailable
@@ -110,6 +111,21 @@ async def test_a_client_that_could_not_connect_may_try_again(
     monkeypatch.setattr(kafka, "topics", lambda: {EVENTS.under("elsewhere")})
     async with client:
         pass
+
+
+async def test_who_waits_for_a_topic_is_told_of_which(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (
+        ("TOPICS_PATIENCE_S", 0.1),
+        ("TELL_AFTER_S", 0.0),
+        ("TOPICS_PAUSE_S", 0.01),
+    ):
+        monkeypatch.setattr(publishing, name, seconds)
+    with capture_logs() as logged, pytest.raises(Refused, match="has no topic memry"):
+        await MemoryClient(prefix="memry").__aenter__()
+    (told,) = logged
+    assert told["topic"] == "memry.events"
 
 
 async def test_a_receipt_outlives_its_client_as_a_token_only(kafka: Kafka) -> None:
