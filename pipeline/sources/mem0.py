@@ -2,7 +2,7 @@
 
 Mem0 lists neither deletions nor versions, and its replicas lag. What decides:
 
-- a row that is not known was added; one whose fingerprint differs was updated, unless it is an older
+- a row that is not known was added; one whose fingerprint differs was updated, unless it may be an older
   state that a replica still shows;
 - a row that is not listed is a candidate only: it was deleted when Mem0 says so of its id, and when it has
   been known for longer than a replica can lag, or its history tells the deletion;
@@ -35,11 +35,13 @@ Kind = Literal["added", "updated", "deleted", "error", "touched"]
 Event = MemoryCaptured | MemoryRevised | MemoryForgotten
 
 _EVENTS = UUID("6a1f6f0e-3f0b-5a4e-9a57-0f6f0f4e2b11")
-_SPEAKER: TypeAdapter[str] = TypeAdapter(Id)
+_IDS = UUID("0d6a52b4-4b3c-5a57-9d0e-6a0d6b1f7c55")
+_ID: TypeAdapter[str] = TypeAdapter(Id)
+_TOLD_CHARS = 64
 _AHEAD = timedelta(hours=1)
 """How far beyond our clock an `updated_at` may lie and still move the place to go on from."""
 RETURN_LAGS = 10
-"""After so many lags a deleted memory that is listed again is believed."""
+"""After so many lags a deleted memory that is listed again is believed, and a state that says it is older."""
 FEW_MISSING = 20
 MANY_MISSING = 0.2
 LONGEST_RETRY_AFTER_S = 3_600.0
@@ -79,7 +81,9 @@ class Observed:
     """One row, as it was listed."""
 
     memory_id: str
+    """What it is kept by: its id, wherever that can be one."""
     user_id: str | None
+    """As it was listed, which may be no id."""
     fingerprint: str
     created_at: datetime | None
     updated_at: datetime | None
@@ -137,12 +141,13 @@ def observed(row: Row) -> Observed:
     user_id = row.get("user_id")
     created_at = moment(row.get("created_at"))
     return Observed(
-        memory_id=memory_id,
+        memory_id=_key(memory_id),
         user_id=None if user_id is None else str(user_id),
         fingerprint=fingerprint(row),
         created_at=created_at,
         updated_at=moment(row.get("updated_at")),
         said={
+            "memory_id": memory_id,
             "text": row["memory"],
             "agent_id": row.get("agent_id"),
             "app_id": row.get("app_id"),
@@ -166,12 +171,38 @@ def _speaker(row: Row) -> str | None:
     """Who said it, where metadata tell: Mem0 has no field for it."""
     own = row.get("metadata")
     told = [own.get(name) for name in ("speaker", "actor_id")] if isinstance(own, dict) else []
-    for name in told:
-        try:
-            return _SPEAKER.validate_python(name)
-        except ValidationError:
-            continue
-    return None
+    return next((name for name in told if _is_id(name)), None)
+
+
+def _is_id(name: Any) -> bool:
+    try:
+        _ID.validate_python(name)
+    except ValidationError:
+        return False
+    return True
+
+
+def _key(memory_id: str) -> str:
+    """What a memory is kept by: its id, or a digest of it that looks like one of Mem0's own."""
+    if _is_id(memory_id):
+        return memory_id
+    digest = sha256(memory_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return str(uuid5(_IDS, digest))
+
+
+def _in_short(user_id: str | None) -> str | None:
+    """A user's name to tell, whatever it is: it may be no text, and megabytes long."""
+    if user_id is None or _is_id(user_id):
+        return user_id
+    start = user_id[:_TOLD_CHARS].encode("utf-8", "backslashreplace").decode()
+    return start if len(user_id) <= _TOLD_CHARS else f"{start}…"
+
+
+def kept_before(seen: Mem0Seen) -> Mem0Seen:
+    """As it is kept now: a name that no event can have was kept whole once, and told in each cycle."""
+    if seen.unusable is None or _is_id(seen.user_id):
+        return seen
+    return seen.model_copy(update={"user_id": None})
 
 
 def _metadata(row: Row) -> Any:
@@ -220,25 +251,31 @@ def changed(
         return _told("added", seen, row, project_id, now)
     if row.fingerprint == seen.fingerprint:
         return _touched(seen, row, now)
-    if is_stale(seen, row) or is_unsettled(seen, row, asked_at, rules):
+    if is_unsettled(seen, row, asked_at, rules):
         return None
     return _told("updated", seen, row, project_id, now)
-
-
-def is_stale(seen: Mem0Seen, row: Observed) -> bool:
-    """Whether a replica shows what was replaced since."""
-    return bool(row.updated_at and seen.updated_at and row.updated_at < seen.updated_at)
 
 
 def is_unsettled(seen: Mem0Seen, row: Observed, asked_at: datetime, rules: Rules) -> bool:
     """Whether nobody knows yet which of two states is the newer one.
 
     Mem0 names categories later and does not touch `updated_at`, and some rows have none. Once the known
-    state is older than a replica can lag, all of them have it, and what differs came after it.
+    state is older than a replica can lag, all of them have it, and what differs came after it: also what
+    says that it is older, as when Mem0's clock went back, or a backup was put back over it.
     """
-    ordered = row.updated_at and seen.updated_at and row.updated_at != seen.updated_at
-    differs = row.fingerprint != seen.fingerprint and not seen.forgotten
-    return differs and not ordered and asked_at - seen.changed_at < rules.lag
+    if row.fingerprint == seen.fingerprint or seen.forgotten or _is_newer(row, seen):
+        return False
+    # What says that it is older likely is: a replica that lags more than it should is given time.
+    lags = RETURN_LAGS if _is_older(row, seen) else 1
+    return asked_at - seen.changed_at < rules.lag * lags
+
+
+def _is_newer(row: Observed, seen: Mem0Seen) -> bool:
+    return bool(row.updated_at and seen.updated_at and row.updated_at > seen.updated_at)
+
+
+def _is_older(row: Observed, seen: Mem0Seen) -> bool:
+    return bool(row.updated_at and seen.updated_at and row.updated_at < seen.updated_at)
 
 
 def _touched(seen: Mem0Seen, row: Observed, now: datetime) -> Change | None:
@@ -263,13 +300,16 @@ def _told(
     versions = [after, *([seen.version] if seen else []), *(event.version for event in left)]
     version = version_of(row, max(versions), now)
     known = bool(seen and seen.published and not seen.forgotten and not left)
+    goes_back = seen is not None and not seen.forgotten and _is_older(row, seen)
     event, why = _event(row, version, known=known, project_id=project_id, now=now)
     now_seen = Mem0Seen(
         project_id=project_id,
         memory_id=row.memory_id,
-        user_id=row.user_id,
+        # What no event could name, no record could hold.
+        user_id=row.user_id if _is_id(row.user_id) else None,
         fingerprint=row.fingerprint,
-        updated_at=row.updated_at,
+        # Where it went back, a replica that still shows the state before is not newer.
+        updated_at=seen.updated_at if seen and goes_back else row.updated_at,
         version=version,
         # One that came back is as new to the replicas as one that was never there.
         first_seen_at=seen.first_seen_at if seen and not seen.forgotten else now,
@@ -278,7 +318,7 @@ def _told(
         unusable=why,
     )
     if why:
-        return Change("error", row.user_id, left, now_seen)
+        return Change("error", _in_short(row.user_id), left, now_seen)
     if event is None and not left:
         return Change("touched", None, (), now_seen)
     return Change(kind, row.user_id, (*left, event) if event else left, now_seen)
@@ -309,7 +349,6 @@ def _event(
         **row.said,
         "event_id": event_id,
         "user_id": row.user_id,
-        "memory_id": row.memory_id,
         "version": version,
         "published_at": now,
         "occurred_at": row.created_at or moment_of(version),

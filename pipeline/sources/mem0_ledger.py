@@ -28,7 +28,7 @@ from pipeline.kafka.connection import KafkaConnection, started_producer, stopped
 from pipeline.kafka.following import stopped_consumer
 from pipeline.kafka.lag import topic_partitions
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
-from pipeline.sources.mem0 import Change
+from pipeline.sources.mem0 import Change, kept_before
 from schemas.events import Message
 from schemas.mem0 import KEPT, Mem0CycleEnded, Mem0Seen
 from schemas.topics import EVENTS, MEM0_CYCLES, MEM0_SEEN, Topic
@@ -97,7 +97,7 @@ class Ledger:
     def _record(self, topic: Topic, key: str, message: Message | None) -> dict[str, Any]:
         return {
             "topic": topic.under(self._prefix),
-            "key": key.encode("utf-8", "surrogatepass"),
+            "key": key.encode(),
             "value": None if message is None else value_of(message),
             "headers": [] if message is None else as_pairs(headers_of(message)),
         }
@@ -173,7 +173,7 @@ async def opened(connection: KafkaConnection, prefix: str) -> AsyncGenerator[Led
         kept = (await _read(connection, MEM0_SEEN.under(prefix))).values()
         rows = [row for row in map(KEPT.validate_json, kept) if isinstance(row, Mem0Seen)]
         cycles = await _read(connection, MEM0_CYCLES.under(prefix))
-        seen = {row.memory_id: row for row in rows}
+        seen = {row.memory_id: kept_before(row) for row in rows}
         yield Ledger(producer, connection, prefix, seen, latest(cycles.values()))
     finally:
         await stopped_producer(producer)

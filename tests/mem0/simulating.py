@@ -8,13 +8,13 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from pipeline.errors import Halted, Unavailable
 from pipeline.sources.mem0 import Change, Observed, Page, Rules, fingerprint, observed
 from pipeline.sources.mem0_api import EVERYBODY, page_of
-from pipeline.sources.mem0_sim.filters import Row
+from pipeline.sources.mem0_sim.filters import Row, at
 from pipeline.sources.mem0_sim.memories import Order, iso
 from pipeline.sources.mem0_sim.routes import Answer, Request, answer
 from pipeline.sources.mem0_sim.server import Mem0Sim, stand_in
@@ -90,6 +90,8 @@ class World:
     faults: float = 0.0
     restless: bool = False
     """Whether memories change hands, and come back from a backup as they were."""
+    turns_back: bool = False
+    """Whether Mem0's clock jumps back now and then, between two states of a memory that are far apart."""
     behind_s: float = 0.0
     """How far Mem0's clock is behind the poller's."""
     now: float = 1_750_000_000.0
@@ -133,9 +135,9 @@ class World:
 
     def write(self) -> None:
         memories, ids = self.sim.memories, list(self.rows)
-        kinds = ("add", "update", "touch", "delete", "move", "put_back")
+        kinds = ("add", "update", "touch", "delete", "move", "put_back", "turn_back")
         moves = (4, 2) if self.restless else (0, 0)
-        kind = self.chance.choices(kinds, (5, 4, 1, 3, *moves))[0]
+        kind = self.chance.choices(kinds, (5, 4, 1, 3, *moves, 6 * self.turns_back))[0]
         if kind == "add" or not ids:
             user = self.chance.choice(("alice", "bob", None))
             scope = {"user_id": user, "agent_id": "bot", "app_id": None, "run_id": None}
@@ -148,6 +150,8 @@ class World:
             self._move(self.rows[self.chance.choice(ids)])
         elif kind == "put_back":
             self._put_back()
+        elif kind == "turn_back":
+            self._turn_back(self.rows[self.chance.choice(ids)])
         else:
             some = self.chance.choice(ids)
             text = {"text": f"fact {self.chance.getrandbits(40)}"} if kind == "update" else {}
@@ -159,6 +163,16 @@ class World:
         user = self.chance.choice(("alice", "bob", None))
         updated_at = self.chance.choice((None, row["updated_at"], iso(self.now)))
         self.sim.memories.put({**row, "user_id": user, "updated_at": updated_at})
+
+    def _turn_back(self, row: Row) -> None:
+        """A new state that says it is older than the one before, which the poller knows by now."""
+        memories = self.sim.memories
+        changed_at = max(c.at for c in memories.log if c.memory_id == row["id"])
+        said = at(row["updated_at"])
+        if said is not None and self.now - changed_at > 20 * self.lag_s:
+            back = said - timedelta(seconds=self.chance.choice((0.5, 3, 86_400)))
+            text = f"fact {self.chance.getrandbits(40)}"
+            memories.put({**row, "memory": text, "updated_at": iso(back)})
 
     def _put_back(self) -> None:
         if self._deleted:

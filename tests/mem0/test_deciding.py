@@ -19,6 +19,7 @@ from pipeline.sources.mem0 import (
     floor_after,
     is_mass,
     is_permitted,
+    kept_before,
     newest_of,
     observed,
     permission_for,
@@ -86,6 +87,21 @@ def test_a_newer_state_is_told_and_an_older_one_is_not():
     assert newer is not None
     assert isinstance(newer.events[0], MemoryRevised)
     assert after(newer.seen) is None
+
+
+@pytest.mark.parametrize("back_s", [3, 86_400])
+def test_a_state_that_says_it_is_older_is_believed_once_no_replica_can_have_it(back_s: int):
+    seen = added()
+    assert seen.updated_at is not None
+    back = (seen.updated_at - timedelta(seconds=back_s)).isoformat()
+    assert after(seen, memory="I ski", updated_at=back, later_s=599) is None
+    change = after(seen, memory="I ski", updated_at=back, later_s=600)
+    assert change is not None
+    (event,) = change.events
+    assert isinstance(event, MemoryRevised)
+    assert (event.text, event.version) == ("I ski", seen.version + 1)
+    # What was before it is no news, where a replica still shows it.
+    assert after(change.seen, later_s=601) is None
 
 
 def test_categories_without_a_time_are_believed_once_no_replica_is_older():
@@ -179,6 +195,47 @@ def test_what_cannot_be_an_event_says_why_and_keeps_what_was_published():
     assert (change.kind, change.events) == ("error", ())
     assert change.seen.unusable
     assert deleted(change.seen, NOW).kind == "deleted"
+
+
+NO_ID = ["caf\udce9", "u" * 5_000_000, " ", "a\x00"]
+
+
+@pytest.mark.parametrize("name", NO_ID, ids=["surrogate", "large", "blank", "nul"])
+def test_a_user_that_no_event_can_name_is_told_in_short_and_kept_by_no_name(name: str):
+    change = after(added(), user_id=name, updated_at="2026-03-02T00:00:00Z")
+    assert change is not None
+    assert change.kind == "error"
+    assert change.user_id is not None
+    assert 0 < len(change.user_id.encode()) < 100
+    # Who had it before has it no more.
+    assert [(type(event), event.user_id) for event in change.events] == [(MemoryForgotten, "alice")]
+    assert change.seen.user_id is None
+    assert "user_id" in (change.seen.unusable or "")
+    assert len(change.seen.model_dump_json()) < 1_000
+    assert after(change.seen, user_id=name, updated_at="2026-03-02T00:00:00Z") is None
+    back = after(change.seen, updated_at="2026-03-03T00:00:00Z")
+    assert back is not None
+    assert [type(event) for event in back.events] == [MemoryCaptured]
+
+
+@pytest.mark.parametrize("user_id", ["alice", None])
+@pytest.mark.parametrize("name", NO_ID, ids=["surrogate", "large", "blank", "nul"])
+def test_a_memory_that_no_event_can_name_is_kept_by_a_digest_of_its_name(
+    name: str, user_id: str | None
+):
+    change = after(None, id=name, user_id=user_id)
+    assert change is not None
+    assert change.events == ()
+    assert len(change.seen.model_dump_json()) < 1_000
+    assert change.seen.memory_id == observed(row(id=name)).memory_id != added().memory_id
+    assert (change.kind == "error") == (user_id is not None)
+
+
+def test_a_name_that_was_kept_whole_once_is_kept_no_more():
+    seen = added(user_id="u" * 5_000)
+    before = seen.model_copy(update={"user_id": "u" * 5_000})
+    assert kept_before(before) == seen
+    assert kept_before(added()) == added()
 
 
 def test_a_young_memory_is_not_believed_gone():

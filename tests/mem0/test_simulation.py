@@ -53,6 +53,13 @@ async def test_memories_that_change_hands_or_are_put_back(seed: int):
     check(await simulated(world, ticks=150, quiet=30, rules=rules), world)
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_states_that_say_they_are_older_than_the_one_before(seed: int):
+    world = World(seed, lag_s=5, writes=0.3, turns_back=True)
+    rules = Rules(lag_s=5, sweep_interval_s=100, page_size=20, batch=5, at_once=1)
+    check(await simulated(world, ticks=100, quiet=30, rules=rules), world)
+
+
 async def test_the_same_seed_tells_the_same():
     logs = [await simulated(World(3), ticks=10) for _ in range(2)]
     assert logs[0].event_ids == logs[1].event_ids
