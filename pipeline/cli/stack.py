@@ -224,6 +224,8 @@ async def _log_ready(stack: "Stack", settings: "Settings", starting: Starting) -
     except PipelineError as error:
         complain(str(error))
         return
+    finally:
+        starting.finish()
     tell("ready")
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -278,3 +280,16 @@ async def test_the_events_tell_of_deletions(client: Any, address: str):
         "DELETE",
         memory["id"],
     )
+
+
+async def test_what_the_readme_changes_in_it_is_changed(address: str, sim: Mem0Sim, project: Path):
+    readme = (project / "README.md").read_text("utf-8")
+    python = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (snippet,) = [one for one in python if "from mem0" in one]
+    program = snippet.replace("http://localhost:8888", address)
+    names: dict[str, Any] = {}
+    await asyncio.to_thread(exec, program, names)  # off the loop on which the stand-in answers
+    names["client"].client.close()
+    assert len({change.memory_id for change in sim.memories.log}) == 1
+    assert [change.before is None for change in sim.memories.log] == [True, False, False]
+    assert sim.memories.rows == {}

@@ -143,7 +143,7 @@ async def test_a_stack_on_other_data_is_not_taken_for_the_one_asked_for(
             pass
 
 
-def test_the_log_of_the_background_tells_when_each_stage_serves(
+def test_the_log_of_the_background_tells_when_each_stage_serves_and_runs_again(
     command: Command, home: Path, monkeypatch: pytest.MonkeyPatch
 ):
     async def run(
@@ -155,6 +155,8 @@ def test_the_log_of_the_background_tells_when_each_stage_serves(
             on_progress(Progress(stage.name, "running", "process 7"))
         on_ready(stack)
         await asyncio.sleep(0.01)
+        on_progress(Progress("classifier", "died", "killed by SIGKILL; starts again in 1 s"))
+        on_progress(Progress("classifier", "running", "process 8"))
 
     async def until_serving(_: object, __: object, stages: frozenset[str], starting: Starting):
         for stage in sorted(stages):
@@ -169,6 +171,7 @@ def test_the_log_of_the_background_tells_when_each_stage_serves(
     assert ["classifier", "ready"] in ready
     assert ["tier_writer", "ready"] in ready
     assert ready[-1] == ["ready"]
+    assert untimed(told[-2]) == "classifier runs again: process 8"
 
 
 @pytest.fixture
