@@ -26,7 +26,7 @@ from pipeline.errors import Halted, Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.liveness import Liveness
 from pipeline.sources import mem0_ledger
-from pipeline.sources.mem0 import Mem0Reads, Rules, folder_of
+from pipeline.sources.mem0 import Mem0Reads, Rules, collection_of, folder_of, is_same_project
 from pipeline.sources.mem0_watching import Book, Tally, Watching, users_of
 from schemas.mem0 import Mem0CycleEnded
 
@@ -159,15 +159,25 @@ def check_project(bound: str, book: Book, wanted: str | None) -> None:
         raise Refused(
             f"MEM0_API_KEY belongs to project {bound}, not to MEM0_PROJECT_ID={wanted}. Nothing was changed."
         )
-    if before is not None and bound != before:
-        folder, folder_before = folder_of(bound), folder_of(before)
-        now = f"MEM0_LOCAL is {folder}" if folder else f"MEM0_API_KEY belongs to project {bound}"
-        then = f"the folder {folder_before}" if folder_before else f"project {before}"
-        back = f"Set MEM0_LOCAL={folder_before}" if folder_before else "Use a key of that project"
+    if before is not None and not is_same_project(before, bound):
+        now, then, back = _difference(before, bound)
         raise Refused(
             f"{now}, but what was seen so far is of {then}. Nothing was changed. {back}, or a TOPIC_PREFIX "
             "of its own for this one."
         )
+
+
+def _difference(before: str, bound: str) -> tuple[str, str, str]:
+    """What is read now, what was read before, and how to go back to that."""
+    folder, folder_before = folder_of(bound), folder_of(before)
+    if folder is not None and folder == folder_before:
+        was = collection_of(before)
+        now = f"the memories in {folder} are read from its collection {collection_of(bound)}"
+        return now, f"the collection {was}", f"Set MEM0_LOCAL_COLLECTION={was}"
+    now = f"MEM0_LOCAL is {folder}" if folder else f"MEM0_API_KEY belongs to project {bound}"
+    if folder_before:
+        return now, f"the folder {folder_before}", f"Set MEM0_LOCAL={folder_before}"
+    return now, f"project {before}", "Use a key of that project"
 
 
 async def _cycle(
@@ -181,9 +191,10 @@ async def _cycle(
     """How many seconds it took."""
     with liveness.polling(NAME):
         if (project := await reads.project()) != bound:
+            now, then, back = _difference(bound, project)
             raise Refused(
-                f"MEM0_API_KEY belonged to project {bound} and now to {project}. Nothing was changed. "
-                "Use a key of that project, or a TOPIC_PREFIX of its own for this one."
+                f"{now}, but at the start it was {then}. Nothing was changed. {back}, or a TOPIC_PREFIX of "
+                "its own for this one."
             )
         try:
             ended, tally = await watching.cycle(bound)

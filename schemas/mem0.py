@@ -63,6 +63,10 @@ class Mem0CycleEnded(Message):
     """From which `updated_at` on the next cycle asks; None: it lists everything."""
     dropped_until: Count | None = None
     """The greatest version of the deleted memories that the checkpoint holds no more."""
+    known_until: Utc | None = None
+    """Much was missing and stayed: what is missing is measured by what was first seen up to then."""
+    asked: bool = False
+    """After it much was missing, and a person was asked whether that was meant."""
 
 
 Kept = Mem0Seen | Mem0CycleEnded

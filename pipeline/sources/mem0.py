@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import UUID, uuid5
 
@@ -46,7 +47,7 @@ FEW_MISSING = 20
 MANY_MISSING = 0.2
 LONGEST_RETRY_AFTER_S = 3_600.0
 LOCAL = "local:"
-"""How the project of a Mem0 without the cloud begins; its folder follows."""
+"""How the project of a Mem0 without the cloud begins; its folder and its collection follow."""
 
 
 class Mem0Reads(Protocol):
@@ -439,6 +440,54 @@ def is_mass(missing: int, known: int) -> bool:
     return missing > FEW_MISSING and missing > known * MANY_MISSING
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """How much is not listed: of all that is known, and of what was known when all was there."""
+
+    missing: int
+    known: int
+    old_missing: int
+    old_known: int
+    asked: bool
+    """Whether a person was asked already."""
+
+    @property
+    def is_mass(self) -> bool:
+        """Whether a person has to say that it was meant: once asked, about any of what was there."""
+        some_left = self.asked and self.old_missing > 0
+        return some_left or any(is_mass(*of) for of in self.measures)
+
+    @property
+    def measures(self) -> Sequence[tuple[int, int]]:
+        """How many of how many. What was added while a person is asked must not outweigh what is missing."""
+        return (self.missing, self.known), (self.old_missing, self.old_known)
+
+    @property
+    def told_of(self) -> int:
+        """Of how many the missing ones are too many."""
+        if is_mass(self.missing, self.known):
+            return self.known
+        return self.old_known + self.missing - self.old_missing
+
+
+def missing_of(
+    missing: Iterable[str], known: Mapping[str, Mem0Seen], last: Mem0CycleEnded | None
+) -> Missing:
+    """How much of what is known is missing."""
+    missing = set(missing)
+    until = known_until(last)
+    old = {i for i, s in known.items() if until is not None and s.first_seen_at <= until}
+    asked = last is not None and last.asked
+    return Missing(len(missing), len(known), len(missing & old), len(old), asked)
+
+
+def known_until(last: Mem0CycleEnded | None) -> datetime | None:
+    """Until when nothing was missing that is missing now; None: no cycle has ended."""
+    if last is None:
+        return None
+    return last.known_until or last.started_at + timedelta(seconds=last.took_s)
+
+
 def permission_for(project_id: str, last: Mem0CycleEnded | None, missing: int) -> str:
     """What to say to have so many deleted that have disappeared since the last cycle: `30@7f3a9c1e`.
 
@@ -450,14 +499,15 @@ def permission_for(project_id: str, last: Mem0CycleEnded | None, missing: int) -
 
 
 def is_permitted(
-    permission: str | None, project_id: str, last: Mem0CycleEnded | None, missing: int, known: int
+    permission: str | None, project_id: str, last: Mem0CycleEnded | None, gone: Missing
 ) -> bool:
     """Whether a person has said yes to this disappearance, and to about so many."""
     number = (permission or "").partition("@")[0]
     if not number.isdecimal() or permission != permission_for(project_id, last, int(number)):
         return False
     # A few more may go while a person thinks about it.
-    return not is_mass(missing - int(number), known - int(number))
+    more = [(missing - int(number), known - int(number)) for missing, known in gone.measures]
+    return not any(is_mass(*of) for of in more)
 
 
 # Where to go on
@@ -504,12 +554,34 @@ def sweep_is_due(last: Mem0CycleEnded | None, now: datetime, rules: Rules) -> bo
     return now - last.swept_at >= timedelta(seconds=rules.sweep_interval_s)
 
 
-# When to ask again
+# Mem0 without the cloud
+
+
+def local_project(folder: Path, collection: str) -> str:
+    """The name of a Mem0 without the cloud."""
+    return f"{LOCAL}{folder}#{collection}"
+
+
+def is_same_project(before: str, bound: str) -> bool:
+    """Whether what was seen before is of this project. A folder had no collection in its name once."""
+    return before == bound or (bound.startswith(LOCAL) and before == bound.rpartition("#")[0])
 
 
 def folder_of(project_id: str) -> str | None:
     """The folder of a Mem0 without the cloud; None where it is a project of the platform."""
-    return project_id.removeprefix(LOCAL) if project_id.startswith(LOCAL) else None
+    if not project_id.startswith(LOCAL):
+        return None
+    folder, named, _ = project_id.removeprefix(LOCAL).rpartition("#")
+    return folder if named else project_id.removeprefix(LOCAL)
+
+
+def collection_of(project_id: str) -> str | None:
+    """Where the memories are in that folder; None where its name does not say."""
+    _, named, collection = project_id.rpartition("#")
+    return collection if named and project_id.startswith(LOCAL) else None
+
+
+# When to ask again
 
 
 def retry_after_s(header: str | None, now: datetime) -> float | None:

@@ -5,9 +5,10 @@ it open goes on and notices nothing. No model is needed for that, and nothing of
 """
 
 import asyncio
+import json
 import shutil
 import sqlite3
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Refused, Unavailable
-from pipeline.sources.mem0 import LOCAL, Observed, Page, moment, observed
+from pipeline.sources.mem0 import Observed, Page, local_project, moment, observed
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
@@ -43,11 +44,17 @@ class LocalMem0:
         self.requests = 0
         """How often it was read."""
         self._folder, self._collection = folder, collection
+        self._bound = collection
         self._held: dict[str, Observed] = {}
 
     async def project(self) -> str:
-        """The folder: it has no other name. Raises Refused where it holds no Mem0."""
-        return f"{LOCAL}{_place(self._folder).resolve()}"
+        """The folder and the collection in it: it has no other name. What is read then is of that one.
+
+        Raises Refused where it holds no Mem0, Unavailable where that cannot be read at the moment.
+        """
+        place = _place(self._folder)
+        self._bound = self._collection or _only_one(_names(place), self._folder)
+        return local_project(place.resolve(), self._bound)
 
     async def page(self, number: int, *, size: int, since: datetime | None) -> Page | None:
         """A page of all memories with `updated_at` >= `since`; the first one reads the folder anew.
@@ -77,7 +84,7 @@ class LocalMem0:
 
     def _read(self) -> dict[str, Observed]:
         with _opened(self._folder) as client:
-            name = self._collection or _collection(client, self._folder)
+            name = self._bound or _collection(client, self._folder)
             return {row["id"]: observed(row) for row in _scrolled(client, name)}
 
 
@@ -133,7 +140,18 @@ def _copied(place: Path, to: Path) -> None:
 
 
 def _collection(client: "QdrantClient", folder: Path) -> str:
-    names = [c.name for c in client.get_collections().collections]
+    return _only_one([c.name for c in client.get_collections().collections], folder)
+
+
+def _names(place: Path) -> list[str]:
+    """The names of the collections, without opening them."""
+    try:
+        return [*json.loads((place / "meta.json").read_text())["collections"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Unavailable(f"{place} cannot be read at the moment: {error}") from error
+
+
+def _only_one(names: Sequence[str], folder: Path) -> str:
     names = [name for name in names if not name.endswith(_OTHERS)]
     if DEFAULT_COLLECTION in names:
         return DEFAULT_COLLECTION

@@ -20,6 +20,7 @@ from pipeline.errors import Halted
 from pipeline.sources.mem0 import (
     Change,
     Mem0Reads,
+    Missing,
     Observed,
     Page,
     Rules,
@@ -29,9 +30,10 @@ from pipeline.sources.mem0 import (
     dropped_until,
     floor_after,
     is_expendable,
-    is_mass,
     is_permitted,
     is_unsettled,
+    known_until,
+    missing_of,
     newest_of,
     permission_for,
     sweep_is_due,
@@ -111,8 +113,9 @@ class Watching:
         """Publishes all that has changed. Raises Unavailable, Refused; Halted where a person is asked."""
         began, asked = self._clock(), self._reads.requests
         self._tally, self._changes = Tally(), list[Change]()
-        self._project_id = project_id
+        self._project_id, self._began = project_id, began
         last = self._book.last
+        self._known_until = last.known_until if last else None
         swept_at = last.swept_at if last else None
         if sweep_is_due(last, began, self._rules):
             walk, swept_at = await self._sweep(), began
@@ -234,9 +237,12 @@ class Watching:
         known = self._live()
         walk = await self._walk(None)
         missing = [memory_id for memory_id in known if memory_id not in walk.ids]
-        if is_mass(len(missing), len(known)) and not self._is_permitted(missing, known):
-            await self._ask_a_person(missing, len(known))
+        gone = missing_of(missing, known, self._book.last)
+        if gone.is_mass and not self._is_permitted(gone):
+            await self._ask_a_person(missing, gone)
+            self._known_until = known_until(self._book.last)
         else:
+            self._known_until = None
             await self._confirm(missing)
         self._unexplained = walk.count - len(self._live())
         return walk
@@ -262,30 +268,52 @@ class Watching:
             return True
         return await self._reads.tells_deletion(seen.memory_id)
 
-    def _is_permitted(self, missing: Sequence[str], known: Mapping[str, Mem0Seen]) -> bool:
-        numbers = len(missing), len(known)
-        return is_permitted(self._rules.permission, self._project_id, self._book.last, *numbers)
+    def _is_permitted(self, gone: Missing) -> bool:
+        return is_permitted(self._rules.permission, self._project_id, self._book.last, gone)
 
-    async def _ask_a_person(self, missing: Sequence[str], known: int) -> None:
+    async def _ask_a_person(self, missing: Sequence[str], gone: Missing) -> None:
         """Raises Halted, unless Mem0 has some of them after all: then its listing is what is wrong."""
         probed = sorted(missing)[:: max(1, len(missing) // PROBES)][:PROBES]
         found = await self._each(probed, self._reads.find)
         if any(row is not None for _, row in found):
             log.warning(
                 "Mem0 does not list all of its memories; nothing is deleted",
-                missing=len(missing),
-                known=known,
+                missing=gone.missing,
+                known=gone.told_of,
             )
             return
-        await self._flush()
-        permission = permission_for(self._project_id, self._book.last, len(missing))
+        asked = self._asked()
+        await self._flush(asked)
+        permission = permission_for(self._project_id, asked, gone.missing)
         with_it = f"MEM0_ALLOW_DELETES={permission} hybrid-memory"
         raise Halted(
-            f"{len(missing):,} of {known:,} memories have disappeared from Mem0 at once. None of them "
+            f"{gone.missing:,} of {gone.told_of:,} memories have disappeared from Mem0 at once. None of them "
             "was forgotten here. If they were deleted on purpose, start the poller again with "
             f"MEM0_ALLOW_DELETES={permission}, which lets these go and no others: `{with_it} run mem0` "
             f"where it runs alone, `hybrid-memory down` and then `{with_it} up --detach`, with the options it "
             "had, where it runs in a stack. If not, see whether MEM0_API_KEY and MEM0_HOST are right."
+        )
+
+    def _asked(self) -> Mem0CycleEnded:
+        """The last cycle that ended, and that a person was asked after it: so it is asked again at each start.
+
+        Its name stays, and with it that of the permission.
+        """
+        last = self._book.last
+        if last is not None:
+            until = known_until(last)
+            return last.model_copy(update={"known_until": until, "asked": True, "swept_at": None})
+        live = self._live()
+        return Mem0CycleEnded(
+            project_id=self._project_id,
+            cycle=0,
+            started_at=self._began,
+            took_s=0.0,
+            requests=0,
+            users=len(users_of(live)),
+            memories=len(live),
+            known_until=self._began,
+            asked=True,
         )
 
     # Ending
@@ -324,6 +352,7 @@ class Watching:
                 rules=self._rules,
             ),
             dropped_until=dropped_until(last, expendable.values()),
+            known_until=self._known_until,
         )
 
     def _expendable(self) -> Mapping[str, Mem0Seen]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from pipeline.cli.status import Status, picture
 from pipeline.sources.mem0 import (
     Change,
+    Missing,
     Rules,
     believed_gone,
     changed,
@@ -258,21 +259,28 @@ def test_a_mass_disappearance(missing: int, known: int, mass: bool):
     assert is_mass(missing, known) is mass
 
 
+def gone(missing: int, known: int) -> Missing:
+    """So many of those that were there when the last cycle ended."""
+    return Missing(missing, known, missing, known, asked=True)
+
+
 def test_a_permission_is_for_one_disappearance():
     last = ended(7)
     said = permission_for("p", last, 30)
-    assert is_permitted(said, "p", last, 30, 60)
+    assert is_permitted(said, "p", last, gone(30, 60))
     # Killed in the middle of it, it goes on.
-    assert is_permitted(said, "p", last, 12, 42)
-    assert not is_permitted(said, "p", ended(8), 30, 60)
-    assert not is_permitted(said, "another", last, 30, 60)
-    assert not is_permitted(None, "p", last, 30, 60)
+    assert is_permitted(said, "p", last, gone(12, 42))
+    assert not is_permitted(said, "p", ended(8), gone(30, 60))
+    assert not is_permitted(said, "another", last, gone(30, 60))
+    assert not is_permitted(None, "p", last, gone(30, 60))
 
 
 def test_a_permission_covers_a_few_more_and_not_many():
     said = permission_for("p", None, 30)
-    assert is_permitted(said, "p", None, 35, 200)
-    assert not is_permitted(said, "p", None, 200, 200)
+    assert is_permitted(said, "p", None, gone(35, 200))
+    assert not is_permitted(said, "p", None, gone(200, 200))
+    # However many others came meanwhile.
+    assert not is_permitted(said, "p", None, Missing(200, 2_000, 200, 200, asked=True))
 
 
 def test_only_mem0s_own_words_mean_gone():

@@ -56,6 +56,12 @@ def test_users_of_whom_something_has_changed_have_a_line_or_all_of_few_and_all_t
         ("p1", "p2", "MEM0_API_KEY belongs to project p2, but .* project p1.* Use a key of that"),
         ("p1", "local:/m", "MEM0_LOCAL is /m, but .* project p1.* Use a key of that project"),
         ("local:/m", "p2", "MEM0_API_KEY belongs .* the folder /m.* Set MEM0_LOCAL=/m"),
+        (
+            "local:/m#a",
+            "local:/m#mem0",
+            "collection mem0, .* of the collection a.* MEM0_LOCAL_COLLECTION=a",
+        ),
+        ("local:/m#a", "local:/n#a", "MEM0_LOCAL is /n, but .* the folder /m.* Set MEM0_LOCAL=/m,"),
         ("local:/m", "local:/n", "MEM0_LOCAL is /n, but .* the folder /m.* Set MEM0_LOCAL=/m"),
     ],
 )
@@ -63,3 +69,10 @@ def test_another_mem0_is_named_by_the_setting_that_names_it(before: str, now: st
     book: Any = SimpleNamespace(last=SimpleNamespace(project_id=before), seen={})
     with pytest.raises(Refused, match=said):
         check_project(now, book, None)
+
+
+def test_a_ledger_that_does_not_name_the_collection_is_taken_for_one_of_any_in_its_folder():
+    book: Any = SimpleNamespace(last=SimpleNamespace(project_id="local:/m"), seen={})
+    check_project("local:/m#mem0", book, None)
+    with pytest.raises(Refused, match="MEM0_LOCAL is /n"):
+        check_project("local:/n#mem0", book, None)
