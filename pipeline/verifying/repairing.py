@@ -6,7 +6,9 @@ same event: whoever has done with it does nothing.
 
 - What the log holds and the record lacks goes into memory.enriched again, byte for byte.
 - What the record holds and the index lacks goes into memory.events, to be embedded anew.
-- Where memories stand by their use is told once more by who sees that the index has an older word.
+- Where memories stand by their use is told once more by who sees that the index has an older word. Where it
+  has a newer one, that of a memory before this one, or of a life that the record lost, the record's own
+  life is made newer: by a word that says nothing else.
 - What only the index holds, newer than record and log, is left alone: nothing accepted can prove it, and
   the index would refuse anything older in its place. `rebuild` makes the index anew without it.
 """
@@ -14,7 +16,10 @@ same event: whoever has done with it does nothing.
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID, uuid5
 
+from pipeline.domain.clock import moment_of
+from pipeline.domain.identity import memory_key
 from pipeline.errors import Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import topic_partitions
@@ -24,8 +29,8 @@ from pipeline.kafka.reading import enriched_of
 from pipeline.kafka.records import Record, group_of, legible
 from pipeline.ports import MemoryRecords
 from pipeline.verifying.comparing import Difference
-from schemas.events import Published, UserForgotten
-from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, Topic
+from schemas.events import MemoryCaptured, MemoryConsolidated, Published, UserForgotten
+from schemas.topics import CLASSIFIED, ENRICHED, EVENTS, RECALLED, Topic
 
 WRITERS = ("record_writer", "vector_writer")
 HOPS: Mapping[Topic, Sequence[str]] = {
@@ -48,7 +53,7 @@ class Mending:
     published: int = 0
     """Events that were published again."""
     behind: int = 0
-    """Memories that stand in the index where they stood before, to be told of."""
+    """Memories that do not stand in the index where the record says, to be told of."""
     left_alone: int = 0
     """Differences that nothing accepted can mend."""
 
@@ -71,9 +76,10 @@ class Mending:
     async def from_record(self, found: Sequence[Difference]) -> None:
         """Publishes the record's states where the index has nothing newer. Raises Unavailable."""
         mendable = [each.key for each in found if can_mend(each) and each.lives is None]
-        behind = [each for each in found if can_mend(each) and each.lives is not None]
-        self.behind += len(behind)
-        self.left_alone += len(found) - len(mendable) - len(behind)
+        astray = [each for each in found if can_mend(each) and each.lives is not None]
+        self.behind += len(astray)
+        self.left_alone += len(found) - len(mendable) - len(astray)
+        await self._outlive({each.key: each.lives for each in astray if each.lives})
         events = await self.records.publishable(mendable)
         await self.publishing.send(
             [
@@ -83,6 +89,17 @@ class Mending:
             ]
         )
         self.published += len(events)
+
+    async def _outlive(self, lives: Mapping[UUID, tuple[int, int]]) -> None:
+        """Has the record's lives begin anew above those that the index holds, where these are greater."""
+        ahead = {key: index for key, (record, index) in lives.items() if index > record}
+        events = await self.records.publishable(list(ahead))
+        words = [
+            outliving(event, ahead[memory_key(event.user_id, event.memory_id)])
+            for event in events
+            if isinstance(event, MemoryCaptured)
+        ]
+        await self.publishing.publish(RECALLED, words)
 
     async def done(self, *, patience_s: float) -> None:
         """Returns when the stages have done with all that was published so far.
@@ -107,9 +124,23 @@ def can_mend(found: Difference) -> bool:
     if found.record is None:
         return False
     if found.lives is not None:
-        in_record, in_index = found.lives
-        return in_index < in_record
+        return found.lives[0] != found.lives[1]
     return found.index is None or found.index.known.stamp <= found.record.known.stamp
+
+
+def outliving(event: MemoryCaptured, life: int) -> MemoryConsolidated:
+    """A word after which the record's life of the memory is newer than `life`; the same word each time.
+
+    It changes nothing else: no memory stands for itself.
+    """
+    return MemoryConsolidated(
+        event_id=uuid5(event.event_id, str(life)),
+        user_id=event.user_id,
+        memory_id=event.memory_id,
+        version=life + 1,
+        published_at=moment_of(life + 1),
+        parted=(event.memory_id,),
+    )
 
 
 def copies(event: Published, partitions: int) -> Sequence[tuple[Published, int | None]]:
