@@ -67,7 +67,7 @@ class Believed:
     state: MemoryCaptured
     """Without `preceding`."""
     newest: int
-    """The version of its state of today."""
+    """The precedence of its state of today."""
     told: MemoryTiered | None
     """Of its life, the latest; None where it was never of use, nor put away."""
 
@@ -151,6 +151,8 @@ class Belonging:
     occurred_at: datetime
     published_at: datetime
     version: int
+    precedence: int
+    """The version, below zero where the state yields to any other."""
     importance: float
     told: MemoryTiered | None
     """Where it stands; None where nothing was heard of its use."""
@@ -269,7 +271,17 @@ class MemoryRecords(Fingerprints, Protocol):
         ...
 
     async def lives(self, after: UUID | None, limit: int) -> Sequence[tuple[UUID, MemoryTiered]]:
-        """Where memories stand whose use was heard of, by key, in the order of the keys beyond `after`."""
+        """Where memories stand whose use was heard of, by key, in the order of the keys beyond `after`.
+
+        Each of the state that the memory has now.
+        """
+        ...
+
+    async def remembered_anew(self, after: UUID | None, limit: int) -> Sequence[MemoryForgotten]:
+        """The last forgetting of each memory that was remembered anew since, by key, beyond `after`.
+
+        Without those of whole users: their watermarks tell of them.
+        """
         ...
 
     async def belongings(

@@ -41,6 +41,8 @@ MAX_VERSION = 2**53 - 1
 """Qdrant compares numbers as doubles: beyond this two versions would look equal."""
 
 Version = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+Precedence = Annotated[int, Field(ge=-MAX_VERSION, le=MAX_VERSION)]
+"""A state's version, below zero where it was published under an idempotency key: the greatest wins."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -300,6 +302,10 @@ class MemoryTiered(MemoryEvent):
     long_until: Utc | None = None
     archived_version: Version | None = None
     """It is archived, unless its newest state has a greater version."""
+    archived_precedence: Precedence | None = None
+    """Of the state that was archived: what wins over it is not, whatever the clocks. The version unless given."""
+    of_precedence: Precedence | None = None
+    """Of the state that the memory had when this was told: it is of no memory that came anew under the id."""
     reason: str
     """recalled, pruned, consolidated or restored."""
     into: Id | None = None

@@ -76,6 +76,7 @@ async def _rebuild(here: Located, source: Source) -> "tuple[Filling, Report]":
     with _told_if_stopped(_FILLING) as reached:
         opened = app.open_for_rebuilding(here.settings, here.addresses, tell)
         async with opened as (fresh, filling, records):
+            await filling.from_forgettings(records)
             if source == "record":
                 await _from_record(here, filling, records)
             else:

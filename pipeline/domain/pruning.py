@@ -7,7 +7,7 @@ is deleted: what is put away is archived, and can be brought back.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipeline.domain.tiers import Tiers, is_archived, stood, strength_at
+from pipeline.domain.tiers import Tiers, archived_until, is_archived, stood, strength_at
 from schemas.events import MemoryTiered
 
 
@@ -35,15 +35,15 @@ def worth(
     told: MemoryTiered | None,
     *,
     importance: float,
-    version: int,
+    precedence: int,
     published_at: datetime,
     now: datetime,
     tiers: Tiers,
 ) -> Worth:
-    """What a memory is worth at `now`; `version` and `published_at` are those of its newest state."""
+    """What a memory is worth at `now`; `precedence` and `published_at` are those of its newest state."""
     last = stood(told) if told else None
     used_at = max(published_at, last.at) if last else published_at
-    archived = told is not None and is_archived(told.archived_version, version)
+    archived = told is not None and is_archived(archived_until(told), precedence)
     return Worth(importance, strength_at(last, now, tiers), now - used_at, archived)
 
 

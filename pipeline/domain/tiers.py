@@ -93,6 +93,8 @@ class Mark:
     """What it was archived with."""
     of_version: int | None = None
     """Of the state that was archived; later ones are not. `version` unless given."""
+    of_precedence: int | None = None
+    """The same, where it is known whether that state yields to any other."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -175,21 +177,34 @@ def tier_at(
     return "medium" if medium_until is not None and now < medium_until else "short"
 
 
-def heard(life: Life, event: Lived, tiers: Tiers) -> Life:
-    """The life with what the event tells. The same life where it tells nothing new."""
+def heard(life: Life, event: Lived, tiers: Tiers, precedence: int | None = None) -> Life:
+    """The life with what the event tells. The same life where it tells nothing new.
+
+    `precedence` is that of the state that there is.
+    """
     match event:
         case MemoryRecalled():
             return _recalled(life, hour_of(event.at), tiers)
         case MemoryArchived():
             why = (event.reason, event.into, event.batch)
-            told = Mark(event.version, event.event_id, True, *why, event.of_version)
-            return _marked(life, told)
+            which = (event.of_version, _archived_until(event, precedence))
+            return _marked(life, Mark(event.version, event.event_id, True, *why, *which))
         case MemoryRestored():
             return _marked(life, Mark(event.version, event.event_id, archived=False))
         case MemoryConsolidated():
             return _merged(life, event)
         case _:
             assert_never(event)
+
+
+def _archived_until(event: MemoryArchived, precedence: int | None) -> int:
+    """The greatest precedence of a state that the word puts away."""
+    if event.of_version is None:
+        return event.version
+    if precedence is None or event.of_version <= precedence:
+        return event.of_version
+    # A greater version than that of the state that there is, or which came since and won: it yields.
+    return -event.of_version
 
 
 def _recalled(life: Life, hour: int, tiers: Tiers) -> Life:
@@ -238,6 +253,7 @@ def tiered(life: Life, event: Lived, tiers: Tiers) -> MemoryTiered:
         medium_until=medium,
         long_until=long,
         archived_version=(mark.of_version or mark.version) if mark else None,
+        archived_precedence=mark.of_precedence if mark else None,
         reason=_reason(event),
         into=mark.into if mark else None,
         batch=mark.batch if mark else None,
@@ -259,9 +275,9 @@ def _reason(event: Lived) -> str:
             assert_never(event)
 
 
-def lived(life: Life, event: Lived, tiers: Tiers) -> Life:
-    """The life after the event, its version raised where that changed anything."""
-    after = heard(life, event, tiers)
+def lived(life: Life, event: Lived, tiers: Tiers, precedence: int | None = None) -> Life:
+    """The life after the event, its version raised where that changed anything. Otherwise as `heard`."""
+    after = heard(life, event, tiers, precedence)
     if after is life:
         return life
     # The event's time and no clock of ours: repeating it gives the same.
@@ -272,19 +288,25 @@ def _microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def is_archived(archived_version: int | None, version: int) -> bool:
-    """Whether a memory whose newest state has this `version` is archived.
+def archived_until(told: MemoryTiered) -> int | None:
+    """The greatest precedence of a state that is archived; None where none is."""
+    return told.archived_version if told.archived_precedence is None else told.archived_precedence
 
-    What was said anew after it was archived is no old memory any more.
+
+def is_archived(until: int | None, precedence: int) -> bool:
+    """Whether a memory whose newest state has this `precedence` is archived; `until` as `archived_until`.
+
+    What was said anew after it was archived is no old memory any more. Which of two states is newer the
+    stamps say, and not the versions alone: a plain one wins over one that yields, whatever their clocks.
     """
-    return archived_version is not None and archived_version >= version
+    return until is not None and until >= precedence
 
 
-def tier_of(told: MemoryTiered | None, version: int, now: datetime) -> Tier:
-    """The tier at `now` of a memory whose newest state has this `version`."""
+def tier_of(told: MemoryTiered | None, precedence: int, now: datetime) -> Tier:
+    """The tier at `now` of a memory whose newest state has this `precedence`."""
     if told is None:
         return "short"
-    if is_archived(told.archived_version, version):
+    if is_archived(archived_until(told), precedence):
         return "archived"
     return tier_at(told.medium_until, told.long_until, now)
 

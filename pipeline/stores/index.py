@@ -43,10 +43,10 @@ from pipeline.stores.points import (
     held,
     hides,
     hit,
-    is_older_life,
     known_memory,
     point,
     searched,
+    unheard_of,
     watermark,
     watermark_point,
     with_life,
@@ -169,7 +169,7 @@ class VectorIndex:
         if anew := {k: s for k, s in decided.forgotten.items() if decided.writes[k] is not s}:
             # Forgotten and remembered again in one batch: nothing of before is carried over.
             await self._put(anew, there)
-            there = {key: payload for key, payload in there.items() if key not in anew}
+            there = {**there, **await self.points.fetch(list(anew))}
         await self._put(decided.writes, there)
         return decided.outcomes
 
@@ -209,27 +209,25 @@ class VectorIndex:
         return self.hot.writing(users) if self.hot else nullcontext()
 
     async def tier(self, told: Sequence[MemoryTiered]) -> None:
-        newest: dict[UUID, MemoryTiered] = {}
-        for each in sorted(told, key=lambda each: each.version):
-            newest[memory_key(each.user_id, each.memory_id)] = each
-        there = await self.points.fetch(list(newest)) if newest else {}
+        keys = {memory_key(each.user_id, each.memory_id) for each in told}
+        users = {user_key(each.user_id) for each in told}
+        there = await self.points.fetch([*keys, *users]) if told else {}
         # Tiers of what is found are read anew for each answer, and each answer is a recall: renewed for
         # every one of them, no generation would outlive a question.
         seen = {each.user_id for each in told if each.reason != "recalled"}
-        seen |= {each.user_id for key, each in newest.items() if hides(there.get(key), each)}
+        news = unheard_of(told, there)
+        seen |= {each.user_id for key, each in news.items() if hides(there[key], each)}
         async with self.generations.changing(seen):
-            await self._amend(newest, there)
+            await self._amend(told, there)
         await self.points.settle()
 
-    async def _amend(
-        self, told: Mapping[UUID, MemoryTiered], there: Mapping[UUID, Payload]
-    ) -> None:
+    async def _amend(self, told: Sequence[MemoryTiered], there: Mapping[UUID, Payload]) -> None:
         for _ in range(_TRIES):
-            told = {key: each for key, each in told.items() if is_older_life(there.get(key), each)}
-            if not told:
+            news = unheard_of(told, there)
+            if not news:
                 return
-            await self.points.amend([amendment(each, k, there[k]) for k, each in told.items()])
-            there = await self.points.fetch(list(told))
+            await self.points.amend([amendment(each, k, there[k]) for k, each in news.items()])
+            there = {**there, **await self.points.fetch(list(news))}
         raise Unavailable("These memories change faster than their tiers are written.")
 
     async def _forget_user(self, forgetting: UserForgotten) -> Outcome:

@@ -13,7 +13,15 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from pipeline.domain.identity import memory_key
-from pipeline.domain.tiers import Life, Tiers, is_archived, lived, tier_of, tiered
+from pipeline.domain.tiers import (
+    Life,
+    Tiers,
+    archived_until,
+    is_archived,
+    lived,
+    tier_of,
+    tiered,
+)
 from schemas.events import Lived, MemoryArchived, MemoryConsolidated, MemoryTiered
 
 LIFE: TypeAdapter[Life] = TypeAdapter(Life)
@@ -43,7 +51,8 @@ def decide_lives(
     living: Mapping[UUID, int],
     tiers: Tiers,
 ) -> DecidedLives:
-    """Decides what a batch comes to. `living` are the memories that there are, with their versions.
+    """Decides what a batch comes to. `living` are the memories that there are, with the
+    precedence of their states.
 
     Both hold what there is of the keys that `looked_at` names.
     """
@@ -59,7 +68,7 @@ def decide_lives(
         now |= changed
         writes |= changed
         # What changes nothing is told again all the same: nobody knows whether it was, before a crash.
-        told.append(now[key].told if key in living and key in now else None)
+        told.append(of_state(now[key].told, living[key]) if key in living and key in now else None)
     return DecidedLives(writes, told)
 
 
@@ -71,8 +80,9 @@ def _with(
         return None
     before = known.get(memory_key(event.user_id, event.memory_id))
     life = before.life if before else _UNHEARD_OF
-    after = lived(life, _still_so(event, known, living), tiers)
-    return None if after is life else KeptLife(after, tiered(after, event, tiers))
+    of = living[memory_key(event.user_id, event.memory_id)]
+    after = lived(life, _still_so(event, known, living), tiers, of)
+    return None if after is life else KeptLife(after, of_state(tiered(after, event, tiers), of))
 
 
 def _named_in_vain(
@@ -103,9 +113,14 @@ def told_of(row: Any) -> MemoryTiered | None:
     return MemoryTiered.model_validate_json(row) if row else None
 
 
-def standing_of(told: MemoryTiered | None, version: int, now: datetime) -> dict[str, Any]:
-    """How a memory whose newest state has this `version` stands at `now`: fields of a RecordedMemory."""
-    tier = tier_of(told, version, now)
+def of_state(told: MemoryTiered, precedence: int) -> MemoryTiered:
+    """What is told of the life of a memory whose state has this `precedence`, which may have changed since."""
+    return told.model_copy(update={"of_precedence": precedence})
+
+
+def standing_of(told: MemoryTiered | None, precedence: int, now: datetime) -> dict[str, Any]:
+    """How a memory whose newest state has this `precedence` stands at `now`: fields of a RecordedMemory."""
+    tier = tier_of(told, precedence, now)
     if told is None:
         return {"tier": tier}
     into = told.into if tier == "archived" else None
@@ -152,7 +167,7 @@ def _in_sight(
     user_id: str, memory_id: str, known: Mapping[UUID, KeptLife], living: Mapping[UUID, int]
 ) -> bool:
     key = memory_key(user_id, memory_id)
-    archived = known[key].told.archived_version if key in known else None
+    archived = archived_until(known[key].told) if key in known else None
     return key in living and not is_archived(archived, living[key])
 
 

@@ -17,7 +17,7 @@ from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
 from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading, TooMuch
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.lives import KeptLife, decide_lives, inherited, standing_of
+from pipeline.stores.lives import KeptLife, decide_lives, inherited, of_state, standing_of
 from pipeline.stores.points import IndexShape
 from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.states import (
@@ -60,7 +60,7 @@ def vectors_in_memory(model: str, dimensions: int) -> VectorIndex:
 
 
 _NOT_IN_THE_TRAIL = {"type", "hops", "preceding", "following", "context"}
-_BELONGING = {each.name for each in fields(Belonging)} - {"told"}
+_BELONGING = {each.name for each in fields(Belonging)} - {"precedence", "told"}
 
 
 @dataclass
@@ -207,16 +207,25 @@ class RecordsInMemory:
         self._lives.update(inherited(into, self._lives))
 
     async def live(self, events: Sequence[Lived], tiers: Tiers) -> Sequence[MemoryTiered | None]:
-        living = {key: state.version for key, state in self._living().items()}
+        living = {key: stamp(state).precedence for key, state in self._living().items()}
         decided = decide_lives(events, self._lives, living, tiers)
         self._lives.update(decided.writes)
         return decided.told
 
     async def lives(self, after: UUID | None, limit: int) -> Sequence[tuple[UUID, MemoryTiered]]:
-        told = sorted(
-            (key, kept.told) for key, kept in self._lives.items() if not after or key > after
-        )
+        living = self._living()
+        told = [
+            (key, of_state(self._lives[key].told, stamp(living[key]).precedence))
+            for key in sorted(self._lives)
+            if not after or key > after
+        ]
         return told[:limit]
+
+    async def remembered_anew(self, after: UUID | None, limit: int) -> Sequence[MemoryForgotten]:
+        keys = [key for key in sorted(self._living()) if not after or key > after]
+        trails = [self._audit[key].values() for key in keys]
+        gone = [[each for each in trail if isinstance(each, MemoryForgotten)] for trail in trails]
+        return [max(some, key=stamp) for some in gone if some][:limit]
 
     async def belongings(
         self, user_id: str | None, after: tuple[str, str] | None, limit: int
@@ -224,6 +233,7 @@ class RecordsInMemory:
         found = [
             Belonging(
                 **{name: getattr(state, name) for name in _BELONGING},
+                precedence=stamp(state).precedence,
                 told=self._lives[key].told if key in self._lives else None,
             )
             for key, state in self._living().items()
@@ -240,7 +250,7 @@ class RecordsInMemory:
         told = kept.told if kept else None
         return RecordedMemory.model_validate(
             state.model_dump(include=set(RecordedMemory.model_fields))
-            | standing_of(told, state.version, datetime.now(UTC))
+            | standing_of(told, stamp(state).precedence, datetime.now(UTC))
         )
 
     async def past(
@@ -267,7 +277,7 @@ class RecordsInMemory:
         if newest is None or state is None or newest.version <= version:
             return None
         kept = self._lives.get(key)
-        return Believed(state, newest.version, kept.told if kept else None)
+        return Believed(state, stamp(newest).precedence, kept.told if kept else None)
 
     def _state_at(self, key: UUID, version: int) -> MemoryCaptured | None:
         audit = self._audit.get(key, {}).values()

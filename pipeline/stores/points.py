@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain.identity import content_hash, generation_key, memory_key, user_key
 from pipeline.domain.ranking import Candidate, Signal
-from pipeline.domain.tiers import Standing, is_archived, tier_at
+from pipeline.domain.tiers import Standing, archived_until, is_archived, tier_at
 from pipeline.domain.versions import Known, Stamp
 from pipeline.errors import Unusable
 from pipeline.ports import TOKEN_DIMENSIONS, Fingerprint, Floats, Halves, Question
@@ -75,11 +75,13 @@ LIFE_FIELDS = [
     "medium_until",
     "long_until",
     "archived_version",
+    "archived_precedence",
     "consolidated",
 ]
 """Where a memory stands by its use: written by another hand than its state, and carried from state to state."""
 STATE_FIELDS = [
     *LIFE_FIELDS,
+    "forgotten_until",
     "kind",
     "user_id",
     "memory_id",
@@ -287,25 +289,31 @@ def _known_life(point: Point) -> Condition:
 
 
 def with_life(point: Point, there: Payload | None) -> Point:
-    """The point with the life of the memory that is `there`, if that is alive as this one is."""
-    if there is None or {there["kind"], point.payload["kind"]} != {MEMORY}:
+    """The point with the life of the memory that is `there`, if that is alive as this one is.
+
+    One that is remembered anew knows up to where it was forgotten: a life of before is not its own.
+    """
+    if there is None or point.payload["kind"] != MEMORY:
         return point
-    life = {name: there[name] for name in LIFE_FIELDS if name in there}
-    if life:
-        life["tier"] = _tier(life, point.payload["version"])
-    return replace(point, payload=point.payload | life)
+    if there["kind"] != MEMORY:
+        until = held(there).stamp.precedence
+        return replace(point, payload=point.payload | {"forgotten_until": until})
+    kept = {name: there[name] for name in ("forgotten_until", *LIFE_FIELDS) if name in there}
+    if "life" in kept:
+        kept["tier"] = _tier(kept, point.payload["precedence"])
+    return replace(point, payload=point.payload | kept)
 
 
 def amendment(told: MemoryTiered, key: UUID, there: Payload) -> Amendment:
     """What a tiering changes of the memory that is `there`, unless that has changed meanwhile."""
-    life = lived_payload(told, there["version"])
+    life = lived_payload(told, there["precedence"])
     same = (Is(name, there[name]) for name in ("user_id", "kind", "precedence", "tie"))
     older = Some((Not(Present("life")), Below("life", told.version)))
     return Amendment(life, Every((HasId(key), *same, older)))
 
 
-def lived_payload(told: MemoryTiered, version: int) -> Payload:
-    """The LIFE_FIELDS of a memory whose newest state has this version."""
+def lived_payload(told: MemoryTiered, precedence: int) -> Payload:
+    """The LIFE_FIELDS of a memory whose newest state has this precedence."""
     life: Payload = {
         "life": told.version,
         "strength": told.strength,
@@ -313,26 +321,53 @@ def lived_payload(told: MemoryTiered, version: int) -> Payload:
         "medium_until": _written(told.medium_until),
         "long_until": _written(told.long_until),
         "archived_version": told.archived_version,
+        "archived_precedence": archived_until(told),
         "consolidated": list(told.consolidated),
     }
-    return life | {"tier": _tier(life, version)}
+    return life | {"tier": _tier(life, precedence)}
 
 
-def is_older_life(there: Payload | None, told: MemoryTiered) -> bool:
+def unheard_of(
+    told: Sequence[MemoryTiered], there: Mapping[UUID, Payload]
+) -> Mapping[UUID, MemoryTiered]:
+    """By memory key the newest tiering that the memory which is `there` has not heard of.
+
+    `there` are the points of the memories and the watermarks of their users.
+    """
+    newest: dict[UUID, MemoryTiered] = {}
+    for each in sorted(told, key=lambda each: each.version):
+        key = memory_key(each.user_id, each.memory_id)
+        mark = there.get(user_key(each.user_id))
+        if _is_older_life(there.get(key), each) and not _is_of_another(there[key], mark, each):
+            newest[key] = each
+    return newest
+
+
+def _is_older_life(there: Payload | None, told: MemoryTiered) -> bool:
     """Whether `there` is a living memory that has not heard of this tiering, nor of a newer one."""
     return there is not None and there["kind"] == MEMORY and there.get("life", 0) < told.version
 
 
-def hides(there: Payload | None, told: MemoryTiered) -> bool:
-    """Whether the tiering changes what a search may find: the memory is put away, or back."""
-    if there is None or not is_older_life(there, told):
-        return False
-    archived = is_archived(told.archived_version, there["version"])
+def _is_of_another(there: Payload, mark: Payload | None, told: MemoryTiered) -> bool:
+    """Whether the tiering is of the memory that was forgotten before this one came under its id."""
+    until = there.get("forgotten_until")
+    if told.of_precedence is None:
+        # Nothing says whose it is.
+        return until is not None
+    went_with_user = mark is not None and abs(told.of_precedence) <= watermark(mark).version
+    return went_with_user or (until is not None and told.of_precedence <= until)
+
+
+def hides(there: Payload, told: MemoryTiered) -> bool:
+    """Whether a tiering that is unheard of changes what a search may find: the memory is put away, or back."""
+    archived = is_archived(archived_until(told), there["precedence"])
     return archived != (there.get("tier") == ARCHIVED)
 
 
-def _tier(life: Payload, version: int) -> Tier:
-    if is_archived(life.get("archived_version"), version):
+def _tier(life: Payload, precedence: int) -> Tier:
+    # A life from before there were precedences in it.
+    until = life.get("archived_precedence", life.get("archived_version"))
+    if is_archived(until, precedence):
         return ARCHIVED
     stood = standing_of(life)
     return stood.tier if stood else "short"

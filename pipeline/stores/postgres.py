@@ -30,7 +30,14 @@ from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Outcome, erased, runs
 from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading, TooMuch
 from pipeline.stores import sql
-from pipeline.stores.lives import KeptLife, decide_lives, inherited, looked_at, touched_by
+from pipeline.stores.lives import (
+    KeptLife,
+    decide_lives,
+    inherited,
+    looked_at,
+    of_state,
+    touched_by,
+)
 from pipeline.stores.remedies import address_of, remedies
 from pipeline.stores.rows import (
     believed_of,
@@ -176,7 +183,7 @@ class PostgresRecords:
                 # Locked: who forgets one of them waits, and then takes its life along.
                 there = await session.fetch(sql.LIVING_LOCKED, keys)
                 known = await _lives_of(session, keys)
-                living = {row["key"]: row["version"] for row in there}
+                living = {row["key"]: row["precedence"] for row in there}
                 decided = decide_lives(events, known, living, tiers)
                 await _keep_lives(session, decided.writes)
         return decided.told
@@ -184,7 +191,13 @@ class PostgresRecords:
     async def lives(self, after: UUID | None, limit: int) -> Sequence[tuple[UUID, MemoryTiered]]:
         with remedies(self._address):
             rows = await self._pool.fetch(sql.LIVES, after or UUID(int=0), limit)
-        return [(row["key"], MemoryTiered.model_validate_json(row["told"])) for row in rows]
+        told = [(row, MemoryTiered.model_validate_json(row["told"])) for row in rows]
+        return [(row["key"], of_state(each, row["precedence"])) for row, each in told]
+
+    async def remembered_anew(self, after: UUID | None, limit: int) -> Sequence[MemoryForgotten]:
+        with remedies(self._address):
+            rows = await self._pool.fetch(sql.REMEMBERED_ANEW, after or UUID(int=0), limit)
+        return [MemoryForgotten(**row) for row in rows]
 
     async def belongings(
         self, user_id: str | None, after: tuple[str, str] | None, limit: int

@@ -88,8 +88,8 @@ def watermark_of(row: asyncpg.Record) -> Watermark:
 
 def recorded_memory_of(row: asyncpg.Record) -> RecordedMemory:
     fields = _fields(row) | {"preceding": json.loads(row["preceding"] or "[]")}
-    told = told_of(fields.pop("told"))
-    return RecordedMemory(**fields, **standing_of(told, row["version"], datetime.now(UTC)))
+    told, precedence = told_of(fields.pop("told")), fields.pop("precedence")
+    return RecordedMemory(**fields, **standing_of(told, precedence, datetime.now(UTC)))
 
 
 def believed_of(row: asyncpg.Record) -> Believed:

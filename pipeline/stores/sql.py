@@ -371,7 +371,7 @@ update forgotten_users set erased_until = greatest(erased_until, $2) where user_
 GET = f"""
 select
     memories.memory_id, text, occurred_at, memories.version, speaker, agent_id, app_id, run_id, domain,
-    topics, metadata, memories.published_at, importance, preceding,
+    topics, metadata, memories.published_at, importance, preceding, memories.precedence,
     (select told from memory_lives lives where lives.key = memories.key) as told
 from {_MEMORIES}
 where memories.key = $1 and {_LIVING}
@@ -382,7 +382,7 @@ def _past(whose: str) -> str:
     """The states that memories had at version $1, of those that have changed since."""
     return f"""
 select
-    memories.user_id, memories.memory_id, memories.version as newest, lives.told, past.*
+    memories.user_id, memories.memory_id, memories.precedence as newest, lives.told, past.*
 from memories
 cross join lateral (
     select
@@ -536,7 +536,7 @@ select user_id, version, event_id, published_at from forgotten_users where key =
 """
 
 LIVING_LOCKED = f"""
-select memories.key, memories.version from {_MEMORIES}
+select memories.key, memories.precedence from {_MEMORIES}
 where memories.key = any($1::uuid[]) and {_LIVING}
 order by memories.key for update of memories
 """  # noqa: S608
@@ -565,17 +565,26 @@ ERASE_LIVES = _ERASE_LIVES.format(which="true")
 ERASE_LIVES_OF_FORGOTTEN = _ERASE_LIVES.format(which="memories.forgotten")
 
 LIVES = f"""
-select memories.key, lives.told
+select memories.key, memories.precedence, lives.told
 from {_MEMORIES}
 join memory_lives lives on lives.key = memories.key
 where lives.key > $1 and {_LIVING}
 order by lives.key limit $2
 """  # noqa: S608
 
+REMEMBERED_ANEW = f"""
+select distinct on (memories.key)
+    memories.user_id, memories.memory_id, state.version, state.event_id, state.published_at
+from {_MEMORIES}
+join memory_states state on state.key = memories.key and state.forgotten
+where memories.key > $1 and {_LIVING}
+order by memories.key, state.precedence desc, state.tie desc limit $2
+"""  # noqa: S608
+
 BELONGINGS = f"""
 select
     memories.user_id, memories.memory_id, text, speaker, agent_id, app_id, run_id, occurred_at,
-    memories.published_at, memories.version, importance, lives.told
+    memories.published_at, memories.version, memories.precedence, importance, lives.told
 from {_MEMORIES}
 left join memory_lives lives on lives.key = memories.key
 where {_LIVING} and ($1::text is null or memories.user_id = $1)

@@ -77,7 +77,7 @@ class Tools:
         return worth(
             each.told,
             importance=each.importance,
-            version=each.version,
+            precedence=each.precedence,
             published_at=each.published_at,
             now=self.now,
             tiers=self.tiers,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import TopicPartition
 
+from pipeline.domain.identity import memory_key
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.reading import enriched_of
@@ -50,6 +51,16 @@ class Filling:
     """Records that the vector writer would have set aside."""
     mended: int = 0
     """States that the log did not tell of, taken from the record."""
+
+    async def from_forgettings(self, records: MemoryRecords) -> None:
+        """What was forgotten and remembered anew, before all else. Raises Unavailable.
+
+        Neither the record's states nor a compacted log tell of it; a memory's life of before may still come.
+        """
+        after = None
+        while page := await records.remembered_anew(after, STATES):
+            after = memory_key(page[-1].user_id, page[-1].memory_id)
+            await self.fresh.write(page)
 
     async def from_log(self, on_progress: Progress) -> None:
         """All that the log holds, or has got since it was read last. Raises Unavailable."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,10 @@ from pipeline.domain.identity import memory_key
 from pipeline.domain.tiers import Tiers
 from pipeline.ports import MemoryRecords, MemoryVectors
 from pipeline.stores.index import Points, VectorIndex
-from pipeline.stores.points import IndexShape, Payload, point
-from schemas.events import Lived, MemoryTiered, Tier
+from pipeline.stores.points import IndexShape, Payload, Point, point
+from pipeline.verifying.comparing import tier_differences
+from pipeline.verifying.repairing import can_mend, outliving
+from schemas.events import Enriched, Lived, MemoryCaptured, MemoryTiered, Tier
 from schemas.search import Hit, SearchFilter
 from tests.builders import (
     DIMENSIONS,
@@ -481,6 +484,213 @@ async def test_record_and_index_see_the_same_tiers(
             kept = {each.memory_id for _, each in await records.lives(None, 10)}
             if memory.memory_id in kept:
                 assert hit.tier == memory.tier
+
+
+IN_THE_LOG = ("then", "forgotten", "anew")
+"""The order that every writer keeps but who gets something twice or late."""
+ORDERS = list(permutations((*IN_THE_LOG, "told then", "told anew")))
+
+
+def log_order(order: Sequence[str]) -> bool:
+    return tuple(each for each in order if each in IN_THE_LOG) == IN_THE_LOG
+
+
+async def index_hears(vectors: MemoryVectors, heard: Sequence[Enriched | MemoryTiered]) -> None:
+    """One step of many users."""
+    await vectors.write([each for each in heard if not isinstance(each, MemoryTiered)])
+    await vectors.tier([each for each in heard if isinstance(each, MemoryTiered)])
+
+
+async def mended(records: MemoryRecords, vectors: MemoryVectors, keys: Sequence[UUID]) -> None:
+    """As `verify --repair` does it."""
+    stores = [await store.fingerprints_of(keys) for store in (records, vectors)]
+    differ = tier_differences(*stores)
+    assert all(can_mend(each) for each in differ)
+    ahead = {each.key: each.lives[1] for each in differ if each.lives and each.lives[1]}
+    words = [
+        outliving(event, ahead[memory_key(event.user_id, event.memory_id)])
+        for event in await records.publishable(list(ahead))
+        if isinstance(event, MemoryCaptured)
+    ]
+    assert len(words) == len(ahead)
+    await records.live(words, TIERS)
+    await vectors.tier([told for _, told in await records.lives(None, 1_000)])
+
+
+@pytest.mark.parametrize("with_user", [True, False])
+async def test_the_life_of_a_forgotten_memory_is_not_that_of_the_one_that_came_anew(
+    records: MemoryRecords, vectors: MemoryVectors, with_user: bool
+) -> None:
+    """In every order in which an index may hear of both, and whoever tells: its clock may be any."""
+    chosen = [each for n, each in enumerate(ORDERS) if log_order(each) or n % 4 == 0]
+    users = {f"user {n}": each for n, each in enumerate(chosen)}
+    # Of every other user the first state yields to any other, and is from a clock that is ahead.
+    yields = {"if_absent": True, "version": 500}
+    then = [
+        enriched("then", memory_id="a", user_id=each, **(yields if n % 2 else {"version": 3}))
+        for n, each in enumerate(users)
+    ]
+    until = 600 if with_user else 5
+    gone = [
+        user_forgotten(each, version=until)
+        if with_user
+        else forgotten("a", user_id=each, version=until)
+        for each in users
+    ]
+    anew = [enriched("anew", memory_id="a", user_id=each, version=until + 5) for each in users]
+    secrets = [enriched("secret", memory_id="b", user_id=each, version=3) for each in users]
+    stands = [consolidated("a", "b", user_id=each, published_at=NOW, version=4) for each in users]
+    again = [recalled("a", user_id=each, at=NOW - DAY) for each in [*users][::3]]
+
+    await records.write([*then, *secrets])
+    told_then = await records.live(stands, TIERS)
+    await records.write([*gone, *anew])
+    told_anew = {told.user_id: told for told in await records.live(again, TIERS) if told}
+    assert all(told_then)
+    work: dict[str, Sequence[Enriched | MemoryTiered | None]] = {
+        "then": then,
+        "forgotten": gone,
+        "anew": anew,
+        "told then": told_then,
+        "told anew": [told_anew.get(each) for each in users],
+    }
+    keys = {memory_key(each, "a"): log_order(order) for each, order in users.items()}
+    assert isinstance(vectors, VectorIndex)
+    for step in range(len(work)):
+        heard = [work[order[step]][number] for number, order in enumerate(users.values())]
+        await index_hears(vectors, [each for each in heard if each])
+        for key, payload in (await vectors.points.fetch(list(keys))).items():
+            if keys[key] and payload["version"] == until + 5:
+                assert not payload.get("consolidated")
+
+    await mended(records, vectors, list(keys))
+    stores = [await store.fingerprints_of(list(keys)) for store in (records, vectors)]
+    assert not tier_differences(*stores)
+    for payload in (await vectors.points.fetch(list(keys))).values():
+        named = (payload["version"], payload.get("tier", "short"), payload.get("consolidated", []))
+        assert named == (until + 5, "short", [])
+
+
+async def test_a_life_that_says_not_of_which_state_it_is_is_of_none_that_came_anew(
+    vectors: MemoryVectors,
+) -> None:
+    """As publishers told it before they said so."""
+    await vectors.write([enriched(memory_id=name, version=5) for name in ("a", "b")])
+    await vectors.write([forgotten("a", version=6), enriched(memory_id="a", version=7)])
+    await vectors.tier([strong("a"), strong("b")])
+    assert {name: hit.tier for name, hit in (await found(vectors)).items()} == {
+        "a": "short",
+        "b": "long",
+    }
+
+
+async def test_revisions_and_repetitions_know_that_their_memory_was_forgotten_before(
+    vectors: MemoryVectors,
+) -> None:
+    anew = enriched(memory_id="a", version=7)
+    revised = enriched("revised", memory_id="a", version=8)
+    for states in ([enriched(memory_id="a", version=5)], [forgotten("a", version=6), anew]):
+        await vectors.write(states)
+    for state in (anew, revised, anew, revised):
+        await vectors.write([state])
+        await vectors.tier([strong("a", of_precedence=5)])
+        assert (await found(vectors))["a"].tier == "short"
+    await vectors.tier([strong("a", of_precedence=7)])
+    assert (await found(vectors))["a"].tier == "long"
+
+
+async def test_the_record_tells_a_life_of_the_state_that_there_is(records: MemoryRecords) -> None:
+    await records.write([enriched(memory_id="a", version=5, if_absent=True)])
+    (first,) = await records.live([recalled("a", at=NOW)], TIERS)
+    assert first is not None
+    assert first.of_precedence == -5
+    await records.write([enriched("revised", memory_id="a", version=7)])
+    (again,) = await records.live([recalled("a", at=NOW)], TIERS)
+    assert [again] == [told for _, told in await records.lives(None, 10)]
+    assert again == first.model_copy(update={"of_precedence": 7})
+
+
+async def test_the_record_tells_what_was_remembered_anew(records: MemoryRecords) -> None:
+    for memory_id, versions in {"a": (6, 8), "b": (6,), "c": ()}.items():
+        await records.write([enriched(memory_id=memory_id, version=5)])
+        for version in versions:
+            await records.write([forgotten(memory_id, version=version)])
+            if memory_id != "b":
+                await records.write([enriched(memory_id=memory_id, version=version + 1)])
+    ours = enriched(memory_id="a", user_id="bob", version=9)
+    await records.write([forgotten("a", user_id="bob", version=7), ours])
+    first = await records.remembered_anew(None, 1)
+    keys = [memory_key(each.user_id, each.memory_id) for each in first]
+    rest = await records.remembered_anew(keys[0], 9)
+    assert len(first) == 1
+    assert {(each.user_id, each.memory_id, each.version) for each in (*first, *rest)} == {
+        ("alice", "a", 8),
+        ("bob", "a", 7),
+    }
+    assert not await records.remembered_anew(memory_key(rest[0].user_id, "a"), 9)
+
+
+@pytest.mark.parametrize("record_hears", [("old", "word", "anew"), ("old", "anew", "word")])
+async def test_what_is_said_anew_is_found_though_the_archived_state_has_a_greater_version(
+    records: MemoryRecords, vectors: MemoryVectors, record_hears: Sequence[str]
+) -> None:
+    """A state under an idempotency key yields to a plain one, also where its clock was ahead."""
+    users = {f"user {n}": each for n, each in enumerate(permutations(("old", "word", "anew")))}
+    old = [
+        enriched("old", memory_id="a", user_id=each, version=500, if_absent=True) for each in users
+    ]
+    anew = [enriched("anew", memory_id="a", user_id=each, version=50) for each in users]
+    words = [archived("a", user_id=each, version=600, of_version=500) for each in users]
+    told: Sequence[MemoryTiered | None] = []
+    for what in record_hears:
+        if what == "word":
+            told = await records.live(words, TIERS)
+        else:
+            await records.write(old if what == "old" else anew)
+    assert all(told)
+    work = {"old": old, "anew": anew, "word": told}
+    for step in range(3):
+        heard = [work[order[step]][number] for number, order in enumerate(users.values())]
+        await index_hears(vectors, [each for each in heard if each])
+        for user_id, order in users.items():
+            hidden = order[: step + 1] in {("word",), ("old", "word")}
+            assert [*await found(vectors, user_id=user_id)] == ([] if hidden else ["a"])
+    for user_id in users:
+        memory = await records.get(user_id, "a")
+        assert memory is not None
+        assert (memory.text, memory.tier) == ("anew", "short")
+    assert {each.precedence for each in await records.belongings(None, None, 9)} == {50}
+
+
+async def test_a_state_that_yields_is_archived_until_something_wins_over_it(
+    records: MemoryRecords, vectors: MemoryVectors
+) -> None:
+    old = enriched("old", memory_id="a", version=500, if_absent=True)
+    for store in (records, vectors):
+        await store.write([old])
+    told = await records.live([archived("a", version=600, of_version=500)], TIERS)
+    await index_hears(vectors, [each for each in told if each])
+    later = enriched("repeated", memory_id="a", version=900, if_absent=True)
+    for store in (records, vectors):
+        await store.write([old, later])
+    memory = await records.get("alice", "a")
+    assert memory is not None
+    assert memory.tier == "archived"
+    assert not await found(vectors)
+    assert (await found(vectors, "archived"))["a"].text == "old"
+
+
+async def test_what_was_archived_before_precedences_were_told_is_archived_still(
+    vectors: MemoryVectors,
+) -> None:
+    assert isinstance(vectors, VectorIndex)
+    before = point(enriched(memory_id="a", version=5), SHAPE)
+    life = {"life": 100, "tier": "archived", "strength": 0.0, "archived_version": 50}
+    await vectors.points.put([Point(before.id, before.payload | life, before.vectors)])
+    await vectors.write([enriched("revised", memory_id="a", version=50)])
+    assert not await found(vectors)
+    await vectors.write([enriched("anew", memory_id="a", version=51)])
+    assert (await found(vectors))["a"].text == "anew"
 
 
 async def test_both_stores_tell_which_life_they_know(

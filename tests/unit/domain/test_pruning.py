@@ -21,7 +21,7 @@ def goes(
     found = worth(
         told,
         importance=importance,
-        version=5,
+        precedence=5,
         published_at=published_at,
         now=NOW,
         tiers=Tiers(),

@@ -163,6 +163,24 @@ def test_what_is_said_anew_is_not_archived_any_more() -> None:
     assert tier_of(told, 11, BEGIN) == "short"
 
 
+@pytest.mark.parametrize("there", [-100, 60], ids=["archived", "said anew"])
+def test_a_plain_state_is_newer_than_one_that_yields_whatever_the_clocks(there: int) -> None:
+    """The word on a state that yields is heard while that is there, or after what won over it."""
+    away = archived("m", version=110, of_version=100)
+    told = tiered(lived(Life(), away, TIERS, there), away, TIERS)
+    assert tier_of(told, -100, BEGIN) == "archived"
+    assert tier_of(told, 60, BEGIN) == "short"
+
+
+@pytest.mark.parametrize("there", [100, 50])
+def test_a_plain_state_that_is_archived_takes_those_that_yield_along(there: int) -> None:
+    away = archived("m", version=100)
+    told = tiered(lived(Life(), away, TIERS, there), away, TIERS)
+    assert [tier_of(told, each, BEGIN) for each in (-200, 50, 100, 101)] == ["archived"] * 3 + [
+        "short"
+    ]
+
+
 def test_the_life_of_an_archived_memory_goes_on() -> None:
     life = recalled_every(7, 4)
     life = lived(life, archived("m", version=1, into="n"), TIERS)

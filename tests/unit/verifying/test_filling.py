@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 
 from pipeline.domain.identity import memory_key
+from pipeline.domain.tiers import Tiers
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.records import Record, key_of, value_of
@@ -18,6 +20,7 @@ from pipeline.kafka.replaying import Batch
 from pipeline.ports import Fingerprint
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from pipeline.verifying import filling as module
+from pipeline.verifying.comparing import tier_differences
 from pipeline.verifying.filling import Filling
 from schemas.events import (
     Classified,
@@ -28,7 +31,15 @@ from schemas.events import (
     Published,
 )
 from schemas.search import SearchFilter
-from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, question, user_forgotten
+from tests.builders import (
+    DIMENSIONS,
+    MODEL,
+    enriched,
+    forgotten,
+    question,
+    recalled,
+    user_forgotten,
+)
 
 TP = TopicPartition("memory.enriched", 0)
 
@@ -118,6 +129,30 @@ async def test_an_index_from_the_log_holds_the_greatest_versions(
     await filling.from_log(unseen)
     assert await filling.fresh.page(None, 10_000) == await records.page(None, 10_000)
     assert filling.unusable == 1
+
+
+@pytest.mark.parametrize("source", ["log", "record"])
+@pytest.mark.parametrize("with_user", [True, False])
+async def test_a_life_of_before_its_forgetting_comes_to_no_memory_of_a_fresh_index(
+    filling: Filling, monkeypatch: pytest.MonkeyPatch, source: str, with_user: bool
+) -> None:
+    """The tier writer may be behind a rebuild, and neither states nor a compacted log tell of a forgetting."""
+    records = RecordsInMemory()
+    anew, gone = enriched("anew", memory_id="m", version=7), forgotten("m", version=6)
+    await records.write([enriched(memory_id="m", version=5)])
+    (told,) = await records.live([recalled("m", at=datetime.now(UTC))], Tiers())
+    assert told is not None
+    await records.write([user_forgotten(version=6) if with_user else gone, anew])
+    read_from(Log(anew), monkeypatch)
+    await filling.from_forgettings(records)
+    if source == "log":
+        await filling.from_log(unseen)
+    else:
+        await filling.from_record(records, unseen)
+    await filling.agree(records, unseen)
+    await filling.fresh.tier([told])
+    assert await filling.fresh.page(None, 9) == await records.page(None, 9)
+    assert not tier_differences(await records.page(None, 9), await filling.fresh.page(None, 9))
 
 
 @pytest.mark.parametrize("ahead", ["version", "context"])
