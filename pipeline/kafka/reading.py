@@ -62,8 +62,12 @@ def _versions(event: object) -> Iterator[int]:
     match event:
         case MemoryRecalled():
             yield version_at(event.at)
-        case MemoryArchived(of_version=int(version)) | MemoryTiered(archived_version=int(version)):
+        case MemoryArchived(of_version=int(version)):
             # All states up to it are archived.
             yield version
+        case MemoryTiered():
+            yield from (
+                abs(each) for each in (event.archived_version, event.archived_precedence) if each
+            )
         case _:
             pass

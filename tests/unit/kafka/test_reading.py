@@ -45,6 +45,7 @@ def record_of(value: bytes | None, at_ms: int | None = None) -> Record:
         (consolidated("m", "n"), LIVED),
         # Until when it is of long term, unused, is a moment to come.
         (tiered("m", archived_version=1, long_until=LATER), TIERED),
+        (tiered("m", archived_version=1, archived_precedence=-1), TIERED),
     ],
 )
 def test_what_was_said_in_time_is_used(event: Event, adapter: TypeAdapter[Event]) -> None:
@@ -62,6 +63,7 @@ def test_what_was_said_in_time_is_used(event: Event, adapter: TypeAdapter[Event]
         (restored("m", published_at=LATER), LIVED),
         (recalled("m", at=NOW).model_copy(update={"at": LATER}), LIVED),
         (tiered("m", archived_version=MAX_VERSION), TIERED),
+        (tiered("m", archived_version=1, archived_precedence=MAX_VERSION), TIERED),
     ],
 )
 def test_nothing_orders_states_by_a_clock_that_is_days_ahead(
