@@ -33,8 +33,9 @@ def check(log: Log, world: World) -> None:
     assert {i for i, state in there.items() if state != GONE} <= world.rows.keys()
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("seed", "order"), [(seed, ORDERS[seed % len(ORDERS)]) for seed in range(8)]
+)
 async def test_writes_between_pages_and_replicas_that_lag(seed: int, order: Order):
     world = World(seed, order)
     check(await simulated(world), world)

@@ -18,6 +18,8 @@ class Slow:
     def __init__(self, until: str) -> None:
         self.until = until
 
+    async def from_forgettings(self, _: object) -> None: ...
+
     async def from_log(self, _: object) -> None:
         await self._step("fill")
 
