@@ -26,6 +26,7 @@ from producers.backlog import Backlog, check_limit, nothing_on_its_way
 from producers.conversation import Conversation
 from producers.drafts import Drafts
 from producers.knowing import Known
+from producers.logs import log_as_the_application_does
 from producers.narrowing import narrowed
 from producers.new_memory import NewMemory, PartlyPublished, built, checked, partly_published
 from producers.publishing import Publisher
@@ -104,6 +105,7 @@ class MemoryClient:
                 "`MemoryClient(...)`."
             )
         self._entered = True
+        log_as_the_application_does()
         try:
             await self._publisher.start()
         except BaseException:
