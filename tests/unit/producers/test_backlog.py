@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytest
-from structlog.testing import capture_logs
 
 from pipeline.errors import Refused, Unavailable
 from pipeline.kafka.connection import KafkaConnection
@@ -14,6 +13,7 @@ from pipeline.kafka.records import group_of
 from producers import backlog as module
 from producers.backlog import Backlog
 from producers.client import MemoryClient
+from tests.hearing import heard
 
 SOMEWHERE = KafkaConnection("kafka.example:9092")
 
@@ -91,7 +91,7 @@ async def test_a_wait_is_told_of_and_ends_with_whoever_gives_it_up(
     monkeypatch.setattr(module, "TELL_EVERY_S", 0.02)
     stages.behind = 9
     held_back = backlog(5)
-    with capture_logs() as logged:
+    with heard() as logged:
         waiting = asyncio.create_task(held_back.admit(1))
         async with asyncio.timeout(10):
             while not logged:  # noqa: ASYNC110

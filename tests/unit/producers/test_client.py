@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
-from structlog.testing import capture_logs
 
 from pipeline.domain.clock import VersionClock
 from pipeline.errors import Refused, Unavailable
@@ -34,6 +33,7 @@ from schemas.search import (
     SearchFilter,
 )
 from schemas.topics import EVENTS
+from tests.hearing import heard
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -122,7 +122,7 @@ async def test_who_waits_for_a_topic_is_told_of_which(
         ("TOPICS_PAUSE_S", 0.01),
     ):
         monkeypatch.setattr(publishing, name, seconds)
-    with capture_logs() as logged, pytest.raises(Refused, match="has no topic memry"):
+    with heard() as logged, pytest.raises(Refused, match="has no topic memry"):
         await MemoryClient(prefix="memry").__aenter__()
     (told,) = logged
     assert told["topic"] == "memry.events"
