@@ -8,13 +8,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from click.testing import Result
 from typer.testing import CliRunner
 
 from pipeline.cli.commands import app as command_line
 from pipeline.embedded import Plan, Stack
+from pipeline.kafka.admin import asked
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.records import Record, event_id_in
 from pipeline.kafka.replaying import replayed
@@ -157,8 +157,6 @@ def of_event(records: Sequence[Record], event_id: UUID) -> Sequence[Record]:
 
 async def compact_at_once(stack: Stack) -> None:
     """Has Kafka compact memory.enriched all the time: what it may do later, it does now."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap_servers)
-    await admin.start()
     settings = {
         "cleanup.policy": "compact",
         "min.compaction.lag.ms": "0",
@@ -166,8 +164,8 @@ async def compact_at_once(stack: Stack) -> None:
         "segment.ms": "500",
     }
     topic = ConfigResource(ConfigResourceType.TOPIC, ENRICHED.under("memory"), settings)
-    told: Any = await admin.alter_configs([topic])
-    await admin.close()
+    async with asked(KafkaConnection(stack.kafka_bootstrap_servers)) as admin:
+        told: Any = await admin.alter_configs([topic])
     assert [resource[0] for answer in told for resource in answer.resources] == [0]
 
 

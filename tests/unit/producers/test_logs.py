@@ -7,16 +7,13 @@ import pytest
 import structlog
 
 from producers.logs import log_as_the_application_does
+from tests.hearing import as_nobody_set_it_up
 
 
 @pytest.fixture(autouse=True)
-def _as_nobody_set_it_up() -> Iterator[None]:
-    was, before = structlog.is_configured(), structlog.get_config()
-    structlog.reset_defaults()
-    yield
-    structlog.reset_defaults()
-    if was:
-        structlog.configure(**before)
+def _fresh() -> Iterator[None]:
+    with as_nobody_set_it_up():
+        yield
 
 
 def test_it_prints_nothing_by_itself(
