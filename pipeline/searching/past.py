@@ -28,7 +28,8 @@ from pipeline.ports import (
 )
 from pipeline.stores.conditions import Condition, Every, without
 from pipeline.stores.past import chars_of, past_payload
-from pipeline.stores.points import UNDERSTOOD_FIELDS, leaves, searched
+from pipeline.stores.payloads import UNDERSTOOD_FIELDS
+from pipeline.stores.scope import leaves, searched
 from schemas.events import MemoryCaptured, MemoryClassified
 from schemas.search import Hit, MemoryAsked, RecordedMemory, SearchAsked
 

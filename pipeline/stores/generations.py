@@ -21,7 +21,8 @@ from uuid import UUID, uuid4
 from cachetools import LRUCache
 
 from pipeline.domain.identity import generation_key
-from pipeline.stores.points import Payload, Point, generation, generation_point
+from pipeline.stores.payloads import generation, generation_point
+from pipeline.stores.points import Payload, Point
 
 _MOST_USERS: Final = 100_000
 """Whose generations one process keeps; beyond that the least recently asked users begin anew."""

@@ -27,7 +27,8 @@ from pipeline.ports import Floats
 from pipeline.stores.caches import Tally
 from pipeline.stores.conditions import Condition
 from pipeline.stores.matrix import Arithmetic, Matrix, arithmetic
-from pipeline.stores.points import Nearby, Point, of_user
+from pipeline.stores.points import Nearby, Point
+from pipeline.stores.scope import of_user
 
 MIN_ROWS: Final = 10_000
 """Memories of a user for whom it pays, measured."""

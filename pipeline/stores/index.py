@@ -19,38 +19,15 @@ from pipeline.domain.versions import Outcome, erased, runs
 from pipeline.errors import Unavailable
 from pipeline.ports import Embedding, Fingerprint, Floats, Past, Question
 from pipeline.stores.conditions import Condition, Every
+from pipeline.stores.fitting import fitting_question, fitting_vectors
+from pipeline.stores.found import alike, candidates, closest_of, hit, known_memory
 from pipeline.stores.generations import Generations, OwnGenerations, SharedGenerations
 from pipeline.stores.hot import HotVectors
+from pipeline.stores.lives_in_points import amendment, hides, unheard_of, with_life
 from pipeline.stores.past import Then, marks_of, of_each_term, rarity_in, then, together
-from pipeline.stores.points import (
-    ANY_POINT,
-    Amendment,
-    Found,
-    IndexShape,
-    Nearby,
-    Nearest,
-    Payload,
-    Point,
-    alike,
-    amendment,
-    candidates,
-    closest_of,
-    counted,
-    erased_by,
-    fingerprint,
-    fitting_question,
-    fitting_vectors,
-    held,
-    hides,
-    hit,
-    known_memory,
-    point,
-    searched,
-    unheard_of,
-    watermark,
-    watermark_point,
-    with_life,
-)
+from pipeline.stores.payloads import fingerprint, held, point, watermark, watermark_point
+from pipeline.stores.points import Amendment, Found, IndexShape, Nearby, Nearest, Payload, Point
+from pipeline.stores.scope import ANY_POINT, counted, erased_by, searched
 from pipeline.stores.states import (
     Erased,
     State,

@@ -19,18 +19,9 @@ from pipeline.domain.identity import memory_key, user_key
 from pipeline.domain.lexical import lexical_vector
 from pipeline.ports import Past, PastState
 from pipeline.stores.conditions import AtMost, Every
-from pipeline.stores.points import (
-    Found,
-    Nearest,
-    Payload,
-    Point,
-    PointVectors,
-    held,
-    lived_payload,
-    said_payload,
-    understood_payload,
-    watermark,
-)
+from pipeline.stores.lives_in_points import lived_payload
+from pipeline.stores.payloads import held, said_payload, understood_payload, watermark
+from pipeline.stores.points import Found, Nearest, Payload, Point, PointVectors
 from pipeline.stores.points_in_memory import PointsInMemory
 from schemas.events import (
     MemoryCaptured,

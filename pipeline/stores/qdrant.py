@@ -17,6 +17,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
+from pipeline.ports import TOKEN_DIMENSIONS
 from pipeline.stores.conditions import (
     AnyOf,
     AtMost,
@@ -38,7 +39,6 @@ from pipeline.stores.points import (
     INDEXED,
     PAGE,
     STATE_FIELDS,
-    TOKEN_DIMENSIONS,
     Amendment,
     Found,
     IndexShape,

@@ -27,7 +27,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from pipeline.errors import Refused, Unavailable
-from pipeline.ports import Floats
+from pipeline.ports import TOKEN_DIMENSIONS, Floats
 from pipeline.stores.conditions import (
     AnyOf,
     AtMost,
@@ -50,7 +50,6 @@ from pipeline.stores.points import (
     INDEXED,
     PAGE,
     STATE_FIELDS,
-    TOKEN_DIMENSIONS,
     Amendment,
     Found,
     IndexShape,

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.ports import MemoryVectors
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.points import IndexShape, Point, point
+from pipeline.stores.payloads import point
+from pipeline.stores.points import IndexShape, Point
 from schemas.events import MemoryEnriched, MemoryForgotten
 from tests.builders import DIMENSIONS, MODEL, enriched, fingerprints, forgotten, user_forgotten
 

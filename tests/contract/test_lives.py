@@ -14,7 +14,8 @@ from pipeline.domain.identity import memory_key
 from pipeline.domain.tiers import Tiers
 from pipeline.ports import MemoryRecords, MemoryVectors
 from pipeline.stores.index import Points, VectorIndex
-from pipeline.stores.points import IndexShape, Payload, Point, point
+from pipeline.stores.payloads import point
+from pipeline.stores.points import IndexShape, Payload, Point
 from pipeline.verifying.comparing import tier_differences
 from pipeline.verifying.repairing import can_mend, outliving
 from schemas.events import Enriched, Lived, MemoryCaptured, MemoryTiered, Tier

@@ -9,7 +9,8 @@ import pytest
 from qdrant_client import AsyncQdrantClient
 
 from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
-from pipeline.stores.points import IndexShape, memory_point
+from pipeline.stores.payloads import memory_point
+from pipeline.stores.points import IndexShape
 from pipeline.stores.qdrant import IN_PROCESS, QdrantPoints, open_qdrant, pieces
 from tests.builders import DIMENSIONS, MODEL, direction, enriched
 

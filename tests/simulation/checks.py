@@ -14,7 +14,7 @@ from pipeline.kafka.records import event_id_in
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.ports import Fingerprint
 from pipeline.searching.search import search
-from pipeline.stores.points import watermark
+from pipeline.stores.payloads import watermark
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import STORED as NOTICES
 from schemas.events import MemoryEnriched, MemoryStored, UserErased, UserForgotten

@@ -14,7 +14,15 @@ from pipeline.errors import Unavailable, Unusable
 from pipeline.kafka import delivery, reading, records
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.outbox import Outbox
-from pipeline.stores import index, memory, points, points_in_memory, states
+from pipeline.stores import (
+    index,
+    lives_in_points,
+    memory,
+    payloads,
+    points,
+    points_in_memory,
+    states,
+)
 from pipeline.stores.conditions import Every, HasId, Is, Some
 from pipeline.stores.points import FORGOTTEN, MEMORY, Point
 from pipeline.stores.points_in_memory import PointsInMemory
@@ -109,7 +117,8 @@ def a_memory_id_is_taken_to_be_unique(patch: pytest.MonkeyPatch) -> None:
     def of_anybody(_: str, memory_id: str) -> UUID:
         return key("", memory_id)
 
-    _replace(patch, "memory_key", of_anybody, versions, states, points, index, memory, records)
+    readers = (versions, states, payloads, lives_in_points, index, memory, records)
+    _replace(patch, "memory_key", of_anybody, *readers)
 
 
 @mutation

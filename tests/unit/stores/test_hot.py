@@ -20,8 +20,9 @@ from pipeline.stores.generations import OwnGenerations
 from pipeline.stores.hot import HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.matrix import KEY_BYTES, InNumpy, InTorch
-from pipeline.stores.points import IndexShape, Point, of_user
+from pipeline.stores.points import IndexShape, Point
 from pipeline.stores.points_in_memory import PointsInMemory
+from pipeline.stores.scope import of_user
 from schemas.events import SparseVector
 from schemas.search import Mode, SearchFilter
 from tests.builders import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Unusable
-from pipeline.stores.points import matrix
+from pipeline.stores.fitting import matrix
 from schemas.events import Vectors
 
 
