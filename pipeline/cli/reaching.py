@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.cli.interrupting import interruptible
 from pipeline.cli.printing import tell
 from pipeline.errors import Refused
 
@@ -103,5 +104,11 @@ def quiet() -> None:
 
 
 def running(command: Coroutine[Any, Any, Result]) -> Result:
-    """Runs a command to its end. Ctrl-C closes what it opened, then ends it."""
-    return asyncio.run(command)
+    """Runs a command to its end. Ctrl-C closes what it opened, then ends it; a second one ends it at once."""
+    with interruptible() as hear:
+
+        async def heard() -> Result:
+            hear()
+            return await command
+
+        return asyncio.run(heard())

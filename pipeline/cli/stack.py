@@ -102,6 +102,9 @@ def up(
 
     To use a server of yours instead of one of the parts, set KAFKA_BOOTSTRAP_SERVERS, POSTGRES_DSN,
     QDRANT_URL or REDIS_URL. With MEM0_API_KEY set, it also follows that Mem0 project.
+
+    With --detach, ends with 0 once every stage serves, whatever becomes of Mem0, and with what could not
+    be started otherwise. Where Mem0 is not followed, `hybrid-memory status` ends with 1.
     """
     from pipeline.embedded import default_data
 
