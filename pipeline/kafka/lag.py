@@ -1,6 +1,7 @@
 """How far the readers of the topics are: end offsets less committed ones, and who reads at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,13 +80,29 @@ async def topic_ranges(connection: KafkaConnection, topics: Sequence[str]) -> di
         partitions = await _partitions(admin, topics)
     if not partitions:
         return {}
-    consumer = AIOKafkaConsumer(*partitions, **connection.options())
+    every = [tp for all_ in partitions.values() for tp in all_]
+    async with asking_offsets(connection, every) as consumer:
+        beginning, end = await consumer.beginning_offsets(every), await consumer.end_offsets(every)
+    return {
+        topic: Range({tp: beginning[tp] for tp in all_}, {tp: end[tp] for tp in all_})
+        for topic, all_ in partitions.items()
+    }
+
+
+@asynccontextmanager
+async def asking_offsets(
+    connection: KafkaConnection, partitions: Sequence[TopicPartition]
+) -> AsyncGenerator[AIOKafkaConsumer]:
+    """A consumer that is asked where these partitions begin and end, and fetches nothing. Raises Unavailable.
+
+    Kafka answers a connection in turn: what is asked behind a fetch that waits for records waits, too.
+    """
+    consumer = AIOKafkaConsumer(**connection.options())
     try:
         await consumer.start()
-        return {
-            topic: Range(await consumer.beginning_offsets(all_), await consumer.end_offsets(all_))
-            for topic, all_ in partitions.items()
-        }
+        consumer.assign(partitions)
+        consumer.pause(*partitions)
+        yield consumer
     except (KafkaError, OSError) as error:
         raise connection.named(error) from error
     finally:

@@ -13,7 +13,7 @@ from pipeline.errors import Refused
 from pipeline.kafka.admin import Admin, asked
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.following import stopped_consumer
-from pipeline.kafka.lag import topic_partitions
+from pipeline.kafka.lag import asking_offsets, topic_partitions
 from pipeline.kafka.records import group_of
 from schemas.topics import Topic
 
@@ -103,14 +103,8 @@ async def group_readers(
     partitions = await topic_partitions(connection, topic)
     if not partitions:
         raise Refused(f"Topic {topic} is not there. `hybrid-memory up` or a stage makes it.")
-    async with asked(connection) as admin:
-        consumer = AIOKafkaConsumer(**connection.options())
-        try:
-            await consumer.start()
-            consumer.assign(partitions)
-            yield GroupReaders(admin, consumer, connection, partitions, groups, patience_s)
-        finally:
-            await stopped_consumer(consumer)
+    async with asked(connection) as admin, asking_offsets(connection, partitions) as consumer:
+        yield GroupReaders(admin, consumer, connection, partitions, groups, patience_s)
 
 
 async def read_so_far(

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.consumer.fetcher import Fetcher
 
 from pipeline.errors import Unavailable
 from pipeline.kafka.cluster import cluster_id
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.lag import (
     GroupState,
+    asking_offsets,
     group_members,
     group_states,
     topic_partitions,
@@ -70,6 +72,23 @@ async def test_what_was_committed_is_no_lag_and_who_reads_is_a_member(
     finally:
         await consumer.stop()
     assert await state(kafka, prefix, topic) == GroupState(lag=1, members=0)
+
+
+async def test_asking_where_topics_end_fetches_nothing(
+    kafka: KafkaConnection, prefix: str, topic: str, monkeypatch: pytest.MonkeyPatch
+):
+    fetched: list[object] = []
+
+    async def fetching(_: Fetcher, *request: object) -> bool:
+        fetched.append(request)
+        return True
+
+    # Where topics are quiet, a fetch holds the connection back for half a second, time and again.
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", fetching)
+    async with asking_offsets(kafka, await topic_partitions(kafka, topic)) as consumer:
+        for _ in range(20):
+            await consumer.end_offsets(consumer.assignment())
+    assert fetched == []
 
 
 async def test_asking_about_a_topic_does_not_make_it(kafka: KafkaConnection, prefix: str):
