@@ -1,6 +1,6 @@
 """One frozen Settings: from the environment, a .env file, and hybrid-memory.yaml, in this order.
 
-Only `pipeline/app.py`, the command line and `pipeline/chaos` read it; everything else asks for what it needs.
+Only `pipeline/app`, the command line and `pipeline/chaos` read it; everything else asks for what it needs.
 """
 
 import re

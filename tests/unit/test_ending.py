@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import app
+from pipeline.app.running import together
 from pipeline.chaos import own_stack
 from pipeline.ending import cancelled, ended, unless, within
 from pipeline.errors import Refused
@@ -55,7 +55,7 @@ async def go_on_for_a_time(work: Work, _: pytest.MonkeyPatch) -> None:
 
 
 async def run_together(work: Work, _: pytest.MonkeyPatch) -> None:
-    await app._together([work.go_on()], asyncio.Event())  # pyright: ignore[reportPrivateUsage]
+    await together([work.go_on()], asyncio.Event())
 
 
 async def start_a_stack(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

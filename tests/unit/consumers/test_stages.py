@@ -194,13 +194,15 @@ async def test_a_state_that_is_only_older_makes_nothing() -> None:
 
 
 def test_every_port_that_a_stage_names_is_one_that_there_is() -> None:
-    from pipeline.app import Addresses, _openers, _ports_of, stage_modules  # pyright: ignore
+    from pipeline.app import Addresses, stage_modules
+    from pipeline.app.ports import openers
+    from pipeline.app.stages import ports_of
     from pipeline.kafka.connection import KafkaConnection
     from pipeline.settings import Settings
 
     where = Addresses(KafkaConnection("nowhere:1"), None, None, None, None)
-    there = _openers(Settings(), where, lambda _: None)
-    assert {port for module in stage_modules().values() for port in _ports_of(module)} <= set(there)
+    there = openers(Settings(), where, lambda _: None)
+    assert {port for module in stage_modules().values() for port in ports_of(module)} <= set(there)
     assert query.stage.__doc__
 
 

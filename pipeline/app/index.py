@@ -1,0 +1,114 @@
+"""Whose index it is: on a server that many share, or in a directory that one process owns."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
+
+from pipeline.app.neighbours import Addresses
+from pipeline.errors import Refused
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    # They speak in arrays; the command line starts without numpy.
+    from pipeline.ports import Embedder, MemoryVectors
+    from pipeline.stores.caches import Caches
+    from pipeline.stores.hot import Keep
+    from pipeline.verifying.replacing import Fresh
+
+
+async def fresh_index(
+    stack: AsyncExitStack,
+    settings: Settings,
+    where: Addresses,
+    ports: Mapping[str, Any],
+    members: int,
+) -> "Fresh":
+    """Whose index it is decides how the fresh one takes its place."""
+    from pipeline.verifying.replacing import OfAnOwner, OfNobody, OnAServer
+
+    model: Embedder = ports["embedder"]
+    shape: dict[str, Any] = {"model": model.model, "dimensions": model.dimensions}
+    if where.qdrant_url:
+        from pipeline.stores.qdrant import check_model, fresh_collection
+
+        server = _server(settings, where.qdrant_url)
+        if members:
+            await check_model(**server, **shape)
+        made = await stack.enter_async_context(fresh_collection(**server, **shape))
+        prefix = settings.topic_prefix
+        return OnAServer(made.index, made.switch, where.kafka, prefix, members)
+    if where.qdrant_path is None:
+        raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
+    from pipeline.kafka.asking import Asking
+    from pipeline.stores.edge_folders import check_folder, fresh_folder, take_over
+    from pipeline.verifying.repairing import mending
+
+    path, kafka, prefix = where.qdrant_path, where.kafka, settings.topic_prefix
+    if members:
+        await asyncio.to_thread(check_folder, path, **shape)
+    name, index = await stack.enter_async_context(fresh_folder(path, **shape))
+    if not members:
+        return OfNobody(index, name, path, take_over, kafka, prefix)
+    asking = Asking(kafka, prefix)
+    stack.push_async_callback(asking.close)
+    mend = await stack.enter_async_context(mending(kafka, prefix, ports["records"]))
+    return OfAnOwner(index, name, asking, mend, kafka, prefix)
+
+
+def _server(settings: Settings, url: str) -> Mapping[str, Any]:
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    return {
+        "url": url,
+        "collection": settings.qdrant_collection,
+        "api_key": key,
+        "grpc_port": settings.qdrant_grpc_port,
+        "replication_factor": settings.qdrant_replication_factor,
+    }
+
+
+def index_lock(where: Addresses) -> TextIOWrapper | None:
+    """The lock of the index that one process owns; None where a server has it. Raises Refused."""
+    if where.qdrant_url or where.qdrant_path is None:
+        return None
+    from pipeline.stores.qdrant_edge import owned
+
+    return owned(where.qdrant_path)
+
+
+async def open_index(
+    settings: Settings,
+    where: Addresses,
+    model: str,
+    dimensions: int,
+    caches: "Caches | None",
+    lock: TextIOWrapper | None,
+) -> "MemoryVectors":
+    """The index of this model in the place that the settings name. Raises Refused, Unavailable."""
+    if where.qdrant_url:
+        from pipeline.stores.qdrant import open_qdrant
+
+        server = _server(settings, where.qdrant_url)
+        return await open_qdrant(**server, model=model, dimensions=dimensions)
+    if where.qdrant_path is None:
+        raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
+    from pipeline.stores.edge_folders import open_owned
+
+    return await open_owned(
+        where.qdrant_path,
+        model=model,
+        dimensions=dimensions,
+        keep=_keep(settings, caches),
+        lock=lock,
+    )
+
+
+def _keep(settings: Settings, caches: "Caches | None") -> "Keep | None":
+    """Where questions are answered: the vectors of users who ask often."""
+    tally = caches.memories if caches else None
+    if tally is None:
+        return None
+    from pipeline.stores.hot import HotVectors
+
+    return lambda points: HotVectors(points, settings.cache_hot_users_bytes, tally)
