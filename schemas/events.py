@@ -27,6 +27,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     FiniteFloat,
     TypeAdapter,
@@ -97,8 +98,8 @@ class SparseVector(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    indices: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
-    values: tuple[FiniteFloat, ...] = ()
+    indices: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], FailFast()] = ()
+    values: Annotated[tuple[FiniteFloat, ...], FailFast()] = ()
 
     @model_validator(mode="after")
     def _one_value_an_index(self) -> Self:
@@ -149,9 +150,9 @@ class MemoryState(MemoryEvent):
     run_id: Id | None = None
     """The conversation, or the run of an agent, that the memory comes from."""
     metadata: Metadata = {}
-    preceding: Annotated[tuple[Said, ...], Field(max_length=MOST_BESIDE)] = ()
+    preceding: Annotated[tuple[Said, ...], Field(max_length=MOST_BESIDE, fail_fast=True)] = ()
     """What was said just before in the same conversation, the nearest last."""
-    following: Annotated[tuple[Said, ...], Field(max_length=MOST_BESIDE)] = ()
+    following: Annotated[tuple[Said, ...], Field(max_length=MOST_BESIDE, fail_fast=True)] = ()
     """What was said just after, the nearest first: known once the conversation went on."""
     context: Annotated[int, Field(ge=0, le=MAX_VERSION)] = 0
     """Which reading of the conversation this is, by the record: the greatest knows most. 0 is the publisher's
@@ -201,7 +202,7 @@ class UnderstoodState(MemoryState):
     """A memory's state, and what it is about."""
 
     domain: Domain
-    topics: tuple[Id, ...] = ()
+    topics: Annotated[tuple[Id, ...], FailFast()] = ()
     """Most telling first."""
     importance: Annotated[float, Field(ge=0, le=1)] = 0.5
 
@@ -280,9 +281,9 @@ class MemoryConsolidated(MemoryEvent):
     """A memory stands for others, or does no longer."""
 
     type: Literal["MemoryConsolidated"] = "MemoryConsolidated"
-    merged: Annotated[tuple[Id, ...], Field(max_length=MAX_MERGED)] = ()
+    merged: Annotated[tuple[Id, ...], Field(max_length=MAX_MERGED, fail_fast=True)] = ()
     """Near-duplicates that were archived into it."""
-    parted: Annotated[tuple[Id, ...], Field(max_length=MAX_MERGED)] = ()
+    parted: Annotated[tuple[Id, ...], Field(max_length=MAX_MERGED, fail_fast=True)] = ()
     """Those that were brought back."""
 
 
@@ -310,7 +311,7 @@ class MemoryTiered(MemoryEvent):
     """recalled, pruned, consolidated or restored."""
     into: Id | None = None
     batch: Id | None = None
-    consolidated: tuple[Id, ...] = ()
+    consolidated: Annotated[tuple[Id, ...], FailFast()] = ()
     """Near-duplicates that it stands for."""
 
 

@@ -13,9 +13,9 @@ to another.
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Self, get_args
+from typing import Annotated, Any, Final, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -40,6 +40,9 @@ MAX_CONDITIONS: Final = 64
 MAX_VALUES: Final = 128
 """Of one list."""
 _MAX_KEYS: Final = 16
+_TOO_DEEP: Final = f"is nested deeper than {MAX_DEPTH} objects"
+_TOO_MANY: Final = f"has more than {MAX_CONDITIONS} conditions"
+_NESTING: Final = ("and", "or", "not", "and_", "or_", "not_")
 _GREATEST: Final = sys.float_info.max
 _MOST_NAME_CHARS: Final = 40
 
@@ -156,7 +159,7 @@ _Bound = Annotated[
     float | datetime, BeforeValidator(_bound, json_schema_input_type=FiniteFloat | str)
 ]
 _Scalar = Annotated[str | int | float | bool, AfterValidator(_kept)]
-_Several = Field(max_length=MAX_VALUES)
+_Several = Field(max_length=MAX_VALUES, fail_fast=True)
 
 
 class Words(_Closed):
@@ -242,12 +245,12 @@ class Where(_Closed):
     At most 64 conditions, eight objects deep. A field that is added here needs a payload index, too.
     """
 
-    and_: Annotated[tuple["Where", ...], Field(max_length=MAX_CONDITIONS)] | None = Field(
-        default=None, validation_alias="and", serialization_alias="and"
-    )
+    and_: (
+        Annotated[tuple["Where", ...], Field(max_length=MAX_CONDITIONS, fail_fast=True)] | None
+    ) = Field(default=None, validation_alias="and", serialization_alias="and")
     """All of these hold."""
-    or_: Annotated[tuple["Where", ...], Field(max_length=MAX_CONDITIONS)] | None = Field(
-        default=None, validation_alias="or", serialization_alias="or"
+    or_: Annotated[tuple["Where", ...], Field(max_length=MAX_CONDITIONS, fail_fast=True)] | None = (
+        Field(default=None, validation_alias="or", serialization_alias="or")
     )
     """At least one of these holds."""
     not_: "Where | None" = Field(default=None, validation_alias="not", serialization_alias="not")
@@ -269,18 +272,54 @@ class Where(_Closed):
     metadata: Annotated[dict[Storable, _Values], Field(max_length=_MAX_KEYS)] | None = None
     """Tests of the values under these keys, at the top of the metadata."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _worth_reading(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            _check_size(cast("Mapping[Any, Any]", given))
+        return given  # pyright: ignore[reportUnknownVariableType]
+
     @model_validator(mode="after")
     def _within_limits(self) -> Self:
         if _depth(self) > MAX_DEPTH:
-            raise ValueError(f"is nested deeper than {MAX_DEPTH} objects")
+            raise ValueError(_TOO_DEEP)
         if _conditions(self) > MAX_CONDITIONS:
-            raise ValueError(f"has more than {MAX_CONDITIONS} conditions")
+            raise ValueError(_TOO_MANY)
         return self
 
     @property
     def names_tiers(self) -> bool:
         """Whether any of its conditions is about the tier."""
         return self.tier is not None or any(each.names_tiers for each in _below(self))
+
+
+def _check_size(given: Mapping[Any, Any]) -> None:
+    """Refuses what is too much before it is read: to find each of 100,000 mistakes takes seconds."""
+    left, below = MAX_CONDITIONS, [(given, 1)]
+    while below:
+        one, depth = below.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+        for name, value in one.items():
+            inner = _inner(value) if name in _NESTING else ()
+            left -= len(inner) if name in _NESTING else _size(value, named=name == "metadata")
+            if left < 0:
+                raise ValueError(_TOO_MANY)
+            below += [(each, depth + 1) for each in inner if isinstance(each, Mapping)]
+
+
+def _inner(value: Any) -> Sequence[Any]:
+    return cast("Sequence[Any]", value) if isinstance(value, list | tuple) else [value]
+
+
+def _size(tests: Any, *, named: bool = False) -> int:
+    """How many tests of one field there are; `named`: of each of several keys."""
+    if not isinstance(tests, Mapping):
+        return 1
+    held = cast("Mapping[Any, Any]", tests)
+    if not named or len(held) > MAX_CONDITIONS:
+        return len(held)
+    return sum(map(_size, held.values()))
 
 
 def _below(where: Where) -> Iterator[Where]:

@@ -9,6 +9,8 @@ by its use, and whether it is put away, is told as it is today, of both kinds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
+from typing import Final
 from uuid import UUID
 
 import numpy as np
@@ -30,6 +32,9 @@ from schemas.events import (
     MemoryTiered,
     SparseVector,
 )
+
+MOST_WEIGHED: Final = 64
+"""Words of one question whose rarity the index is asked for, a request each; others count as these usually do."""
 
 
 @dataclass(frozen=True)
@@ -116,23 +121,25 @@ def of_each_term(terms: Sequence[int]) -> Sequence[Nearest]:
     """What to ask an index so that `rarity_in` can tell how rare it holds each term to be."""
     return [
         Nearest("bm25", SparseVector(indices=(term,), values=(1.0,)), 1, with_terms=True)
-        for term in terms
+        for term in terms[:MOST_WEIGHED]
     ]
 
 
 def rarity_in(terms: Sequence[int], found: Sequence[Sequence[Found]]) -> Mapping[int, float]:
     """The IDF of each term: what a memory scored by it, without the memory's own part of that.
 
-    A word that no memory has any more counts as the rarest does.
+    A word that no memory has any more counts as the rarest does, and one that was not asked for as most do.
     """
+    asked, others = terms[:MOST_WEIGHED], terms[MOST_WEIGHED:]
     known: dict[int, float] = {}
-    for term, told in zip(terms, found, strict=True):
+    for term, told in zip(asked, found, strict=True):
         for one in told:
             own = dict(zip(one.terms.indices, one.terms.values, strict=True)) if one.terms else {}
             if own.get(term):
                 known[term] = one.score / own[term]
     rarest = max(known.values(), default=1.0)
-    return {term: known.get(term, rarest) for term in terms}
+    rarity = {term: known.get(term, rarest) for term in asked}
+    return rarity | dict.fromkeys(others, median(rarity.values()) if rarity else rarest)
 
 
 def together(

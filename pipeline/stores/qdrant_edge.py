@@ -14,10 +14,10 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +65,8 @@ _PIECE = 32
 """Points written at once: some 5 ms."""
 _VECTORS = 64
 """Vectors read at once: some 5 ms."""
+_ROWS = 16
+"""Vectors of one question compared at once with all of two hundred memories: some .1 s where those are long."""
 _LOG_POINTS = 4_000
 """Points that the engine's log may hold: some 80 MB, and a second when it is read again."""
 
@@ -82,6 +84,10 @@ async def open_folder(folder: Path, shape: IndexShape, *, keep: Keep | None = No
         raise
     points = EdgePoints(shard, folder / "shard" / "wal", thread)
     return VectorIndex(points, shape, sole_writer=True, hot=keep(points) if keep else None)
+
+
+_Part = tuple[Nearest, Nearest]
+"""A request, and a part of its vectors, all of them where they are few."""
 
 
 class EdgePoints:
@@ -136,21 +142,25 @@ class EdgePoints:
         await asyncio.to_thread(_sync, await self._call(_opened, self._log))
 
     async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
-        return await self._call(self._ask, requests, _filter(where))
-
-    def _ask(self, requests: Sequence[Nearest], where: edge.Filter) -> Sequence[Sequence[Found]]:
+        met = _filter(where)
         told: dict[int, Sequence[Found]] = {}
-        for request in requests:
+        for turn in _turns(requests):
+            await self._call(self._ask, turn, met, told)
+        return [told[id(request)] for request in requests]
+
+    def _ask(
+        self, turn: Sequence[_Part], where: edge.Filter, told: dict[int, Sequence[Found]]
+    ) -> None:
+        for request, part in turn:
+            met = where
             if request.among:
-                # Nobody writes in between: what met `where` just now need not be searched for again.
+                # Met `where` a moment ago. Forgotten meanwhile it has no vectors, and an id is never another's.
                 ids: set[edge.PointId] = {
                     each.id for among in request.among for each in told[id(among)]
                 }
                 met = edge.Filter(must=[edge.HasIdCondition(ids)])
-            else:
-                met = where
-            told[id(request)] = self._looked_up(request, met)
-        return [told[id(request)] for request in requests]
+            found = self._looked_up(part, met)
+            told[id(request)] = _added(told[id(request)], found) if id(request) in told else found
 
     def _looked_up(self, request: Nearest, where: edge.Filter) -> Sequence[Found]:
         if request.first:
@@ -357,6 +367,41 @@ def _config(dimensions: int) -> edge.EdgeConfig:
         sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         hnsw_config=_PLAIN,
     )
+
+
+def _turns(requests: Sequence[Nearest]) -> Iterator[Sequence[_Part]]:
+    """What is asked at once: whoever else asks the engine comes in between."""
+    turn: list[_Part] = []
+    rows = 0
+    for request in requests:
+        for part, more in _parts(request):
+            if turn and rows + more > _ROWS:
+                yield turn
+                turn, rows = [], 0
+            turn.append((request, part))
+            rows += more
+    if turn:
+        yield turn
+
+
+def _parts(request: Nearest) -> Iterator[tuple[Nearest, int]]:
+    """The request by some of its vectors at a time, and how many: what each finds adds up."""
+    vector = request.vector
+    if isinstance(vector, SparseVector) or vector.ndim == 1:
+        yield request, 1
+        return
+    for begin in range(0, len(vector), _ROWS):
+        some = vector[begin : begin + _ROWS]
+        yield replace(request, vector=some), len(some)
+
+
+def _added(one: Sequence[Found], other: Sequence[Found]) -> Sequence[Found]:
+    """What was found by some vectors and by others, best first."""
+    found = {each.id: each for each in one}
+    for each in other:
+        before = found.get(each.id)
+        found[each.id] = replace(each, score=each.score + before.score) if before else each
+    return sorted(found.values(), key=lambda each: -each.score)
 
 
 def _terms(vectors: Any) -> SparseVector | None:

@@ -140,3 +140,18 @@ async def test_of_many_the_closest_are_candidates(vectors: MemoryVectors) -> Non
     assert 5 <= len(told) <= 10
     assert told["m7"]["dense"] == pytest.approx(1, abs=1e-4)
     assert told["m59"]["lexical"] == 1
+
+
+async def test_every_token_of_a_long_question_counts(vectors: MemoryVectors) -> None:
+    asks = asked(1, tokens=range(64))
+    await vectors.write(
+        [
+            memory("all", {1: 1.0}, tokens=TOKENS),
+            memory("half", {1: 1.0}, tokens=TOKENS[::2]),
+            memory("last", {1: 1.0}, tokens=TOKENS[-1:]),
+            memory("none", {1: 1.0}, tokens=TOKENS[:0]),
+        ]
+    )
+    told = await found(vectors, asks)
+    given = {name: signals.get("tokens") for name, signals in told.items()}
+    assert given == {"all": 1.0, "half": 0.5, "last": 0.015625, "none": None}

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.errors import Refused
-from pipeline.ports import MemoryVectors, Question
+from pipeline.ports import Embedding, MemoryVectors, Question
 from pipeline.stores.caches import Tally
 from pipeline.stores.edge_folders import open_owned
 from pipeline.stores.hot import HotVectors
@@ -22,6 +23,7 @@ from schemas.search import Hit, SearchFilter
 from tests.builders import (
     DIMENSIONS,
     MODEL,
+    direction,
     enriched,
     fingerprints,
     forgotten,
@@ -208,4 +210,21 @@ async def test_looking_first_where_vectors_in_the_process_point_finds_the_same(
         await same(text, SearchFilter())
         await same(text, SearchFilter(speaker="Ana"))
     assert tally.hits >= 8
+    await index.close()
+
+
+async def test_a_long_question_lets_others_in_between(tmp_path: Path) -> None:
+    index = await opened(tmp_path)
+    tokens = np.ones((256, 64), np.float16)
+    await index.write([enriched(f"text {n}", memory_id=f"m{n}", tokens=tokens) for n in range(8)])
+    long = Question(
+        Embedding(direction("text 1"), tokens), SparseVector(indices=(), values=()), None
+    )
+    asking = asyncio.create_task(
+        index.candidates("alice", long, filter=SearchFilter(), mode="hybrid", depth=8)
+    )
+    await asyncio.sleep(0)
+    assert await index.count("bob") == 0
+    assert not asking.done()
+    assert len(await asking) == 8
     await index.close()

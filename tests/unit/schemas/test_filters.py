@@ -65,7 +65,7 @@ def nested(depth: int) -> dict[str, Any]:
         ),
         ({"metadata": {"x": "a\0"}}, "filter.metadata.x.eq: holds a NUL character"),
         (nested(MAX_DEPTH + 1), f"filter: is nested deeper than {MAX_DEPTH} objects"),
-        (nested(500), "is nested too deep"),
+        (nested(500), "is nested deeper than 8 objects"),
         (
             {"or": [{"speaker": "Ana", "run_id": "r"}] * (MAX_CONDITIONS // 3 + 1)},
             f"filter: has more than {MAX_CONDITIONS} conditions",
