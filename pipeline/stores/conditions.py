@@ -7,7 +7,7 @@ test, and `Not` is the plain opposite, so it holds where the field is missing.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 
@@ -150,6 +150,10 @@ def _meets(condition: Is | AnyOf | Within | Between | AtMost | Below, value: str
         case Within(_, since, until):
             moment = datetime.fromisoformat(str(value))
             return (since is None or since <= moment) and (until is None or moment < until)
+
+
+READ_FIELDS: Final = ("metadata_numbers",)
+"""What no engine tells by its payload indexes alone."""
 
 
 def without(condition: Condition, fields: Collection[str]) -> Condition:

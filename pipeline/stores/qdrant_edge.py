@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ import qdrant_edge as edge
 from pipeline.errors import Refused, Unavailable
 from pipeline.ports import TOKEN_DIMENSIONS, Floats
 from pipeline.stores.conditions import (
+    READ_FIELDS,
     AnyOf,
     AtMost,
     Below,
@@ -42,6 +44,7 @@ from pipeline.stores.conditions import (
     Present,
     Some,
     Within,
+    without,
 )
 from pipeline.stores.hot import Keep
 from pipeline.stores.index import VectorIndex
@@ -67,6 +70,10 @@ _VECTORS = 64
 """Vectors read at once: some 5 ms."""
 _ROWS = 16
 """Vectors of one question compared at once with all of two hundred memories: some .1 s where those are long."""
+_LEAST_READ = 8
+"""Points that a condition without an index is looked up for at once, and more while that is quick."""
+_READ_S = 0.03
+"""How long that may take."""
 _LOG_POINTS = 4_000
 """Points that the engine's log may hold: some 80 MB, and a second when it is read again."""
 
@@ -142,11 +149,52 @@ class EdgePoints:
         await asyncio.to_thread(_sync, await self._call(_opened, self._log))
 
     async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
-        met = _filter(where)
+        met = await self._met(where)
         told: dict[int, Sequence[Found]] = {}
         for turn in _turns(requests):
             await self._call(self._ask, turn, met, told)
         return [told[id(request)] for request in requests]
+
+    async def _met(self, where: Every) -> edge.Filter:
+        """What meets `where`. What is in no index of its own is looked up for a few points at a time.
+
+        For each such condition the engine reads all that a point holds.
+        """
+        rest = without(where, READ_FIELDS)
+        quick = _filter(rest)
+        if rest == where:
+            return quick
+        slow = _filter(where)
+        ids: set[edge.PointId] = set()
+        waiting = await self._all_ids(quick)
+        few = _LEAST_READ
+        while waiting:
+            began = time.monotonic()
+            some = edge.HasIdCondition(set(waiting[-few:]))
+            found, _ = await self._call(self._ids, edge.Filter(must=[some, slow]), few, None)
+            ids |= set(found)
+            del waiting[-few:]
+            took_s = time.monotonic() - began
+            few = max(_LEAST_READ, few // 2 if took_s > _READ_S else min(2 * few, PAGE))
+        return edge.Filter(must=[quick, edge.HasIdCondition(ids)])
+
+    async def _all_ids(self, where: edge.Filter) -> "list[edge.PointId]":
+        ids: list[edge.PointId] = []
+        after: edge.PointId | None = None
+        while True:
+            page, after = await self._call(self._ids, where, PAGE, after)
+            ids += page
+            if after is None:
+                return ids
+
+    def _ids(
+        self, where: edge.Filter, limit: int, first: "edge.PointId | None"
+    ) -> "tuple[list[edge.PointId], edge.PointId | None]":
+        request = edge.ScrollRequest(
+            offset=first, limit=limit, filter=where, with_payload=False, with_vector=False
+        )
+        records, after = self._shard.scroll(request)
+        return [record.id for record in records], after
 
     def _ask(
         self, turn: Sequence[_Part], where: edge.Filter, told: dict[int, Sequence[Found]]
@@ -444,6 +492,9 @@ def _condition(condition: Condition) -> Any:
     match condition:
         case Every(conditions):
             return edge.Filter(must=[_condition(each) for each in conditions])
+        case Some(()):
+            # To the engine nothing to choose from is everything.
+            return edge.Filter(must_not=[edge.Filter()])
         case Some(conditions):
             return edge.Filter(should=[_condition(each) for each in conditions])
         case HasId(id):

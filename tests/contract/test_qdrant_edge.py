@@ -19,6 +19,7 @@ from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape
 from pipeline.stores.qdrant_edge import make, open_folder
 from schemas.events import SparseVector
+from schemas.filters import Where
 from schemas.search import Hit, SearchFilter
 from tests.builders import (
     DIMENSIONS,
@@ -227,4 +228,23 @@ async def test_a_long_question_lets_others_in_between(tmp_path: Path) -> None:
     assert await index.count("bob") == 0
     assert not asking.done()
     assert len(await asking) == 8
+    await index.close()
+
+
+async def test_a_filter_that_reads_each_memory_lets_others_in_between(tmp_path: Path) -> None:
+    index = await opened(tmp_path)
+    await index.write(
+        [enriched("tea", memory_id=f"m{n:03}", metadata={"stars": n}) for n in range(100)]
+    )
+    where = Where.model_validate({"not": {"metadata": {"stars": {"gt": 49}}}})
+    asking = asyncio.create_task(
+        index.search(
+            "alice", question("tea"), filter=SearchFilter(where=where), limit=99, min_score=None
+        )
+    )
+    await asyncio.sleep(0)
+    for _ in range(3):
+        assert await index.count("bob") == 0
+        assert not asking.done()
+    assert [hit.memory_id for hit in await asking] == [f"m{n:03}" for n in range(50)]
     await index.close()
