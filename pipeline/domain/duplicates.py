@@ -50,8 +50,12 @@ _CONTRACTED: Final = (
     ("'ve", " have"),
     ("'ll", " will"),
 )
-_WORD: Final = regex.compile(r"[\p{L}\p{M}\p{N}]+(?:['.:,/-][\p{L}\p{M}\p{N}]+)*|[\p{S}#%]")
-"""Numbers with their signs and points belong together; a symbol (a currency, an emoji) says something."""
+_WORD: Final = regex.compile(
+    r"[\p{L}\p{M}\p{N}]+(?:['.:,/-][\p{L}\p{M}\p{N}]+)*|[\p{S}#%]"
+    r"|(?<![\p{L}\p{M}\p{N}])[-–.](?=[.\p{Sc}]?\p{N})"
+)
+"""Numbers with their signs and points belong together, the first of them too ("-5", ".5"); a symbol (a currency,
+an emoji) says something."""
 
 
 @dataclass(frozen=True, slots=True)

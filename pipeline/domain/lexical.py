@@ -70,6 +70,8 @@ _WORDS: Final = regex.compile(
     regex.VERSION1,
 )
 _SPACELESS: Final = regex.compile(rf"[{_SPACELESS_CHARACTERS}]")
+_UNSEEN: Final = dict.fromkeys(map(ord, "\u00ad\u034f\u200d\u2060\ufeff"))
+"""Within a word, and no part of it: where it may be broken, or what joins its characters."""
 _ORDINAL: Final = regex.compile(r"([0-9]{1,2})(?:st|nd|rd|th)")
 
 
@@ -140,8 +142,18 @@ def _terms(text: str) -> Iterable[int]:
 def _words(text: str) -> Iterable[str]:
     if text.isascii():
         return _ASCII_WORDS.findall(text.lower())
-    runs = _WORDS.findall(normalize("NFKC", text).casefold())
+    runs = _WORDS.findall(folded(text))
     return chain.from_iterable(_bigrams(run) if _SPACELESS.match(run) else (run,) for run in runs)
+
+
+def folded(text: str) -> str:
+    """A text as words of it are compared: however its characters are put together, and in whatever case."""
+    return normalize("NFKC", text.translate(_UNSEEN)).casefold()
+
+
+def is_spaceless(word: str) -> bool:
+    """Whether it is in a script that puts no spaces between words."""
+    return _SPACELESS.match(word) is not None
 
 
 def _bigrams(run: str) -> Iterable[str]:
@@ -149,9 +161,13 @@ def _bigrams(run: str) -> Iterable[str]:
     return (run,) if len(run) == 1 else map("".join, pairwise(run))
 
 
-@lru_cache(maxsize=MEMO_WORDS)
 def _terms_of(word: str) -> tuple[int, ...]:
     """The hashed stems of one word: none of a stop word, two of `o'brien`, one of `15th` and `15`."""
+    # A word may be a whole text long: 65,536 of those would take gigabytes.
+    return _kept_terms_of(word) if len(word) <= MAX_WORD_CHARS else _read_terms_of(word)
+
+
+def _read_terms_of(word: str) -> tuple[int, ...]:
     word = word.replace("’", "'")
     if word in STOP_WORDS:
         return ()
@@ -159,3 +175,6 @@ def _terms_of(word: str) -> tuple[int, ...]:
         word = ordinal[1]
     parts = [part[:MAX_WORD_CHARS] for part in word.split("'") if part not in STOP_WORDS]
     return tuple(mmh3.hash(_stemmers.english.stemWord(part), signed=False) for part in parts)
+
+
+_kept_terms_of = lru_cache(maxsize=MEMO_WORDS)(_read_terms_of)

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import regex
 
+from pipeline.domain.lexical import folded, is_spaceless
 from pipeline.domain.tiers import Standing, Tiers, strength_at
 from pipeline.domain.times import Period
 from pipeline.domain.weights import Weights
@@ -65,15 +66,15 @@ class Heard:
     """What a question says beside its vectors."""
 
     words: Collection[str]
-    """Its words, casefolded."""
+    """Its words, as they are compared."""
     periods: Sequence[Period]
     now: datetime
     """By the asker's clock."""
 
 
 def words_of(text: str) -> Collection[str]:
-    """The distinct words of a text, casefolded."""
-    return frozenset(word.casefold() for word in _NAMES.findall(text))
+    """The distinct words of a text, as they are compared."""
+    return frozenset(_NAMES.findall(folded(text)))
 
 
 def ranked(
@@ -126,8 +127,13 @@ def signals(
 
 def named(speaker: str | None, words: Collection[str]) -> bool:
     """Whether the words name the speaker, by any part of the name."""
-    parts = words_of(speaker or "")
-    return any(part in words for part in parts if len(part) >= _LEAST_NAME_CHARS)
+    parts = [part for part in words_of(speaker or "") if len(part) >= _LEAST_NAME_CHARS]
+    return any(part in words or _is_within(part, words) for part in parts)
+
+
+def _is_within(part: str, words: Collection[str]) -> bool:
+    """Whether it is a part of a word, where words are whole sentences."""
+    return is_spaceless(part) and any(part in word for word in words)
 
 
 def _whole(

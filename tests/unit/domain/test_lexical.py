@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain import lexical
 from pipeline.domain.lexical import K1, STOP_WORDS, lexical_vector, question_terms
 from schemas.events import MemoryCaptured, Said, SparseVector
 from schemas.text import MAX_TEXT_CHARS, storable
@@ -199,3 +200,15 @@ def test_threads_stem_alike():
     texts = [f"boats swimming{i} running quickly holidays{i}" for i in range(500)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(question_terms, texts)) == [question_terms(text) for text in texts]
+
+
+@pytest.mark.parametrize("unseen", ["\u00ad", "\u2060", "\ufeff", "\u200d"])
+def test_what_nobody_sees_within_a_word_does_not_part_it(unseen: str):
+    assert question_terms(f"pass{unseen}word") == question_terms("password")
+
+
+def test_a_word_as_long_as_a_text_is_not_kept():
+    kept = lexical._kept_terms_of  # pyright: ignore[reportPrivateUsage]
+    kept.cache_clear()
+    question_terms("x" * MAX_TEXT_CHARS)
+    assert kept.cache_info().currsize == 0

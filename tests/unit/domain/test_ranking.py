@@ -54,6 +54,19 @@ def test_a_part_of_a_word_names_nobody() -> None:
     assert not named(None, words_of("anything"))
 
 
+@pytest.mark.parametrize(
+    ("speaker", "question"),
+    [
+        ("José", "what did Jose\u0301 say?"),
+        ("Jose\u0301", "what did José say?"),
+        ("Ｂｏｂ", "what did Bob say?"),
+        ("王小明", "王小明说了什么?"),
+    ],
+)
+def test_a_name_is_heard_however_it_is_written(speaker: str, question: str) -> None:
+    assert named(speaker, words_of(question))
+
+
 def test_what_happened_when_the_question_says_is_preferred() -> None:
     then = candidate("then", {"dense": 0.5}, occurred_at=datetime(2025, 5, 8, tzinfo=UTC))
     assert order(candidate("now", {"dense": 0.55}), then, heard=Heard((), (MAY,), NOW))[0] == "then"
