@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.cli import places
 from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, client_of, located, quiet, running
@@ -191,10 +190,14 @@ class Reached:
 
     def complete(self) -> None:
         """Nothing is left to go on with."""
+        from pipeline.cli import places
+
         if self._place is not None:
             places.drop(self._place.source)
 
     def _keep(self, place: "Place") -> None:
+        from pipeline.cli import places
+
         self._place = place
         places.keep(place)
 
@@ -276,6 +279,7 @@ def _looked_at(lines: "Lines", file: str) -> "Lines":
 
 async def _begun(rows: Rows, here: Located, *, restart: bool) -> "Place | None":
     """Where to begin; None for a pipe, of which no place can be kept."""
+    from pipeline.cli import places
     from pipeline.cli.forms import check_form
     from pipeline.kafka.cluster import cluster_id
 

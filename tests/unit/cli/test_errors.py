@@ -73,9 +73,17 @@ def test_a_missing_package_is_told_with_what_brings_it():
     assert "hybrid-memory[stages]" in told
 
 
-@pytest.mark.parametrize("used", ["pipeline.cli", "producers.client, pipeline.app"])
-def test_the_client_commands_start_without_heavy_packages(used: str, project: Path):
-    program = f"import sys, {used}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+@pytest.mark.parametrize(
+    ("used", "heavy"),
+    [
+        ("pipeline.cli.commands", (*HEAVY, "pydantic", "aiokafka", "structlog", "yaml")),
+        ("producers.client, pipeline.app", HEAVY),
+    ],
+)
+def test_the_client_commands_start_without_heavy_packages(
+    used: str, heavy: tuple[str, ...], project: Path
+):
+    program = f"import sys, {used}; print(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=True
     )
