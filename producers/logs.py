@@ -1,14 +1,20 @@
 """What the client logs -> the application's own logging.
 
 A library must not print. structlog does, until somebody configures it: who has not, hears the client through
-the standard library's `logging`, as he has set that up.
+the standard library's `logging`, as he has set that up. That prints errors where nobody has set it up:
+aiokafka's would stand beside the exceptions that tell the same.
 """
 
+import logging
+
 import structlog
+
+_HEARD_BY_NOBODY = logging.NullHandler()
 
 
 def log_as_the_application_does() -> None:
     """Has an application's `logging` hear what it has not told structlog what to do with."""
+    logging.getLogger("aiokafka").addHandler(_HEARD_BY_NOBODY)
     if structlog.is_configured():
         return
     structlog.configure(

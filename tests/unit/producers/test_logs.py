@@ -28,6 +28,16 @@ def test_it_prints_nothing_by_itself(
     ]
 
 
+def test_where_no_logging_is_set_up_kafkas_client_prints_nothing_either(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("aiokafka"), "handlers", [])
+    log_as_the_application_does()
+    logging.getLogger("aiokafka").error("Unable connect")
+    assert capsys.readouterr().err == ""
+
+
 def test_what_logging_leaves_out_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     log_as_the_application_does()
     with caplog.at_level(logging.ERROR, "producers.backlog"):
