@@ -16,7 +16,16 @@ from rich.text import Text
 
 from pipeline.cli.dates import span
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import agreed, errors, moment, on_one_line, show, show_json, tell
+from pipeline.cli.printing import (
+    agreed,
+    errors,
+    moment,
+    on_one_line,
+    output,
+    show,
+    show_json,
+    tell,
+)
 from pipeline.cli.reaching import located, quiet, running
 from pipeline.errors import Refused
 
@@ -366,9 +375,10 @@ def _table(letters: "Sequence[Letter]") -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("place", no_wrap=True)
     table.add_column("when", no_wrap=True)
-    table.add_column("stage")
-    table.add_column("was at", overflow="fold")
-    table.add_column("why", ratio=1, overflow="fold")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("was at, and why", overflow="fold")
+    # A terminal has no room for the reason beside so much else.
+    between = "\n" if output().is_terminal else "  "
     for letter in letters:
         again = f" (redriven {letter.redriven}x)" if letter.redriven else ""
         cells = (
@@ -378,7 +388,8 @@ def _table(letters: "Sequence[Letter]") -> Table:
             letter.origin,
             letter.reason + again,
         )
-        table.add_row(*(Text(on_one_line(str(cell), 300)) for cell in cells))
+        *row, where, why = (Text(on_one_line(str(cell), 300)) for cell in cells)
+        table.add_row(*row, Text(between).join([where, why]))
     return table
 
 

@@ -41,7 +41,10 @@ def search(
     ] = None,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"],
-        typer.Option(help="Find by meaning and words, by meaning alone, or by words alone."),
+        typer.Option(
+            metavar="MODE",
+            help="hybrid finds by meaning and words, dense by meaning alone, lexical by words alone.",
+        ),
     ] = "hybrid",
     rerank: Annotated[
         bool | None,
@@ -66,7 +69,9 @@ def search(
     as_of: AsOf = None,
     domain: Annotated[
         Literal["coding", "business", "other"] | None,
-        typer.Option(help="Only about this.", show_default=False),
+        typer.Option(
+            metavar="DOMAIN", help="Only about this: coding, business or other.", show_default=False
+        ),
     ] = None,
     topic: Annotated[
         list[str] | None,
@@ -88,7 +93,9 @@ def search(
     tier: Annotated[
         Literal["short", "medium", "long", "archived"] | None,
         typer.Option(
-            help="Only of this tier; of all but archived unless given.", show_default=False
+            metavar="TIER",
+            help="Only of this one: short, medium, long or archived; all but archived unless given.",
+            show_default=False,
         ),
     ] = None,
     metadata: MetadataPairs = None,
@@ -261,6 +268,6 @@ def times(answered: "SearchAnswered", took_s: float) -> str:
     reread = f", reranked in {answered.rerank_ms:.1f} ms" if answered.rerank_ms else ""
     return (
         f"{took_s * 1_000:.0f} ms over Kafka and back, {answered.took_ms:.0f} ms of them in the query "
-        f"consumer: question embedded in {answered.embed_ms:.1f} ms, index searched in "
+        f"consumer:\nquestion embedded in {answered.embed_ms:.1f} ms, index searched in "
         f"{answered.search_ms:.1f} ms{reread}"
     )

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from pipeline.cli.beginning import is_watched, step_told, tell_ready
 from pipeline.cli.options import AsJson, Data
-from pipeline.cli.printing import show, show_json, tell
+from pipeline.cli.printing import output, show, show_json, tell
 from pipeline.cli.reaching import Located, located, read_settings, running
 from pipeline.errors import Halted, Refused, Unavailable
 from schemas.topics import EVENTS, MEM0_CYCLES, MEM0_SEEN
@@ -198,10 +198,14 @@ def list_stages(json: AsJson = False) -> None:
             show_json({"stage": stage, "reads": reads, "writes": writes, "about": about})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("stage", "reads", "writes", "what it does"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("reads", no_wrap=True)
+    table.add_column("writes", no_wrap=True)
+    table.add_column("what it does", overflow="fold")
+    # A terminal may have no room for them side by side, and would break their names.
+    between = ",\n" if output().is_terminal else ", "
     for stage, reads, writes, about in told:
-        table.add_row(stage, reads, ", ".join(writes), about.rstrip("."))
+        table.add_row(stage, reads, between.join(writes), about.rstrip("."))
     show(table)
 
 

@@ -310,10 +310,14 @@ def picture(seen: Status) -> Group:
 
 def _parts(parts: Sequence[Part]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("part", "", "address", ""):
+    for heading in ("part", "", "address"):
         table.add_column(heading, overflow="fold")
     for part in parts:
-        table.add_row(part.name, _up(part.up), Text(part.address), Text(part.detail, "dim"))
+        # In one column, it leaves the address the width that a terminal has.
+        where = Text("  ").join(
+            Text(told, style) for told, style in ((part.address, ""), (part.detail, "dim")) if told
+        )
+        table.add_row(part.name, _up(part.up), where)
     return table
 
 

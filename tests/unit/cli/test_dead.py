@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiokafka import ConsumerRecord
+from rich.console import Console
 
 from pipeline.cli.dead import content, described, told, why_left
 from pipeline.kafka.dead_letters import (
@@ -133,6 +135,20 @@ def test_they_are_listed(command: Command, letters: list[Any]):
     shown = command("dead", "list").stdout
     for expected in ("2/17", "embedder", "memory.classified/2/17", "no vector", "1 in all"):
         assert expected in shown
+
+
+def test_a_narrow_terminal_breaks_no_word_of_them(
+    command: Command, letters: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    out = StringIO()
+    terminal = Console(file=out, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr("pipeline.cli.printing._out", terminal)
+    far = record(topic="memory.operator.asked")
+    letters.append(
+        record(dead_headers(far, stage="contextualizer", reason="no vector " * 9, now=AT))
+    )
+    command("dead", "list")
+    assert "contextualizer  memory.operator.asked/" in out.getvalue()
 
 
 def test_none_is_said(command: Command, letters: list[Any]):
