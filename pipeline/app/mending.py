@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipeline.verifying.replacing import Fresh
 
 
+KEPT_BYTES = 64 * 1024 * 1024
+"""Of vectors that a rebuild keeps, as what was said beside a memory was one itself a moment ago."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -58,7 +61,7 @@ async def open_for_rebuilding(
     from consumers import classifier, embedder
     from pipeline.kafka.lag import group_members
     from pipeline.kafka.records import group_of
-    from pipeline.stores.memory import CacheInMemory
+    from pipeline.stores.caches import HotCache
     from pipeline.verifying.filling import Filling
     from schemas.topics import ENRICHED
 
@@ -79,7 +82,7 @@ async def open_for_rebuilding(
                 connection=where.kafka,
                 topic=ENRICHED.under(prefix),
                 understand=cast("Understand", classifier.stage(ports["classifier"]).react),
-                embed=cast("Embed", embedder.stage(model, CacheInMemory()).react),
+                embed=cast("Embed", embedder.stage(model, HotCache(KEPT_BYTES)).react),
             ),
             ports["records"],
         )
