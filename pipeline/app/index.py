@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.app.neighbours import Addresses
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.ports import Embedder, MemoryVectors
     from pipeline.stores.caches import Caches
     from pipeline.stores.hot import Keep
+    from pipeline.stores.points import IndexShape
+    from pipeline.stores.qdrant import FreshCollection, Server
     from pipeline.verifying.replacing import Fresh
 
 
@@ -25,30 +28,46 @@ async def fresh_index(
     ports: Mapping[str, Any],
     members: int,
 ) -> "Fresh":
-    """Whose index it is decides how the fresh one takes its place."""
-    from pipeline.verifying.replacing import OfAnOwner, OfNobody, OnAServer
+    """A fresh index beside the one in use. Whose that is decides how the fresh one takes its place.
 
-    model: Embedder = ports["embedder"]
-    shape: dict[str, Any] = {"model": model.model, "dimensions": model.dimensions}
+    `members` are the processes that use it now. Raises Refused, Unavailable.
+    """
+    from pipeline.verifying.replacing import OnAServer
+
     if where.qdrant_url:
-        from pipeline.stores.qdrant import check_model, fresh_collection
+        server, shape = _server(settings, where.qdrant_url), shape_of(ports["embedder"])
+        made = await _fresh_on_a_server(stack, server, shape, in_use=members > 0)
+        return OnAServer(made.index, made.switch, where.kafka, settings.topic_prefix, members)
+    return await _fresh_in_a_directory(stack, settings, where, ports, members)
 
-        server = _server(settings, where.qdrant_url)
-        if members:
-            await check_model(**server, **shape)
-        made = await stack.enter_async_context(fresh_collection(**server, **shape))
-        prefix = settings.topic_prefix
-        return OnAServer(made.index, made.switch, where.kafka, prefix, members)
-    if where.qdrant_path is None:
-        raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
+
+async def _fresh_on_a_server(
+    stack: AsyncExitStack, server: "Server", shape: "IndexShape", *, in_use: bool
+) -> "FreshCollection":
+    from pipeline.stores.qdrant import check_model, fresh_collection
+
+    if in_use:
+        await check_model(server, shape)
+    return await stack.enter_async_context(fresh_collection(server, shape))
+
+
+async def _fresh_in_a_directory(
+    stack: AsyncExitStack,
+    settings: Settings,
+    where: Addresses,
+    ports: Mapping[str, Any],
+    members: int,
+) -> "Fresh":
     from pipeline.kafka.asking import Asking
     from pipeline.stores.edge_folders import check_folder, fresh_folder, take_over
     from pipeline.verifying.repairing import mending
+    from pipeline.verifying.replacing import OfAnOwner, OfNobody
 
-    path, kafka, prefix = where.qdrant_path, where.kafka, settings.topic_prefix
+    path, shape = _directory(where), shape_of(ports["embedder"])
+    kafka, prefix = where.kafka, settings.topic_prefix
     if members:
-        await asyncio.to_thread(check_folder, path, **shape)
-    name, index = await stack.enter_async_context(fresh_folder(path, **shape))
+        await asyncio.to_thread(check_folder, path, shape)
+    name, index = await stack.enter_async_context(fresh_folder(path, shape))
     if not members:
         return OfNobody(index, name, path, take_over, kafka, prefix)
     asking = Asking(kafka, prefix)
@@ -57,15 +76,30 @@ async def fresh_index(
     return OfAnOwner(index, name, asking, mend, kafka, prefix)
 
 
-def _server(settings: Settings, url: str) -> Mapping[str, Any]:
+def shape_of(model: "Embedder") -> "IndexShape":
+    """What an index for this model's vectors holds."""
+    from pipeline.stores.points import IndexShape
+
+    return IndexShape(model.model, model.dimensions)
+
+
+def _directory(where: Addresses) -> Path:
+    if where.qdrant_path is None:
+        raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
+    return where.qdrant_path
+
+
+def _server(settings: Settings, url: str) -> "Server":
+    from pipeline.stores.qdrant import Server
+
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-    return {
-        "url": url,
-        "collection": settings.qdrant_collection,
-        "api_key": key,
-        "grpc_port": settings.qdrant_grpc_port,
-        "replication_factor": settings.qdrant_replication_factor,
-    }
+    return Server(
+        url=url,
+        collection=settings.qdrant_collection,
+        api_key=key,
+        grpc_port=settings.qdrant_grpc_port,
+        replication_factor=settings.qdrant_replication_factor,
+    )
 
 
 def index_lock(where: Addresses) -> TextIOWrapper | None:
@@ -80,28 +114,18 @@ def index_lock(where: Addresses) -> TextIOWrapper | None:
 async def open_index(
     settings: Settings,
     where: Addresses,
-    model: str,
-    dimensions: int,
+    shape: "IndexShape",
     caches: "Caches | None",
     lock: TextIOWrapper | None,
 ) -> "MemoryVectors":
-    """The index of this model in the place that the settings name. Raises Refused, Unavailable."""
+    """The index of this shape in the place that the settings name. Raises Refused, Unavailable."""
     if where.qdrant_url:
         from pipeline.stores.qdrant import open_qdrant
 
-        server = _server(settings, where.qdrant_url)
-        return await open_qdrant(**server, model=model, dimensions=dimensions)
-    if where.qdrant_path is None:
-        raise Refused("No Qdrant: start the stack with `hybrid-memory up`, or set QDRANT_URL.")
+        return await open_qdrant(_server(settings, where.qdrant_url), shape)
     from pipeline.stores.edge_folders import open_owned
 
-    return await open_owned(
-        where.qdrant_path,
-        model=model,
-        dimensions=dimensions,
-        keep=_keep(settings, caches),
-        lock=lock,
-    )
+    return await open_owned(_directory(where), shape, keep=_keep(settings, caches), lock=lock)
 
 
 def _keep(settings: Settings, caches: "Caches | None") -> "Keep | None":

@@ -10,7 +10,7 @@ import platformdirs
 import structlog
 
 from pipeline.app.caches import opened_caches
-from pipeline.app.index import index_lock, open_index
+from pipeline.app.index import index_lock, open_index, shape_of
 from pipeline.app.neighbours import Addresses, given, patiently
 from pipeline.errors import Halted, Refused, Unavailable
 from pipeline.settings import Settings
@@ -158,8 +158,8 @@ async def _vectors(
     ports: Mapping[str, Any],
 ) -> "MemoryVectors":
     model: Embedder = ports.get("embedder") or await _embedder(settings, say)
-    shape = (model.model, model.dimensions)
+    shape = shape_of(model)
     if "embedder" not in ports:
         await model.close()
     caches = ports.get("caches")
-    return await patiently(lambda: open_index(settings, where, *shape, caches, lock))
+    return await patiently(lambda: open_index(settings, where, shape, caches, lock))

@@ -50,9 +50,8 @@ class EdgeFolders:
 
 async def open_owned(
     directory: Path,
+    shape: IndexShape,
     *,
-    model: str,
-    dimensions: int,
     keep: Keep | None = None,
     lock: TextIOWrapper | None = None,
 ) -> ReplaceableIndex:
@@ -61,7 +60,6 @@ async def open_owned(
     `lock` is the directory's, where the caller `owned` it before; it is closed with the index, and where
     this raises. Raises Refused where the directory has an owner, or holds the vectors of another model.
     """
-    shape = IndexShape(model, dimensions)
     lock = lock if lock and not lock.closed else owned(directory)
     try:
         name = current(directory)
@@ -86,7 +84,7 @@ def _check_not_lost(directory: Path, name: str) -> None:
 
 @asynccontextmanager
 async def fresh_folder(
-    directory: Path, *, model: str, dimensions: int
+    directory: Path, shape: IndexShape
 ) -> AsyncGenerator[tuple[str, VectorIndex]]:
     """The name of a fresh index beside the one in use, and the index, to be filled.
 
@@ -95,7 +93,7 @@ async def fresh_folder(
     """
     with _rebuilding(directory):
         await asyncio.to_thread(_clear, directory)
-        name, shape = f"index-{uuid4().hex}", IndexShape(model, dimensions)
+        name = f"index-{uuid4().hex}"
         await asyncio.to_thread(make, directory / name, shape)
         index = await open_folder(directory / name, shape)
         try:
@@ -106,9 +104,9 @@ async def fresh_folder(
                 await asyncio.to_thread(shutil.rmtree, directory / name, ignore_errors=True)
 
 
-def check_folder(directory: Path, *, model: str, dimensions: int) -> None:
+def check_folder(directory: Path, shape: IndexShape) -> None:
     """Raises Refused where the folder in use holds the vectors of another model."""
-    check_shape(directory / current(directory), IndexShape(model, dimensions))
+    check_shape(directory / current(directory), shape)
 
 
 def _rebuilding(directory: Path) -> TextIOWrapper:

@@ -20,7 +20,7 @@ from pipeline.stores.caches import HotCache, TieredCache
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
 from pipeline.stores.points import IndexShape
 from pipeline.stores.postgres import open_records
-from pipeline.stores.qdrant import IN_PROCESS, open_qdrant
+from pipeline.stores.qdrant import IN_PROCESS, Server, open_qdrant
 from pipeline.stores.qdrant_edge import make, open_folder
 from pipeline.stores.redis import RedisCache
 from tests.builders import DIMENSIONS, MODEL
@@ -96,13 +96,9 @@ async def _open_vectors(engine: str, folder: Path) -> MemoryVectors:
             return await open_folder(folder / "edge", shape)
         case "local" | "server":
             url = SERVER if engine == "server" and SERVER else IN_PROCESS
-            return await open_qdrant(
-                url,
-                collection=collection,
-                model=MODEL,
-                dimensions=DIMENSIONS,
-                api_key=os.environ.get("QDRANT_API_KEY"),
-            )
+            key = os.environ.get("QDRANT_API_KEY")
+            server = Server(url=url, collection=collection, api_key=key)
+            return await open_qdrant(server, IndexShape(MODEL, DIMENSIONS))
         case _:
             return vectors_in_memory(MODEL, DIMENSIONS)
 

@@ -11,26 +11,22 @@ from qdrant_client import AsyncQdrantClient
 from pipeline.errors import PipelineError, Refused, Unavailable, Unusable
 from pipeline.stores.payloads import memory_point
 from pipeline.stores.points import IndexShape
-from pipeline.stores.qdrant import IN_PROCESS, QdrantPoints, open_qdrant, pieces
+from pipeline.stores.qdrant import IN_PROCESS, Server, open_qdrant, pieces
+from pipeline.stores.qdrant_collections import Collections
 from tests.builders import DIMENSIONS, MODEL, direction, enriched
 
 SHAPE = IndexShape(MODEL, DIMENSIONS)
 
 
 async def opened(url: str) -> None:
-    index = await open_qdrant(
-        url,
-        collection="memories",
-        model=MODEL,
-        dimensions=DIMENSIONS,
-        api_key="hunter2" if url.startswith("https") else None,
-        timeout_s=1,
-    )
+    key = "hunter2" if url.startswith("https") else None
+    server = Server(url=url, collection="memories", api_key=key, timeout_s=1)
+    index = await open_qdrant(server, SHAPE)
     await index.close()
 
 
 @asynccontextmanager
-async def server(answer: bytes, pause_s: float = 0.0) -> AsyncGenerator[str]:
+async def serving(answer: bytes, pause_s: float = 0.0) -> AsyncGenerator[str]:
     """A server that says the same to everybody."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,16 +66,16 @@ async def test_nobody_there_is_unavailable_and_names_the_address(free_port: int)
     ],
 )
 async def test_an_answer_names_its_remedy(status: str, remedy: type[PipelineError]) -> None:
-    async with server(response(status)) as url:
+    async with serving(response(status)) as url:
         with pytest.raises(remedy):
             await opened(url)
 
 
 async def test_a_server_that_hangs_or_hangs_up_is_unavailable() -> None:
-    async with server(response("200 OK"), pause_s=3) as url:
+    async with serving(response("200 OK"), pause_s=3) as url:
         with pytest.raises(Unavailable):
             await opened(url)
-    async with server(b"") as url:
+    async with serving(b"") as url:
         with pytest.raises(Unavailable):
             await opened(url)
 
@@ -100,12 +96,13 @@ async def test_what_is_no_address_is_refused(url: str) -> None:
     "other", [replace(SHAPE, dimensions=DIMENSIONS + 1), replace(SHAPE, model="another")]
 )
 async def test_a_collection_of_another_model_is_refused(other: IndexShape) -> None:
-    points = QdrantPoints(AsyncQdrantClient(IN_PROCESS), "memories", IN_PROCESS)
-    await points.prepare(SHAPE, 1, has_indexes=False)
-    await points.prepare(SHAPE, 1, has_indexes=False)
+    client = AsyncQdrantClient(IN_PROCESS)
+    named = Collections(client, "memories", IN_PROCESS)
+    await named.prepare(SHAPE, 1, has_indexes=False)
+    await named.prepare(SHAPE, 1, has_indexes=False)
     with pytest.raises(Refused, match="another collection"):
-        await points.prepare(other, 1, has_indexes=False)
-    await points.close()
+        await named.prepare(other, 1, has_indexes=False)
+    await client.close()
 
 
 def test_no_request_is_larger_than_a_server_takes() -> None:

@@ -36,7 +36,7 @@ from tests.builders import (
 async def opened(
     directory: Path, *, model: str = MODEL, dimensions: int = DIMENSIONS
 ) -> MemoryVectors:
-    return await open_owned(directory, model=model, dimensions=dimensions)
+    return await open_owned(directory, IndexShape(model, dimensions))
 
 
 async def test_a_second_owner_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
@@ -100,10 +100,11 @@ _WRITER = """
 import asyncio, sys
 from pathlib import Path
 from pipeline.stores.edge_folders import open_owned
+from pipeline.stores.points import IndexShape
 from tests.builders import DIMENSIONS, MODEL, enriched
 
 async def main():
-    index = await open_owned(Path(sys.argv[1]), model=MODEL, dimensions=DIMENSIONS)
+    index = await open_owned(Path(sys.argv[1]), IndexShape(MODEL, DIMENSIONS))
     begin = await index.count("alice")
     for i in range(begin, begin + int(sys.argv[2])):
         await index.write([enriched(memory_id=f"m{i}")])

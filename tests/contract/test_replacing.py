@@ -14,6 +14,7 @@ from pipeline.stores.edge_folders import fresh_folder, open_owned, take_over
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape
 from pipeline.stores.qdrant import IN_PROCESS, FreshCollection, QdrantPoints
+from pipeline.stores.qdrant_collections import Collections
 from pipeline.stores.qdrant_edge import current
 from schemas.search import SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, question
@@ -22,7 +23,7 @@ SHAPE = IndexShape(MODEL, DIMENSIONS)
 
 
 async def owned(directory: Path) -> replaceable.ReplaceableIndex:
-    return await open_owned(directory, model=MODEL, dimensions=DIMENSIONS)
+    return await open_owned(directory, SHAPE)
 
 
 def folders(directory: Path) -> list[str]:
@@ -37,7 +38,7 @@ async def ids(index: MemoryVectors | VectorIndex) -> set[str]:
 async def test_the_owner_writes_to_both_and_then_answers_from_the_fresh_one(tmp_path: Path) -> None:
     index = await owned(tmp_path)
     await index.write([enriched(memory_id="old")])
-    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+    async with fresh_folder(tmp_path, SHAPE) as (name, fresh):
         await fresh.write([enriched(memory_id="filled")])
         await fresh.close()
         await index.adopt(name)
@@ -58,7 +59,7 @@ async def test_the_owner_writes_to_both_and_then_answers_from_the_fresh_one(tmp_
 async def test_searches_under_way_end_on_the_index_they_began_on(tmp_path: Path) -> None:
     index = await owned(tmp_path)
     await index.write([enriched(memory_id="m")])
-    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+    async with fresh_folder(tmp_path, SHAPE) as (name, fresh):
         await fresh.write([enriched(memory_id="m")])
         await fresh.close()
         await index.adopt(name)
@@ -71,7 +72,7 @@ async def test_searches_under_way_end_on_the_index_they_began_on(tmp_path: Path)
 
 async def test_what_was_not_adopted_is_not_switched_to(tmp_path: Path) -> None:
     index = await owned(tmp_path)
-    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+    async with fresh_folder(tmp_path, SHAPE) as (name, fresh):
         await fresh.close()
         with pytest.raises(Refused, match="not written to"):
             await index.switch(name)
@@ -90,7 +91,7 @@ async def test_a_fresh_index_that_nobody_switches_to_is_left_after_a_while(
 ) -> None:
     monkeypatch.setattr(replaceable, "ADOPTED_FOR_S", -1.0)
     index = await owned(tmp_path)
-    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+    async with fresh_folder(tmp_path, SHAPE) as (name, fresh):
         await fresh.close()
         await index.adopt(name)
         await index.write([enriched(memory_id="m")])
@@ -104,15 +105,15 @@ async def test_an_interrupted_rebuild_leaves_the_old_index_and_no_rubbish(tmp_pa
     index = await owned(tmp_path)
     await index.write([enriched(memory_id="old")])
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (_, fresh):
+        async with fresh_folder(tmp_path, SHAPE) as (_, fresh):
             await fresh.write([enriched(memory_id="half")])
             raise KeyboardInterrupt
     killed = tmp_path / f"index-{'0' * 32}"
     killed.mkdir()
-    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS):
+    async with fresh_folder(tmp_path, SHAPE):
         assert not killed.exists()
         with pytest.raises(Refused, match="Another rebuild"):
-            async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS):
+            async with fresh_folder(tmp_path, SHAPE):
                 pass
     assert folders(tmp_path) == ["index"]
     assert await ids(index) == {"old"}
@@ -121,7 +122,7 @@ async def test_an_interrupted_rebuild_leaves_the_old_index_and_no_rubbish(tmp_pa
 
 async def test_a_fresh_index_whose_folder_is_gone_costs_its_owner_nothing(tmp_path: Path) -> None:
     index = await owned(tmp_path)
-    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+    async with fresh_folder(tmp_path, SHAPE) as (name, fresh):
         await fresh.close()
         await index.adopt(name)
         shutil.rmtree(tmp_path / name)
@@ -132,7 +133,7 @@ async def test_a_fresh_index_whose_folder_is_gone_costs_its_owner_nothing(tmp_pa
 
 async def test_an_index_that_is_lost_is_not_replaced_by_an_empty_one(tmp_path: Path) -> None:
     index = await owned(tmp_path)
-    async with fresh_folder(tmp_path, model=MODEL, dimensions=DIMENSIONS) as (name, fresh):
+    async with fresh_folder(tmp_path, SHAPE) as (name, fresh):
         await fresh.close()
         await index.adopt(name)
         await index.switch(name)
@@ -146,7 +147,7 @@ async def test_an_index_of_another_model_takes_over_where_nobody_is_the_owner(
     tmp_path: Path,
 ) -> None:
     index = await owned(tmp_path)
-    async with fresh_folder(tmp_path, model="another", dimensions=3) as (name, fresh):
+    async with fresh_folder(tmp_path, IndexShape("another", 3)) as (name, fresh):
         await fresh.close()
         with pytest.raises(Refused, match="rebuild --from record"):
             await index.adopt(name)
@@ -156,7 +157,7 @@ async def test_an_index_of_another_model_takes_over_where_nobody_is_the_owner(
         take_over(tmp_path, name)
     with pytest.raises(Refused, match="rebuild --from record"):
         await owned(tmp_path)
-    moved = await open_owned(tmp_path, model="another", dimensions=3)
+    moved = await open_owned(tmp_path, IndexShape("another", 3))
     with pytest.raises(Unusable):
         await moved.write([enriched()])
     await moved.close()
@@ -173,9 +174,9 @@ async def behind(client: AsyncQdrantClient) -> dict[str, str]:
 
 async def test_a_collection_stands_behind_an_alias_and_another_takes_its_place() -> None:
     client = AsyncQdrantClient(IN_PROCESS)
-    points = QdrantPoints(client, "memories", IN_PROCESS)
-    await points.prepare(SHAPE, 1, has_indexes=False)
-    index = VectorIndex(points, SHAPE)
+    named = Collections(client, "memories", IN_PROCESS)
+    await named.prepare(SHAPE, 1, has_indexes=False)
+    index = VectorIndex(QdrantPoints(client, "memories", IN_PROCESS), SHAPE)
     await index.write([enriched(memory_id="old")])
     assert await behind(client) == {"memories": "memories-1"}
     fresh = FreshCollection(client, "memories", IN_PROCESS, SHAPE)
@@ -189,15 +190,15 @@ async def test_a_collection_stands_behind_an_alias_and_another_takes_its_place()
     assert await ids(index) == {"filled", "later"}
     assert await behind(client) == {"memories": fresh.name}
     assert [c.name for c in (await client.get_collections()).collections] == [fresh.name]
-    await points.prepare(SHAPE, 1, has_indexes=False)
+    await named.prepare(SHAPE, 1, has_indexes=False)
     await client.close()
 
 
 async def test_a_collection_made_before_there_were_aliases_is_replaced_too() -> None:
     client = AsyncQdrantClient(IN_PROCESS)
-    points = QdrantPoints(client, "memories", IN_PROCESS)
-    await points.make("memories", SHAPE, 1)
-    await points.prepare(SHAPE, 1, has_indexes=False)
+    named = Collections(client, "memories", IN_PROCESS)
+    await named.make("memories", SHAPE, 1)
+    await named.prepare(SHAPE, 1, has_indexes=False)
     assert await behind(client) == {}
     fresh = FreshCollection(client, "memories", IN_PROCESS, SHAPE)
     await fresh.make(1, has_indexes=False)

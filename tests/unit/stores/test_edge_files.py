@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.stores.edge_folders import open_owned
+from pipeline.stores.points import IndexShape
 from pipeline.stores.qdrant_edge import EdgePoints, owned
 from tests.builders import DIMENSIONS, MODEL
 
@@ -104,7 +105,7 @@ async def test_an_owner_whose_index_does_not_close_gives_its_directory_back(
     async def fail() -> None:
         raise OSError("the disk is gone")
 
-    opened = await open_owned(tmp_path, model=MODEL, dimensions=DIMENSIONS)
+    opened = await open_owned(tmp_path, IndexShape(MODEL, DIMENSIONS))
     points, close = opened.current.points, opened.current.points.close
     monkeypatch.setattr(points, "close", fail)
     with pytest.raises(OSError, match="the disk is gone"):
