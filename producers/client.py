@@ -30,15 +30,12 @@ from producers.logs import log_as_the_application_does
 from producers.narrowing import narrowed
 from producers.new_memory import NewMemory, PartlyPublished, built, checked, partly_published
 from producers.publishing import Publisher
-from producers.receipts import TOKEN, AnyReceipt, OfMemory, Receipt, Receipts, UserReceipt, raising
+from producers.receipts import TOKEN, AnyReceipt, OfMemory, Receipt, UserReceipt
 from producers.seen import Seen
 from producers.subscribing import learnt
-from schemas.events import (
-    Enriched,
-    MemoryEnriched,
-    Outcome,
-    Said,
-)
+from producers.waiting import Receipts
+from producers.watch import raising
+from schemas.events import Enriched, MemoryEnriched, Outcome, Said
 from schemas.filters import Where
 from schemas.search import (
     Asked,

@@ -30,7 +30,9 @@ from pipeline.settings import Settings, _OurYaml  # pyright: ignore[reportPrivat
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from pipeline.stores.replaceable import ReplaceableIndex
-from producers.receipts import Receipt, Receipts, _Watch  # pyright: ignore[reportPrivateUsage]
+from producers.receipts import Receipt
+from producers.waiting import Receipts
+from producers.watch import Watch
 from schemas.search import ANSWERED, Answered, Failed
 from tests.builders import DIMENSIONS, MODEL, caches, enriched
 from tests.fuzz.mutating import Mutator
@@ -188,7 +190,7 @@ def test_a_notice_is_heard_or_passed_over() -> None:
     receipt = Receipt.model_validate({name: known[name] for name in names})
     with quiet_loop(SEED):
         receipts = Receipts(CONNECTION, "memory", Asking(CONNECTION, "memory"))
-        watch = _Watch(receipt)
+        watch = Watch(receipt)
         receipts._watched[receipt.event_id].append(watch)  # pyright: ignore[reportPrivateUsage]
         for _ in range(INPUTS):
             named = random.choice([known["event_id"].encode()] * 3 + [random.randbytes(16), None])

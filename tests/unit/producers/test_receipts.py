@@ -13,7 +13,9 @@ from aiokafka import TopicPartition
 from pipeline.domain.receipts import STORES, done
 from pipeline.errors import Refused, Unavailable, Unusable
 from pipeline.kafka.connection import KafkaConnection
-from producers.receipts import TOKEN, Receipt, Receipts, UserReceipt, _Watch  # pyright: ignore
+from producers.receipts import TOKEN, Receipt, UserReceipt
+from producers.waiting import Receipts
+from producers.watch import Watch
 from schemas.events import MemoryRedriven, MemorySetAside
 from schemas.search import ReceiptState
 from tests.builders import enriched, user_forgotten
@@ -25,7 +27,7 @@ SET_ASIDE = MemorySetAside(event_id=EVENT_ID, stage="embedder", reason="no vecto
 
 async def test_both_stores_must_have_said_so() -> None:
     event = enriched()
-    watch = _Watch(
+    watch = Watch(
         Receipt(
             user_id="alice",
             memory_id=event.memory_id,
@@ -42,7 +44,7 @@ async def test_both_stores_must_have_said_so() -> None:
 
 async def test_a_users_forgetting_is_done_on_every_partition() -> None:
     copies = [user_forgotten(partition=partition, partitions=2) for partition in range(2)]
-    watch = _Watch(UserReceipt(user_id="alice", event_id=uuid4(), version=1, partitions=2))
+    watch = Watch(UserReceipt(user_id="alice", event_id=uuid4(), version=1, partitions=2))
     for copy in copies:
         watch.hear(done(copy, "record", "stored"))
     watch.hear(done(copies[0], "index", "stored"))
@@ -52,7 +54,7 @@ async def test_a_users_forgetting_is_done_on_every_partition() -> None:
 
 
 async def test_a_dead_letter_ends_the_wait_with_its_reason() -> None:
-    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch = Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
     watch.hear(SET_ASIDE)
     watch.give_up()
     with pytest.raises(Unusable, match="embedder: no vector"):
@@ -60,7 +62,7 @@ async def test_a_dead_letter_ends_the_wait_with_its_reason() -> None:
 
 
 async def test_what_was_redriven_is_not_given_up() -> None:
-    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch = Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
     watch.hear(SET_ASIDE)
     watch.hear(MemoryRedriven(event_id=EVENT_ID, at=NOON))
     watch.give_up()
@@ -95,7 +97,7 @@ async def test_a_dead_letter_is_believed_when_all_notices_are_read(redriven: boo
     nobody: Any = Nobody()
     receipts = Receipts(KafkaConnection("nowhere:1"), "memory", nobody)
     receipts._consumer = notices  # pyright: ignore[reportPrivateUsage]
-    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch = Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
     watch.hear(SET_ASIDE)
     believing = asyncio.create_task(receipts._believe([watch]))  # pyright: ignore[reportPrivateUsage]
     while not notices.looks:  # noqa: ASYNC110
@@ -109,7 +111,7 @@ async def test_a_dead_letter_is_believed_when_all_notices_are_read(redriven: boo
 
 
 async def test_what_the_stores_have_is_done_whatever_was_set_aside_before() -> None:
-    watch = _Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
+    watch = Watch(Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1))
     watch.hear(SET_ASIDE)
     watch.learn(ReceiptState(event_id=EVENT_ID, record=True, index=True))
     watch.give_up()
@@ -131,7 +133,7 @@ def test_a_token_is_the_receipt_again() -> None:
 
 async def test_only_what_both_stores_hold_is_stored() -> None:
     event = enriched()
-    watch = _Watch(
+    watch = Watch(
         Receipt(user_id="alice", memory_id="m", event_id=event.event_id, version=event.version)
     )
     watch.hear(done(event, "record", "stored"))
@@ -142,7 +144,7 @@ async def test_only_what_both_stores_hold_is_stored() -> None:
 
 async def test_what_the_stores_hold_now_counts_for_more_than_what_was_told_once() -> None:
     event = enriched()
-    watch = _Watch(
+    watch = Watch(
         Receipt(user_id="alice", memory_id="m", event_id=event.event_id, version=event.version)
     )
     for store in STORES:
@@ -172,7 +174,7 @@ async def test_listening_that_begins_while_it_is_closed_ends_too(
         yield
 
     for name, fake in {"following": following, "rewind": rewound, "records": hears_nothing}.items():
-        monkeypatch.setattr(f"producers.receipts.{name}", fake)
+        monkeypatch.setattr(f"producers.waiting.{name}", fake)
     nobody: Any = Nobody()
     receipts = Receipts(KafkaConnection("nowhere:1"), "memory", nobody)
     receipt = Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=1)
