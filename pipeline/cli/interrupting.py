@@ -15,7 +15,7 @@ from types import FrameType
 ONE_KEYPRESS_S = 0.5
 """Two Ctrl-C closer than this are one: some launchers pass on what the terminal also sends."""
 INTERRUPTED = 130
-_SHOW_CURSOR = b"\x1b[?25h"
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 Heard = Callable[[int, FrameType | None], object]
 
@@ -54,7 +54,8 @@ def _once(first: Heard) -> Heard:
 
 
 def _leave() -> None:
-    for terminal in filter(os.isatty, (1, 2)):
+    terminal = next(filter(os.isatty, (2, 1)), None)
+    if terminal is not None:
         # A live display hides it, and has no time to show it again.
         os.write(terminal, _SHOW_CURSOR)
     os._exit(INTERRUPTED)
