@@ -18,7 +18,6 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
@@ -148,6 +147,8 @@ def asyncapi(prefix: str = DEFAULT_PREFIX, partitions: int = 6) -> Json:
 
 def asyncapi_yaml() -> str:
     """The AsyncAPI document as text."""
+    import yaml
+
     return yaml.safe_dump(
         asyncapi(), sort_keys=False, allow_unicode=True, width=100, default_flow_style=False
     )
@@ -157,9 +158,7 @@ def flows() -> Sequence[Flow]:
     """Every stage's flow, in the order of the stream."""
     modules = (item for item in files("consumers").iterdir() if item.name.endswith(".py"))
     first_lines = {
-        module.name.removesuffix(".py"): (
-            ast.get_docstring(ast.parse(module.read_text())) or ""
-        ).partition("\n")[0]
+        module.name.removesuffix(".py"): module.read_text("utf-8").partition("\n")[0].strip('"')
         for module in modules
         if module.name != "__init__.py"
     }

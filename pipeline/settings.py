@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
@@ -221,6 +220,9 @@ class _OurYaml(YamlConfigSettingsSource):
     """The file is ours alone, unlike the environment: a key that nobody knows was meant for us."""
 
     def _read_file(self, file_path: Any) -> dict[str, Any]:
+        # Only where there is such a file: every command reads the settings.
+        import yaml
+
         try:
             read: Any = super()._read_file(file_path)
         # A number or a date that is none, `0x_`, is a bare ValueError.

@@ -397,7 +397,7 @@ def _mem0_lines(seen: Status) -> list[Text]:
         lines.append(
             Text(
                 "Mem0: overdue. By SYNC_INTERVAL_SECONDS there should have been a look since: does the "
-                "poller still run?",
+                "poller still run, and what does its log say?",
                 "yellow",
             )
         )
