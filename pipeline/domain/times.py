@@ -6,7 +6,7 @@ dates, and a tenth of a second for a question.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -20,9 +20,10 @@ _MOST_PHRASES: Final = 3 * MOST
 """Each takes some milliseconds, and several may say the same."""
 
 _MONTH: Final = (
-    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
-    r"|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)"
+    r"(?:(?i:Jan(?:uary)?|Feb(?:ruary)?|Apr(?:il)?|June?|July?|Aug(?:ust)?"
+    r"|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)|May|Mar(?:ch)?)"
 )
+"""In whatever case, but for those that are other words in lower case."""
 _WEEKDAY: Final = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 _YEAR: Final = r"(?:19|20)[0-9]{2}"
 _DAY: Final = r"[0-3]?[0-9](?:st|nd|rd|th)?"
@@ -33,12 +34,13 @@ _PHRASE: Final = regex.compile(
     rf"{_YEAR}-[01][0-9]-[0-3][0-9]"
     rf"|{_DAY}(?: of)? {_MONTH}(?:,? {_YEAR})?"
     rf"|{_MONTH} {_DAY}(?![0-9])(?:,? {_YEAR})?"
-    rf"|{_MONTH},? (?:of )?{_YEAR}"
+    rf"|(?:{_MONTH}|(?i:May|March)),? (?:of )?{_YEAR}"
     rf"|(?i:{_COUNT} (?:day|week|month|year)s? ago)"
     rf"|(?i:(?:last|this) (?:week|month|year|{_WEEKDAY}))|(?i:last {_MONTH})"
-    r"|(?i:yesterday|today)"
-    rf"|(?:(?<=\b(?:in|during|of|since|until|till|before|after|by|for|early|mid|late)[ -]){_MONTH})"
-    rf"|(?:(?<=\b(?:in|during|of|since|until|before|after|year|early|mid|late)[ -]){_YEAR})"
+    r"|(?i:day before yesterday|yesterday|today)"
+    rf"|(?:(?<=\b(?i:in|during|of|since|until|till|before|after|by|for|early|mid|late)[ -]){_MONTH})"
+    r"|(?:(?<=\b(?i:in|during) )(?i:May|March))"
+    rf"|(?:(?<=\b(?i:in|during|of|since|until|before|after|year|early|mid|late)[ -]){_YEAR})"
     r")\b"
 )
 """A month alone must be pointed at: "May", "March" and "Jan" are other words, too."""
@@ -87,7 +89,7 @@ def _periods(question: str, now: datetime) -> Iterator[Period]:
     parser: Any = DateDataParser(languages=["en"], settings=settings)
     for phrase in phrases.values():
         try:
-            period = _period(parser, phrase)
+            period = _period(parser, phrase, now.replace(tzinfo=None))
         except (OverflowError, ValueError):
             # Before the year 1 or after 9999, where no moment lies.
             continue
@@ -95,15 +97,18 @@ def _periods(question: str, now: datetime) -> Iterator[Period]:
             yield period
 
 
-def _period(parser: Any, phrase: regex.Match[str]) -> Period | None:
+def _period(parser: Any, phrase: regex.Match[str], now: datetime) -> Period | None:
     """What the phrase names. Raises OverflowError or ValueError where it goes beyond the calendar."""
-    # "last May" is the May that dateparser takes for the one meant, said without "last".
+    # "last May" is the May that dateparser takes for the one meant, said without "last"; in May, the one before.
     when, last = _LAST_MONTH.subn("", phrase["when"])
     read = parser.get_date_data(when.replace(" of ", " "))
     if read.date_obj is None:
         return None
-    whole = _part(_whole(read), phrase["part"])
-    return replace(whole, every_year=False) if last else whole
+    whole = _whole(read)
+    if last:
+        years = relativedelta(years=whole.since <= now < whole.until)
+        whole = Period(whole.since - years, whole.until - years)
+    return _part(whole, phrase["part"])
 
 
 def _whole(read: Any) -> Period:

@@ -33,6 +33,10 @@ def told(question: str) -> list[tuple[str, str]]:
         ("two weeks ago", "2025-02-24", "2025-03-03"),
         ("last Friday", "2025-03-07", "2025-03-08"),
         ("last May", "2024-05-01", "2024-06-01"),
+        ("last March", "2024-03-01", "2024-04-01"),
+        ("last february", "2025-02-01", "2025-03-01"),
+        ("the day before yesterday", "2025-03-10", "2025-03-11"),
+        ("in may 2023", "2023-05-01", "2023-06-01"),
         ("last month", "2025-02-01", "2025-03-01"),
         ("last year", "2024-01-01", "2025-01-01"),
         ("early February 2025", "2025-02-01", "2025-02-10"),
@@ -46,14 +50,25 @@ def test_a_time_is_counted_from_the_askers_clock(question: str, since: str, unti
 
 @pytest.mark.parametrize(
     "question",
-    ["May I ask?", "Will Jan come?", "They march on", "over 2000 people", "", "a second time"],
+    [
+        "May I ask?",
+        "until may I ask",
+        "Will Jan come?",
+        "They march on",
+        "over 2000 people",
+        "",
+        "a second time",
+    ],
 )
 def test_what_is_no_time_is_none(question: str) -> None:
     assert told(question) == []
 
 
-def test_a_month_without_a_year_is_that_of_any_year() -> None:
-    (may,) = periods("What did we plan in May?", NOW)
+@pytest.mark.parametrize(
+    "question", ["What did we plan in May?", "In May what did we plan?", "what did we plan in may"]
+)
+def test_a_month_without_a_year_is_that_of_any_year(question: str) -> None:
+    (may,) = periods(question, NOW)
     assert all(may.holds(datetime(year, 5, 31, 23, tzinfo=UTC)) for year in (2019, 2024, 2031))
     assert not may.holds(datetime(2024, 6, 1, tzinfo=UTC))
 
