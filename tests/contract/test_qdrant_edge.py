@@ -249,3 +249,22 @@ async def test_a_filter_that_reads_each_memory_lets_others_in_between(tmp_path: 
         assert not asking.done()
     assert [hit.memory_id for hit in await asking] == [f"m{n:03}" for n in range(50)]
     await index.close()
+
+
+async def test_large_memories_let_others_in_between(tmp_path: Path) -> None:
+    index = await opened(tmp_path)
+    kinds: list[Any] = [
+        {"metadata": {"a": list(range(1_200))}},
+        {"tokens": np.ones((1_500, 64), np.float16)},
+    ]
+    for kind, large in enumerate(kinds):
+        there = await index.count()
+        writing = asyncio.create_task(
+            index.write([enriched(memory_id=f"{kind}-{n}", **large) for n in range(8)])
+        )
+        seen: set[int] = set()
+        while not writing.done():
+            seen.add(await index.count() - there)
+        await writing
+        assert seen - {0, 8}
+    await index.close()
