@@ -14,8 +14,10 @@ from pipeline.domain.identity import memory_key, tombstone_id
 from pipeline.domain.versions import Outcome, erased, stamp
 from pipeline.errors import Refused, Unavailable
 from pipeline.ports import Fingerprint
-from pipeline.stores import postgres, sql
+from pipeline.stores import postgres_writing
 from pipeline.stores.postgres import PostgresRecords, migrate, open_records
+from pipeline.stores.sql import past, telling, writing
+from pipeline.stores.states import MOST_NEIGHBOURS
 from schemas.events import Enriched, MemoryCaptured, MemoryForgotten, Said
 from tests.builders import enriched, fingerprints, forgotten, named, user_forgotten
 
@@ -98,7 +100,7 @@ async def test_its_connections_say_whose_they_are(dsn: str, psql: Psql) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "arguments"), [(sql.NEWEST, ("alice",)), (sql.NEWER, (19_950, "alice", 1_001))]
+    ("asked", "arguments"), [(telling.NEWEST, ("alice",)), (past.NEWER, (19_950, "alice", 1_001))]
 )
 async def test_what_is_newest_of_a_user_is_found_without_reading_all_of_them(
     dsn: str, psql: Psql, asked: str, arguments: Sequence[Any]
@@ -140,7 +142,7 @@ async def test_who_is_beside_a_memory_is_found_without_reading_all_of_its_conver
     )
     await psql.execute("vacuum analyze memories")
     asked: list[list[Any]] = [[UUID(int=0x10000)], [], [], [], []]
-    plan = await analyzed(psql, sql.CONTEXTS, *asked)
+    plan = await analyzed(psql, telling.CONTEXTS, *asked)
     assert "memories_of_a_run" in json.dumps(plan)
     assert plan["Actual Rows"] == 5
     assert blocks_read(plan) < 200
@@ -165,7 +167,7 @@ async def test_who_was_told_of_a_text_is_found_without_reading_all_of_a_user(
     )
     await psql.execute("vacuum analyze memories")
     late = {"key": str(UUID(int=0x10000)), "user_id": "alice", "text": "turn 10000"}
-    plan = await analyzed(psql, sql.FORGET_PRECEDING, [], json.dumps([late]), "[]")
+    plan = await analyzed(psql, writing.FORGET_PRECEDING, [], json.dumps([late]), "[]")
     assert "memories_told" in json.dumps(plan)
     assert blocks_read(plan) < 200
     emptied = await psql.fetch("select memory_id from memories where preceding = '[]'")
@@ -173,7 +175,7 @@ async def test_who_was_told_of_a_text_is_found_without_reading_all_of_a_user(
 
 
 @pytest.mark.parametrize(
-    ("asked", "beside"), [(sql.FORGET_PRECEDING, ["[]", "[]"]), (sql.ERASE_STATES, [])]
+    ("asked", "beside"), [(writing.FORGET_PRECEDING, ["[]", "[]"]), (writing.ERASE_STATES, [])]
 )
 async def test_forgetting_once_more_does_not_compare_all_earlier_forgettings(
     records: PostgresRecords, psql: Psql, asked: str, beside: Sequence[str]
@@ -208,7 +210,7 @@ async def test_who_goes_from_place_to_place_leaves_each_behind_once(
     beside = {memory_key("alice", name) for name in ("m1", "m2")}
     assert sorted(await psql.fetchval(kept)) == sorted(beside)
     monkeypatch.setattr(
-        sql, "UPSERT", sql.UPSERT.replace(f"limit {sql.MOST_NEIGHBOURS}", "limit 1")
+        writing, "UPSERT", writing.UPSERT.replace(f"limit {MOST_NEIGHBOURS}", "limit 1")
     )
     await records.write([enriched(memory_id="m", run_id="r", version=80)])
     assert len(await psql.fetchval(kept)) == 1
@@ -300,7 +302,7 @@ async def test_a_write_of_what_was_newest_once_changes_nothing(
         "tie": place.tie,
         "text": "late",
     }
-    await psql.execute(sql.UPSERT, json.dumps([_row(row)]))
+    await psql.execute(writing.UPSERT, json.dumps([_row(row)]))
     memory = await records.get("alice", "m")
     assert memory is not None
     assert memory.text == "newer"
@@ -409,7 +411,7 @@ async def test_what_a_dead_writer_left_of_a_forgotten_user_cannot_be_written_bac
 async def test_a_user_is_forgotten_when_all_is_erased(
     records: PostgresRecords, psql: Psql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_ERASED_AT_ONCE", 2)
+    monkeypatch.setattr(postgres_writing, "_ERASED_AT_ONCE", 2)
     olds = [enriched("secret", memory_id=f"m{i}", version=5) for i in range(5)]
     forgetting = user_forgotten(version=10)
     await _die_before_erasing(records, [*olds, forgetting], monkeypatch)
@@ -432,7 +434,7 @@ async def _die_before_erasing(
         raise Unavailable("the process is gone")
 
     with monkeypatch.context() as dying:
-        dying.setattr(postgres, "_erase", dies)
+        dying.setattr(postgres_writing, "_erase", dies)
         with pytest.raises(Unavailable, match="gone"):
             await records.write(changes)
 
