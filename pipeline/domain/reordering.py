@@ -11,6 +11,7 @@ by whatever they say. Words ask nothing of the index, either.
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from heapq import nsmallest
 from typing import Final, NamedTuple
 
 from pipeline.domain.lexical import lexical_terms
@@ -18,6 +19,9 @@ from schemas.search import Hit
 
 POOL: Final = 50
 """The best, among which unlike ones are looked for. Those further down answer little."""
+
+MOST_COMPARED: Final = 512
+"""Words of one text: each of a hundred is compared with each of the others."""
 
 
 class Placed(NamedTuple):
@@ -47,15 +51,26 @@ def reranked(ranking: Sequence[Placed], given: Sequence[float], *, explain: bool
     return read + [Placed(one.hit, least) for one in ranking[len(given) :]]
 
 
-def diversified(ranking: Sequence[Placed], diversity: float, *, limit: int) -> list[Placed]:
+def compared(hits: Sequence[Placed]) -> Sequence[AbstractSet[int]]:
+    """By what each hit is compared with others: its words, of very many a fair part.
+
+    The least of their hashes: of two texts with the same words those are the same (Broder, 1997).
+    """
+    return [frozenset(nsmallest(MOST_COMPARED, lexical_terms(one.hit.text))) for one in hits]
+
+
+def diversified(
+    ranking: Sequence[Placed], terms: Sequence[AbstractSet[int]], diversity: float, *, limit: int
+) -> list[Placed]:
     """`limit` of them, all if there are fewer; `diversity` is 0 to 1, and 0 changes nothing.
+
+    `terms` are what is `compared` of each.
 
     Against a hit's worth, scaled to 0 to 1 over all of them, stands how much it is like the one most like
     it that was taken already. Of equal ones the better is taken; the first stays first.
     """
     if not diversity:
         return list(ranking[:limit])
-    terms = [lexical_terms(one.hit.text) for one in ranking]
     gain = [(1 - diversity) * worth for worth in _scaled([one.worth for one in ranking])]
     likeness = [0.0] * len(ranking)
     left, taken = list(range(len(ranking))), list[Placed]()

@@ -16,7 +16,7 @@ import structlog
 from pipeline.aside import aside, in_slices
 from pipeline.domain.lexical import question_terms, question_words, shared_words
 from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
-from pipeline.domain.reordering import POOL, Placed, diversified, placed, reranked
+from pipeline.domain.reordering import POOL, Placed, compared, diversified, placed, reranked
 from pipeline.domain.tiers import Tiers
 from pipeline.domain.times import periods
 from pipeline.domain.weights import Weights
@@ -205,8 +205,9 @@ async def unlike(asked: SearchAsked, ranking: Sequence[Placed]) -> Sequence[Hit]
     """What is told of the ranking."""
     if not asked.diversity:
         return [one.hit for one in ranking[: asked.limit]]
-    # A hundred long texts take half a second.
-    told = await aside(lambda: diversified(ranking, asked.diversity, limit=asked.limit))
+    # A hundred of the longest texts take seconds to read, and some hundredths of one to compare.
+    terms = await in_slices(compared, ranking, lambda one: len(one.hit.text))
+    told = await aside(lambda: diversified(ranking, terms, asked.diversity, limit=asked.limit))
     return [one.hit for one in told]
 
 

@@ -9,13 +9,15 @@ from uuid import uuid4
 import pytest
 
 from consumers import query
+from pipeline.aside import aside
+from pipeline.domain.reordering import placed
 from pipeline.domain.weights import Weights
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
-from pipeline.searching.search import MOST_TOKENS, understood
+from pipeline.searching.search import MOST_TOKENS, understood, unlike
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
-from schemas.search import ReplyTo, SearchAnswered, SearchAsked
+from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked
 from tests.builders import direction, enriched
 
 TEXTS = ("thai food is hot", "thai food is so hot", "thai food", "we cook on sundays")
@@ -141,6 +143,35 @@ async def test_what_says_the_same_makes_room_where_that_is_asked_for() -> None:
     assert "m3" not in ids(plain)
     assert (ids(diverse)[0], "m3" in ids(diverse)) == (ids(plain)[0], True)
     assert ids(await search(limit=3, diversity=0.0)) == ids(plain)
+
+
+async def test_comparing_long_texts_lets_others_in_between() -> None:
+    now = datetime.now(UTC)
+    asked = SearchAsked(
+        question_id=uuid4(),
+        asked_at=now,
+        deadline=now,
+        reply_to=ReplyTo(topic="answers", partition=0),
+        user_id="alice",
+        text="food",
+        diversity=0.5,
+    )
+    hits = [
+        Hit(
+            memory_id=f"m{i}",
+            text=" ".join(f"w{i}x{n}" for n in range(2_000))[:16_000],
+            occurred_at=now,
+            version=1,
+            domain="other",
+            score=0.5,
+        )
+        for i in range(20)
+    ]
+    comparing = asyncio.create_task(unlike(asked, placed(hits)))
+    await asyncio.sleep(0)
+    await aside(lambda: None)
+    assert not comparing.done()
+    assert len(await comparing) == asked.limit
 
 
 async def test_of_a_long_question_so_many_tokens_are_matched_as_one_search_may_cost() -> None:

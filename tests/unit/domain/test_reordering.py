@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain import reordering
 from pipeline.domain.lexical import lexical_terms
-from pipeline.domain.reordering import Placed, alike, diversified, placed, reranked
+from pipeline.domain.reordering import MOST_COMPARED, Placed, alike, compared, placed, reranked
 from schemas.search import Hit
 
 _TEXTS = st.lists(st.sampled_from(["tea", "green tea", "black coffee", "coffee", "", "the"]))
@@ -28,6 +29,10 @@ def hit(memory_id: str, text: str = "", score: float = 0.5) -> Hit:
 
 def ranking(*texts: str) -> list[Placed]:
     return [Placed(hit(str(i), text), 1 - i / 100) for i, text in enumerate(texts)]
+
+
+def diversified(ranking: list[Placed], diversity: float, *, limit: int) -> list[Placed]:
+    return reordering.diversified(ranking, compared(ranking), diversity, limit=limit)
 
 
 def ids(of: list[Placed]) -> list[str]:
@@ -118,3 +123,13 @@ def test_likeness_is_between_none_and_all_whichever_way_round(texts: list[str]) 
 def sorted_ranking(said: list[tuple[str, float]]) -> list[Placed]:
     best_first = sorted(said, key=lambda one: -one[1])
     return [Placed(hit(str(i), text), worth) for i, (text, worth) in enumerate(best_first)]
+
+
+def test_of_very_many_words_a_bounded_part_is_compared() -> None:
+    words = [f"word{number}" for number in range(4 * MOST_COMPARED)]
+    half = len(words) // 2
+    same, turned, other = compared(
+        ranking(" ".join(words[:half]), " ".join(words[:half][::-1]), " ".join(words[half:]))
+    )
+    assert len(same) == MOST_COMPARED
+    assert (alike(same, turned), alike(same, other)) == (1, 0)
