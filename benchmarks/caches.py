@@ -41,12 +41,13 @@ from pipeline.searching.search import search
 from pipeline.settings import Settings
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.caches import Caches, HotCache, Tally
+from pipeline.stores.edge_files import make
 from pipeline.stores.hot import HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.matrix import KEY_BYTES
 from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import IndexShape, Nearest, Point, PointVectors
-from pipeline.stores.qdrant_edge import make, open_folder
+from pipeline.stores.qdrant_edge import open_folder
 from pipeline.stores.redis import RedisCache
 from pipeline.stores.scope import searched
 from schemas.search import ReplyTo, SearchAsked, SearchFilter

@@ -106,7 +106,7 @@ def index_lock(where: Addresses) -> TextIOWrapper | None:
     """The lock of the index that one process owns; None where a server has it. Raises Refused."""
     if where.qdrant_url or where.qdrant_path is None:
         return None
-    from pipeline.stores.qdrant_edge import owned
+    from pipeline.stores.edge_files import owned
 
     return owned(where.qdrant_path)
 

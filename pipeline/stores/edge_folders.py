@@ -16,10 +16,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipeline.errors import Refused
+from pipeline.stores.edge_files import check_shape, current, make, owned
 from pipeline.stores.hot import Keep
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape
-from pipeline.stores.qdrant_edge import check_shape, current, make, open_folder, owned
+from pipeline.stores.qdrant_edge import open_folder
 from pipeline.stores.replaceable import ReplaceableIndex
 
 

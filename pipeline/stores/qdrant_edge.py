@@ -10,16 +10,12 @@ which writes out everything else and stops the process meanwhile, is only called
 """
 
 import asyncio
-import fcntl
-import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from io import TextIOWrapper
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -27,30 +23,15 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
-from pipeline.errors import Refused, Unavailable
-from pipeline.ports import TOKEN_DIMENSIONS, Floats
-from pipeline.stores.conditions import (
-    READ_FIELDS,
-    AnyOf,
-    AtMost,
-    Below,
-    Between,
-    Condition,
-    Every,
-    HasId,
-    Is,
-    Not,
-    OneHas,
-    Present,
-    Some,
-    Within,
-    without,
-)
+from pipeline.errors import Unavailable
+from pipeline.ports import Floats
+from pipeline.stores.conditions import READ_FIELDS, Condition, Every, without
+from pipeline.stores.edge_files import check_shape, make_indexes
+from pipeline.stores.edge_words import filter_of, nearest, point_of, terms_of
 from pipeline.stores.hot import Keep
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import (
     FOUND_FIELDS,
-    INDEXED,
     PAGE,
     STATE_FIELDS,
     Amendment,
@@ -59,7 +40,6 @@ from pipeline.stores.points import (
     Nearest,
     Payload,
     Point,
-    PointVectors,
     replaceable,
 )
 from schemas.events import SparseVector
@@ -125,7 +105,7 @@ class EdgePoints:
     def _put(self, points: Sequence[Point]) -> None:
         self._shard.update(
             edge.UpdateOperation.upsert_points(
-                [_point(point) for point in points], condition=_filter(replaceable(points))
+                [point_of(point) for point in points], condition=filter_of(replaceable(points))
             )
         )
 
@@ -137,7 +117,7 @@ class EdgePoints:
     def _amend(self, amendments: Sequence[Amendment]) -> None:
         for each in amendments:
             self._shard.update(
-                edge.UpdateOperation.set_payload_by_filter(_filter(each.where), each.payload)
+                edge.UpdateOperation.set_payload_by_filter(filter_of(each.where), each.payload)
             )
 
     async def settle(self) -> None:
@@ -165,10 +145,10 @@ class EdgePoints:
         For each such condition the engine reads all that a point holds.
         """
         rest = without(where, READ_FIELDS)
-        quick = _filter(rest)
+        quick = filter_of(rest)
         if rest == where:
             return quick
-        slow = _filter(where)
+        slow = filter_of(where)
         ids: set[edge.PointId] = set()
         waiting = await self._all_ids(quick)
         few = _LEAST_READ
@@ -227,21 +207,21 @@ class EdgePoints:
         found = self._shard.query(
             edge.QueryRequest(
                 limit=request.limit,
-                query=_nearest(request),
+                query=nearest(request),
                 filter=where,
                 with_payload=False if request.among else FOUND_FIELDS,
                 with_vector=["bm25"] if request.with_terms else False,
             )
         )
         return [
-            Found(_uuid(point.id), point.payload or {}, point.score, _terms(point.vector))
+            Found(_uuid(point.id), point.payload or {}, point.score, terms_of(point.vector))
             for point in found
         ]
 
     async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
         # The offset is the first point of the page, so the one before it comes again.
         request = edge.ScrollRequest(
-            offset=after, limit=PAGE + 1, filter=_filter(where), with_payload=STATE_FIELDS
+            offset=after, limit=PAGE + 1, filter=filter_of(where), with_payload=STATE_FIELDS
         )
         records, _ = await self._call(self._shard.scroll, request)
         page = [(_uuid(record.id), record.payload or {}) for record in records]
@@ -252,7 +232,7 @@ class EdgePoints:
         request = edge.ScrollRequest(
             offset=after,
             limit=_VECTORS + 1,
-            filter=_filter(where),
+            filter=filter_of(where),
             with_payload=False,
             with_vector=["text"],
         )
@@ -265,7 +245,7 @@ class EdgePoints:
         return [(_uuid(record.id), np.array(_text(record), np.float32)) for record in records]
 
     async def count(self, where: Condition) -> int:
-        return await self._call(self._shard.count, edge.CountRequest(filter=_filter(where)))
+        return await self._call(self._shard.count, edge.CountRequest(filter=filter_of(where)))
 
     async def close(self) -> None:
         """Closes the shard, once."""
@@ -291,24 +271,8 @@ class EdgePoints:
 def _open(folder: Path, shape: IndexShape) -> edge.EdgeShard:
     check_shape(folder, shape)
     shard = edge.EdgeShard.load(str(folder / "shard"))
-    _make_indexes(shard)
+    make_indexes(shard)
     return shard
-
-
-def _make_indexes(shard: edge.EdgeShard) -> None:
-    """Makes the payload indexes that are missing: an earlier version of this program knew fewer."""
-    there = shard.info().payload_schema
-    for name in INDEXED.keys() - there.keys():
-        kind = _PAYLOAD_INDEXES[INDEXED[name]]
-        shard.update(edge.UpdateOperation.create_field_index(name, kind))
-
-
-def current(directory: Path) -> str:
-    """The name of the folder in use: a rebuild puts another in the place of the first."""
-    try:
-        return (directory / "current").read_text().strip()
-    except FileNotFoundError:
-        return "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,92 +297,6 @@ def _sync(files: _Files) -> None:
     with files.closing:
         for file in files.there:
             os.fsync(file)
-
-
-def owned(directory: Path) -> TextIOWrapper:
-    """The open lock file: the directory is ours until it is closed, or this process ends."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = (directory / "owner.lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise Refused(
-            f"The index in {directory} already has an owner, and it can have one only: run the vector "
-            "writer and the query consumer in the same process, or give both a Qdrant server with "
-            "QDRANT_URL."
-        ) from None
-    return lock
-
-
-def make(folder: Path, shape: IndexShape) -> None:
-    """Makes an empty index beside its place and moves it there whole."""
-    fresh = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    shard = edge.EdgeShard.create(str(fresh / "shard"), _config(shape.dimensions))
-    _make_indexes(shard)
-    shard.close()
-    with (fresh / "shape.json").open("w") as file:
-        json.dump(asdict(shape), file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(folder)
-
-
-def check_shape(index: Path, shape: IndexShape) -> None:
-    """Raises Refused where the folder holds the vectors of another model."""
-    try:
-        there = IndexShape(**json.loads((index / "shape.json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise Refused(
-            f"{index} is no index of ours, its shape.json cannot be read: name another directory."
-        ) from error
-    if there != shape:
-        raise Refused(
-            f"The index in {index.parent} holds vectors of {there.model} ({there.dimensions} "
-            f"dimensions), this process makes those of {shape.model} ({shape.dimensions}): go on with "
-            "the model that made them, or name another directory, or move to the new model with "
-            "`hybrid-memory rebuild --from record`."
-        )
-
-
-_PLAIN = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
-_BEST_OF_EACH = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
-_PAYLOAD_INDEXES: Mapping[str, Any] = {
-    "tenant": edge.KeywordIndexParams(is_tenant=True),
-    "keyword": edge.PayloadSchemaType.Keyword,
-    "integer": edge.PayloadSchemaType.Integer,
-    "float": edge.PayloadSchemaType.Float,
-    "datetime": edge.PayloadSchemaType.Datetime,
-}
-
-
-def _config(dimensions: int) -> edge.EdgeConfig:
-    return edge.EdgeConfig(
-        vectors={
-            "text": edge.EdgeVectorParams(
-                size=dimensions, distance=edge.Distance.Cosine, hnsw_config=_PLAIN
-            ),
-            "tokens": edge.EdgeVectorParams(
-                size=TOKEN_DIMENSIONS,
-                distance=edge.Distance.Dot,
-                multivector_config=_BEST_OF_EACH,
-                datatype=edge.VectorStorageDatatype.Float16,
-                hnsw_config=_PLAIN,
-                memory=edge.Memory.Cold,
-            ),
-            "topics": edge.EdgeVectorParams(
-                size=dimensions,
-                distance=edge.Distance.Cosine,
-                multivector_config=_BEST_OF_EACH,
-                hnsw_config=_PLAIN,
-                memory=edge.Memory.Cold,
-            ),
-        },
-        sparse_vectors={"bm25": edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
-        hnsw_config=_PLAIN,
-    )
 
 
 def _pieces(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
@@ -476,82 +354,6 @@ def _added(one: Sequence[Found], other: Sequence[Found]) -> Sequence[Found]:
         before = found.get(each.id)
         found[each.id] = replace(each, score=each.score + before.score) if before else each
     return sorted(found.values(), key=lambda each: -each.score)
-
-
-def _terms(vectors: Any) -> SparseVector | None:
-    terms = vectors.get("bm25") if isinstance(vectors, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if terms is None:
-        return None
-    return SparseVector(indices=tuple(terms.indices), values=tuple(terms.values))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-
-
-def _nearest(request: Nearest) -> Any:
-    vector = request.vector
-    if isinstance(vector, SparseVector):
-        sparse = edge.SparseVector(list(vector.indices), list(vector.values))
-        return edge.Query.Nearest(sparse, using=request.using)
-    return edge.Query.Nearest(vector.tolist(), using=request.using)
-
-
-def _point(point: Point) -> edge.Point:
-    return edge.Point(point.id, _vectors(point.vectors) if point.vectors else {}, point.payload)
-
-
-def _vectors(vectors: PointVectors) -> dict[str, Any]:
-    # Lists: the engine reads an array item by item, through Python. Empty ones it refuses.
-    named: dict[str, Any] = {"text": vectors.text.tolist()}
-    if len(vectors.tokens):
-        named["tokens"] = vectors.tokens.tolist()
-    if len(vectors.topics):
-        named["topics"] = vectors.topics.tolist()
-    if vectors.bm25.indices:
-        named["bm25"] = edge.SparseVector(list(vectors.bm25.indices), list(vectors.bm25.values))
-    return named
-
-
-def _filter(condition: Condition) -> edge.Filter:
-    translated = _condition(condition)
-    return translated if isinstance(translated, edge.Filter) else edge.Filter(must=[translated])
-
-
-def _condition(condition: Condition) -> Any:
-    match condition:
-        case Every(conditions):
-            return edge.Filter(must=[_condition(each) for each in conditions])
-        case Some(()):
-            # To the engine nothing to choose from is everything.
-            return edge.Filter(must_not=[edge.Filter()])
-        case Some(conditions):
-            return edge.Filter(should=[_condition(each) for each in conditions])
-        case HasId(id):
-            return edge.HasIdCondition({id})
-        case Not(opposite):
-            return edge.Filter(must_not=[_condition(opposite)])
-        case OneHas(field, conditions):
-            return edge.NestedCondition(field, _filter(Every(conditions)))
-        case Present(field):
-            return edge.Filter(must_not=[edge.IsEmptyCondition(field)])
-        case _:
-            return _field_condition(condition)
-
-
-def _field_condition(condition: Is | AnyOf | Between | AtMost | Below | Within) -> Any:
-    match condition:
-        case Is(field, value):
-            return edge.FieldCondition(field, match=edge.MatchValue(value))
-        case AnyOf(field, values):
-            return edge.FieldCondition(field, match=edge.MatchAny(list(values)))
-        case Between(field, gt, gte, lt, lte):
-            return edge.FieldCondition(field, range=edge.RangeFloat(gt=gt, gte=gte, lt=lt, lte=lte))
-        case AtMost(field, number):
-            return edge.FieldCondition(field, range=edge.RangeFloat(lte=number))
-        case Below(field, number):
-            return edge.FieldCondition(field, range=edge.RangeFloat(lt=number))
-        case Within(field, since, until):
-            moments = edge.RangeDateTime(
-                gte=since.isoformat() if since else None, lt=until.isoformat() if until else None
-            )
-            return edge.FieldCondition(field, range=moments)
 
 
 def _text(record: Any) -> Sequence[float]:

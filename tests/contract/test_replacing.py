@@ -10,12 +10,12 @@ from qdrant_client import AsyncQdrantClient
 from pipeline.errors import Refused, Unusable
 from pipeline.ports import MemoryVectors
 from pipeline.stores import replaceable
+from pipeline.stores.edge_files import current
 from pipeline.stores.edge_folders import fresh_folder, open_owned, take_over
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape
 from pipeline.stores.qdrant import IN_PROCESS, FreshCollection, QdrantPoints
 from pipeline.stores.qdrant_collections import Collections
-from pipeline.stores.qdrant_edge import current
 from schemas.search import SearchFilter
 from tests.builders import DIMENSIONS, MODEL, enriched, question
 

@@ -212,7 +212,7 @@ async def test_who_may_not_have_the_index_hears_it_before_a_model_is_loaded(
     from pipeline.app import Addresses, open_ports
     from pipeline.kafka.connection import KafkaConnection
     from pipeline.settings import Settings
-    from pipeline.stores.qdrant_edge import owned
+    from pipeline.stores.edge_files import owned
 
     async def load(*_: object, **__: object) -> HashingEmbedder:
         loaded.append(model := HashingEmbedder())

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.stores.edge_files import owned
 from pipeline.stores.edge_folders import open_owned
 from pipeline.stores.points import IndexShape
-from pipeline.stores.qdrant_edge import EdgePoints, owned
+from pipeline.stores.qdrant_edge import EdgePoints
 from tests.builders import DIMENSIONS, MODEL
 
 
