@@ -4,7 +4,7 @@ An engine only translates: conditions to its own filters, arrays to its own vect
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
@@ -134,6 +134,11 @@ class PointVectors:
     """topics x dimensions, cosine, the best match of each."""
     bm25: SparseVector
 
+    @property
+    def numbers(self) -> int:
+        """How many the dense ones have together."""
+        return self.text.size + self.tokens.size + self.topics.size
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -195,6 +200,23 @@ class Amendment:
 
     payload: Payload
     where: Every
+
+
+def in_pieces(
+    points: Sequence[Point], cost: Callable[[Point], int], *, most_points: int, most_cost: int
+) -> Iterator[Sequence[Point]]:
+    """The points in their order, cut into what goes at once; one that costs more than all may goes alone."""
+    piece: list[Point] = []
+    spent = 0
+    for point in points:
+        more = cost(point)
+        if piece and (len(piece) == most_points or spent + more > most_cost):
+            yield piece
+            piece, spent = [], 0
+        piece.append(point)
+        spent += more
+    if piece:
+        yield piece
 
 
 def replaceable(points: Sequence[Point]) -> Some:

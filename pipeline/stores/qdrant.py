@@ -26,6 +26,7 @@ from pipeline.stores.points import (
     Nearest,
     Payload,
     Point,
+    in_pieces,
     replaceable,
 )
 from pipeline.stores.qdrant_collections import Collections
@@ -239,18 +240,8 @@ class QdrantPoints:
 
 def pieces(points: Sequence[Point]) -> Sequence[Sequence[Point]]:
     """Cuts points into requests of a size that a server takes."""
-    cut: list[list[Point]] = []
-    numbers = 0
-    for point in points:
-        more = _numbers(point)
-        if not cut or len(cut[-1]) == _PIECE or numbers + more > _PIECE_NUMBERS:
-            cut.append([])
-            numbers = 0
-        cut[-1].append(point)
-        numbers += more
-    return cut
+    return list(in_pieces(points, _numbers, most_points=_PIECE, most_cost=_PIECE_NUMBERS))
 
 
 def _numbers(point: Point) -> int:
-    vectors = point.vectors
-    return vectors.text.size + vectors.tokens.size + vectors.topics.size if vectors else 0
+    return point.vectors.numbers if point.vectors else 0

@@ -40,6 +40,7 @@ from pipeline.stores.points import (
     Nearest,
     Payload,
     Point,
+    in_pieces,
     replaceable,
 )
 from schemas.events import SparseVector
@@ -98,7 +99,8 @@ class EdgePoints:
         return {_uuid(record.id): record.payload or {} for record in records}
 
     async def put(self, points: Sequence[Point]) -> None:
-        for piece in _pieces(points):
+        # Whoever else asks the engine comes in between.
+        for piece in in_pieces(points, _cost, most_points=_PIECE, most_cost=_PIECE_NUMBERS):
             await self._call(self._put, piece)
         self._logged += len(points)
 
@@ -299,26 +301,9 @@ def _sync(files: _Files) -> None:
             os.fsync(file)
 
 
-def _pieces(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
-    """What is written at once: whoever else asks the engine comes in between."""
-    piece: list[Point] = []
-    numbers = 0
-    for point in points:
-        more = _numbers(point)
-        if piece and (len(piece) == _PIECE or numbers + more > _PIECE_NUMBERS):
-            yield piece
-            piece, numbers = [], 0
-        piece.append(point)
-        numbers += more
-    if piece:
-        yield piece
-
-
-def _numbers(point: Point) -> int:
-    vectors = point.vectors
-    floats = vectors.text.size + vectors.tokens.size + vectors.topics.size if vectors else 0
+def _cost(point: Point) -> int:
     words = [*point.payload.get("metadata_terms", ()), *point.payload.get("metadata_numbers", ())]
-    return floats + _OF_A_WORD * len(words)
+    return (point.vectors.numbers if point.vectors else 0) + _OF_A_WORD * len(words)
 
 
 def _turns(requests: Sequence[Nearest]) -> Iterator[Sequence[_Part]]:
