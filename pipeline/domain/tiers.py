@@ -20,6 +20,7 @@ from math import isfinite, log2
 from typing import Final, assert_never
 from uuid import UUID, uuid5
 
+from pipeline.domain.clock import version_at
 from schemas.events import (
     Lived,
     LivingTier,
@@ -281,11 +282,7 @@ def lived(life: Life, event: Lived, tiers: Tiers, precedence: int | None = None)
     if after is life:
         return life
     # The event's time and no clock of ours: repeating it gives the same.
-    return replace(after, version=max(life.version + 1, _microseconds(event.published_at)))
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return replace(after, version=max(life.version + 1, version_at(event.published_at)))
 
 
 def archived_until(told: MemoryTiered) -> int | None:

@@ -110,5 +110,5 @@ def alike(score: float) -> float:
 
 
 def rounded(score: float) -> float:
-    """A cosine as far as float32 arithmetic agrees on it across engines: six decimals."""
+    """A cosine, or a share of a full match, as far as float32 agrees on it across engines: six decimals."""
     return max(-1.0, min(1.0, round(score, 6)))
