@@ -23,19 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-from benchmarks.retrieval import (
-    UNANSWERABLE,
-    Asked,
-    How,
-    ask,
-    caught_up,
-    memories,
-    publish,
-    questions,
-)
+from benchmarks.dataset import UNANSWERABLE, memories, questions
+from benchmarks.retrieval import Asked, How, ask, caught_up, publish
 from benchmarks.stack import own_stack, tell
 from pipeline.domain.wording import worded
 from pipeline.kafka.connection import KafkaConnection
@@ -80,7 +69,7 @@ def split(data: Path, held_out: Path) -> frozenset[str]:
 
 async def lessons(data: Path, teachers: frozenset[str], folder: Path) -> list[Lesson]:
     """What the running system ranks high for the teachers' questions, and what of it answers."""
-    asked = [one for one in questions(data, None) if one.user in teachers]
+    asked = [one for one in questions(data) if one.user in teachers]
     said = [memory for memory in memories(data) if memory.user_id in teachers]
     async with own_stack(folder) as stack, MemoryClient(stack.kafka_bootstrap_servers) as memory:
         await publish(memory, said)
@@ -102,6 +91,9 @@ def _lessons(asked: Asked, drawn: random.Random) -> Iterator[Lesson]:
 
 def train(taught: Sequence[Lesson], epochs: float, out: Path) -> None:
     """Writes the model to `out`. The same lessons give the same model, on the same machine."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     torch.manual_seed(0)
     base = locate(DEFAULT_MODEL).place
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
@@ -159,7 +151,9 @@ def _tokens(tokenizer: Any, batch: Sequence[tuple[str, str]]) -> Mapping[str, An
     )
 
 
-def _loss(model: Any, tokens: Mapping[str, Any]) -> torch.Tensor:
+def _loss(model: Any, tokens: Mapping[str, Any]) -> Any:
+    import torch
+
     with torch.autocast("cpu", torch.bfloat16):
         given = model(**tokens).logits
     given = given.float().view(-1, 1 + AGAINST)

@@ -10,8 +10,7 @@ beside the stream: what is measured is what a user gets, by the defaults.
 `--users asked` leaves out the memories of users about whom nothing is asked: no search can find them, but
 the index is smaller and rare words are rarer without them. `--rerank` needs RERANKER_MODEL.
 
-DIR holds memories.jsonl, rows as `hybrid-memory import` takes them (a "session" makes a conversation, an
-"image_caption" belongs to the text), and queries.jsonl: {"user", "text", "gold": [ids], "category"}.
+DIR holds memories.jsonl and queries.jsonl, as `benchmarks/dataset.py` says.
 
 For each category: recall@k, the share of the gold among the first k hits, with the interval in which 95 %
 of 1,000 bootstrap samples of the questions lie, and MRR. Then the same with one signal left out, or one
@@ -22,7 +21,6 @@ Beside it, how many of the first ten say what a better one says, the index's siz
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import tempfile
 import time
@@ -34,8 +32,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.dataset import UNANSWERABLE, Question, memories, questions
 from benchmarks.stack import own_stack, tell
-from pipeline.cli.rows import Conversations, memory_of
 from pipeline.contract import flows
 from pipeline.domain.lexical import lexical_terms
 from pipeline.domain.ranking import SIGNALS as RANKED_BY
@@ -57,19 +55,7 @@ ALIKE = 0.6
 """Memories that share so much of their words say the same."""
 LOOK_EVERY_S = 1.0
 BATCH = 1_000
-UNANSWERABLE = "adversarial"
-"""Questions that ask about another than their evidence tells of: papers give their figures without."""
 SIGNALS = ("dense", "lexical", "tokens", "speaker", "time")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question of the data set."""
-
-    user: str
-    text: str
-    gold: frozenset[str]
-    category: str
 
 
 @dataclass(frozen=True)
@@ -86,30 +72,6 @@ class Asked:
 
     question: Question
     hits: Sequence[Hit]
-
-
-def memories(data: Path) -> list[NewMemory]:
-    conversations = Conversations()
-    lines = (data / "memories.jsonl").read_text("utf-8").splitlines()
-    return [conversations.follow(memory_of(_captioned(line))) for line in lines]
-
-
-def _captioned(line: str) -> bytes:
-    row = json.loads(line)
-    caption = row.pop("image_caption", None)
-    if caption:
-        row["text"] += f" [shares photo: {caption}]"
-    return json.dumps(row).encode()
-
-
-def questions(data: Path, most: int | None) -> list[Question]:
-    rows = [json.loads(line) for line in (data / "queries.jsonl").read_text("utf-8").splitlines()]
-    found = [
-        Question(row["user"], row["text"], frozenset(row["gold"]), row.get("category", "all"))
-        for row in rows
-        if row.get("gold")
-    ]
-    return found if most is None else random.Random(0).sample(found, min(most, len(found)))
 
 
 async def run(
