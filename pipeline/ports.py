@@ -6,7 +6,7 @@ Every method may raise `Unavailable` (try again later); what else a method raise
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -47,6 +47,13 @@ class Embedding:
     """dimensions, normalised."""
     tokens: Halves
     """tokens x 64, each normalised; stop words and punctuation left out; may have no rows."""
+
+    @classmethod
+    def nowhere(cls, dimensions: int) -> Self:
+        """Of a text that is compared by its words alone: zeros, and no model was asked."""
+        return cls(
+            np.zeros(dimensions, np.float32), np.zeros((0, TOKEN_DIMENSIONS), dtype=np.float16)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from pipeline.ports import (
     Believed,
     Classifier,
     Embedder,
+    Embedding,
     MemoryRecords,
     Past,
     PastState,
@@ -31,7 +32,7 @@ from pipeline.stores.past import chars_of, past_payload
 from pipeline.stores.payloads import UNDERSTOOD_FIELDS
 from pipeline.stores.scope import leaves, searched
 from schemas.events import MemoryCaptured, MemoryClassified
-from schemas.search import Hit, MemoryAsked, RecordedMemory, SearchAsked
+from schemas.search import Hit, MemoryAsked, Mode, RecordedMemory, SearchAsked
 
 MOST_WRITTEN = 100_000
 """Memories newer than a moment in the past, looked up in the audit trail: nearly a second of the record's."""
@@ -72,7 +73,7 @@ async def believed(
         raise Refused(too_much_since(asked.as_of, changed))
     where = searched(asked.user_id, asked.filter, datetime.now(UTC))
     left = await left_by(where, changed, classifier, asked.as_of)
-    return Past(version, await placed_anew(left, embedder, weights))
+    return Past(version, await placed_anew(left, asked.mode, embedder, weights))
 
 
 async def left_by(
@@ -140,9 +141,12 @@ def too_much_since(moment: datetime, changed: Sequence[Believed] | TooMuch) -> s
 
 
 async def placed_anew(
-    states: Sequence[Understood], embedder: Embedder, weights: Weights
+    states: Sequence[Understood], mode: Mode, embedder: Embedder, weights: Weights
 ) -> Sequence[PastState]:
-    """Past states, and where they lie, which nobody has kept."""
+    """Past states, and where they lie, which nobody has kept. By words alone that is not asked."""
+    if mode == "lexical":
+        nowhere = Embedding.nowhere(embedder.dimensions)
+        return [PastState(state, nowhere, then.newest, then.told) for state, then in states]
     topics = [state.topics if weights.topics else () for state, _ in states]
     texts = [worded(state) for state, _ in states]
     wanted = list(dict.fromkeys([*texts, *chain.from_iterable(topics)]))

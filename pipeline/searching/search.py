@@ -25,6 +25,7 @@ from pipeline.errors import Refused, Unavailable
 from pipeline.ports import (
     Classifier,
     Embedder,
+    Embedding,
     MemoryRecords,
     MemoryVectors,
     Past,
@@ -113,15 +114,18 @@ def _looked_at(asked: SearchAsked, rereading: Rereading | None) -> int:
 async def understood(
     asked: SearchAsked, embedder: Embedder, classifier: Classifier, weights: Weights
 ) -> Question:
-    """The question as the index is asked it. Its topics cost a model call: only where they count."""
+    """The question as the index is asked it. Vectors cost a model's time: only those that count."""
+    terms = question_terms(asked.text)
+    if asked.mode == "lexical":
+        return Question(Embedding.nowhere(embedder.dimensions), terms)
     labels: Sequence[str] = ()
     if weights.topics and asked.mode == "hybrid":
         (classified,) = await asyncio.to_thread(classifier.classify, [asked.text])
         labels = classified.topics[:MOST_TOPICS]
     own, *topics = await embedder.embed([asked.text, *labels])
     return Question(
-        replace(own, tokens=own.tokens[:MOST_TOKENS]),
-        question_terms(asked.text),
+        replace(own, tokens=own.tokens[: MOST_TOKENS if weights.tokens else 0]),
+        terms,
         np.stack([topic.text for topic in topics]) if topics else None,
     )
 

@@ -307,6 +307,13 @@ async def test_only_what_fits_is_embedded_and_each_text_once() -> None:
     assert sum(ROME in text for text in stores.embedder.texts) == 1
 
 
+async def test_who_looks_for_words_alone_has_nothing_embedded() -> None:
+    stores = await moved(weights=Weights(topics=0.3))
+    assert await stores.texts(day(10), mode="lexical") == {ROME, JOB}
+    assert await stores.texts(None, mode="lexical") == {OSLO, JOB, DOG}
+    assert stores.embedder.texts == []
+
+
 @pytest.mark.parametrize(
     ("narrowed", "read"),
     [

@@ -105,21 +105,21 @@ async def test_topics_place_what_is_about_the_same_where_they_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "fields"),
+    ("weights", "fields", "embedded"),
     [
-        (Weights(), {}),
-        (Weights(topics=0.4), {"use_classifiers": False}),
-        (Weights(topics=0.4), {"mode": "lexical"}),
-        (Weights(topics=0.4), {"mode": "dense"}),
+        (Weights(), {}, ["soup"]),
+        (Weights(topics=0.4), {"use_classifiers": False}, ["soup"]),
+        (Weights(topics=0.4), {"mode": "lexical"}, []),
+        (Weights(topics=0.4), {"mode": "dense"}, ["soup"]),
     ],
 )
 async def test_topics_that_do_not_count_cost_nothing(
-    weights: Weights, fields: dict[str, Any]
+    weights: Weights, fields: dict[str, Any], embedded: Sequence[str]
 ) -> None:
     there = await index(await memory("soup", topics=("food",)))
     labels, embedder = Labels("food"), CountingEmbedder()
     await found(there, asked("soup", **fields), weights=weights, labels=labels, embedder=embedder)
-    assert (labels.asked, embedder.texts) == (0, ["soup"])
+    assert (labels.asked, embedder.texts) == (0, embedded)
 
 
 async def test_without_classifiers_importance_counts_nothing() -> None:

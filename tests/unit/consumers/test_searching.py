@@ -174,17 +174,26 @@ async def test_comparing_long_texts_lets_others_in_between() -> None:
     assert len(await comparing) == asked.limit
 
 
-async def test_of_a_long_question_so_many_tokens_are_matched_as_one_search_may_cost() -> None:
+def long_question(words: int) -> SearchAsked:
     now = datetime.now(UTC)
-    texts = {words: " ".join(f"w{n}" for n in range(words)) for words in (9, 2_000)}
+    return SearchAsked(
+        question_id=uuid4(),
+        asked_at=now,
+        deadline=now + timedelta(seconds=9),
+        reply_to=ReplyTo(topic="answers", partition=0),
+        user_id="alice",
+        text=" ".join(f"w{n}" for n in range(words)),
+    )
+
+
+async def test_of_a_long_question_so_many_tokens_are_matched_as_one_search_may_cost() -> None:
     for words, most in ((9, 9), (2_000, MOST_TOKENS)):
-        asked = SearchAsked(
-            question_id=uuid4(),
-            asked_at=now,
-            deadline=now + timedelta(seconds=9),
-            reply_to=ReplyTo(topic="answers", partition=0),
-            user_id="alice",
-            text=texts[words],
-        )
+        asked = long_question(words)
         made = await understood(asked, HashingEmbedder(), HeuristicClassifier(), Weights())
         assert len(made.embedding.tokens) == most
+
+
+async def test_tokens_that_do_not_count_are_not_matched() -> None:
+    without = Weights(tokens=0.0)
+    made = await understood(long_question(9), HashingEmbedder(), HeuristicClassifier(), without)
+    assert not len(made.embedding.tokens)
