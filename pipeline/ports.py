@@ -155,6 +155,7 @@ class Belonging:
     agent_id: str | None
     app_id: str | None
     run_id: str | None
+    metadata: Mapping[str, JsonValue]
     occurred_at: datetime
     published_at: datetime
     version: int
@@ -235,7 +236,8 @@ class Reranker(Protocol):
         ...
 
     async def scores(self, question: str, texts: Sequence[str]) -> Sequence[float]:
-        """How well each text answers, 0 to 1, in order. May be cancelled.
+        """How well each text answers, in order: greater is better, on a scale of the model's own. May be
+        cancelled.
 
         Raises Unavailable where the model fails, or gives what is no number.
         """

@@ -97,8 +97,9 @@ def consolidate(
 ) -> None:
     """Archive what another memory of the same user says in the same words.
 
-    The same words in the same order, of the same speaker, agent and application; case, punctuation and
-    fillers may differ. The one that was used most stays, else the newest, and tells whom it stands for.
+    The same words in the same order, of the same speaker, agent, application and conversation, with the same
+    metadata; case, punctuation and fillers may differ. The one that was used most stays, else the newest, and
+    tells whom it stands for.
 
     \b
     [dim]$[/dim] hybrid-memory consolidate --user alice

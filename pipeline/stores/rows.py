@@ -98,8 +98,8 @@ def believed_of(row: asyncpg.Record) -> Believed:
 
 
 def belonging_of(row: asyncpg.Record) -> Belonging:
-    fields: dict[str, Any] = {**row}
-    fields["told"] = told_of(row["told"])
+    fields = _fields(row)
+    fields["told"] = told_of(fields["told"])
     return Belonging(**fields)
 
 

@@ -1,5 +1,10 @@
-"""Archives what another memory of the same user says in the same words."""
+"""Archives what another memory of the same user says in the same words, and stands for wherever it is looked for.
 
+"Approved" says something else in another conversation, or of another amount. Whatever a search is narrowed
+by, but times, finds the one that stays where it would have found the others.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -37,12 +42,17 @@ async def consolidate(tools: Tools, tidied: Tidied, whose: str | None, within: t
 def _candidate(each: Belonging, worth: Worth) -> Candidate:
     return Candidate(
         each.memory_id,
-        says(each.text, each.speaker, each.agent_id, each.app_id),
+        says(each.text, *_narrowed_by(each)),
         each.occurred_at,
         worth.strength,
         each.version,
         len(each.told.consolidated) if each.told else 0,
     )
+
+
+def _narrowed_by(each: Belonging) -> Sequence[str | None]:
+    metadata = json.dumps(dict(each.metadata), sort_keys=True)
+    return each.speaker, each.agent_id, each.app_id, each.run_id, metadata
 
 
 async def _merge(

@@ -50,8 +50,8 @@ order by memories.key, state.precedence desc, state.tie desc limit $2
 
 BELONGINGS = f"""
 select
-    memories.user_id, memories.memory_id, text, speaker, agent_id, app_id, run_id, occurred_at,
-    memories.published_at, memories.version, memories.precedence, importance, lives.told
+    memories.user_id, memories.memory_id, text, speaker, agent_id, app_id, run_id, metadata,
+    occurred_at, memories.published_at, memories.version, memories.precedence, importance, lives.told
 from {MEMORIES}
 left join memory_lives lives on lives.key = memories.key
 where {LIVING} and ($1::text is null or memories.user_id = $1)

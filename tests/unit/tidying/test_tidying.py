@@ -13,6 +13,7 @@ from pipeline.tidying.consolidating import consolidate
 from pipeline.tidying.looking import Tidied
 from pipeline.tidying.pruning import prune
 from pipeline.tidying.restoring import restore
+from schemas.events import MemoryEnriched
 from tests.builders import archived, consolidated, enriched, forgotten, recalled
 from tests.unit.tidying.lifecycle import NOW, tier, tools
 
@@ -61,6 +62,25 @@ async def test_a_prune_is_undone_by_its_batch_and_touches_nobody_else(
     assert back.counts == {"restored": 3}
     assert await tier(records, "m0") == "short"
     assert await tier(records, "m0", "bob") == "archived"
+
+
+async def test_what_was_said_elsewhere_or_of_something_else_stays_in_sight(
+    records: RecordsInMemory,
+) -> None:
+    def approved(memory_id: str, run_id: str, **metadata: Any) -> MemoryEnriched:
+        return enriched("Approved", memory_id=memory_id, run_id=run_id, metadata=metadata)
+
+    await records.write(
+        [
+            approved("one", "ticket-1", amount=50, by="Ana"),
+            approved("twice", "ticket-1", by="Ana", amount=50),
+            approved("more", "ticket-1", by="Ana", amount=900),
+            approved("other", "ticket-2", by="Ana", amount=50),
+        ]
+    )
+    tidied = Tidied("b", 9)
+    await consolidate(tools(records), tidied, None, DAY)
+    assert {each["memory_id"] for each in tidied.told} in ({"one"}, {"twice"})
 
 
 async def test_what_says_the_same_is_archived_into_one_and_brought_back(
