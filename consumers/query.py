@@ -19,9 +19,9 @@ from pipeline.domain.times import periods
 from pipeline.domain.weights import Weights
 from pipeline.errors import Refused
 from pipeline.models.seen import Remembering
-from pipeline.ports import Classifier, Embedder, MemoryRecords, MemoryVectors, Reranker
+from pipeline.ports import Classifier, Embedder, MemoryRecords, MemoryVectors
 from pipeline.searching.past import known_then
-from pipeline.searching.search import RERANK_DEPTH, Rereading, search
+from pipeline.searching.search import Rereading, search
 from pipeline.stage import Desk
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.caches import Caches
@@ -53,13 +53,11 @@ def stage(
     records: MemoryRecords,
     vectors: MemoryVectors,
     weights: Weights,
-    reranker: Reranker | None = None,
-    rerank_depth: int = RERANK_DEPTH,
+    rereading: Rereading | None = None,
     caches: Caches | None = None,
     tiers: Tiers | None = None,
 ) -> Desk:
     """The query desk."""
-    rereading = Rereading(reranker, rerank_depth) if reranker else None
     answers = None
     if caches is not None:
         embedder = Remembering(embedder, caches.vectors)

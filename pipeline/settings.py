@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     """A cross-encoder's name on the hub, or a folder: it reads the best hits again. Unless given, nothing does."""
     rerank_depth: int = Field(default=30, ge=1, le=100)
     """How many of the best hits are read again; each costs one pass of the model."""
+    rerank_weight: float = Field(default=0.5, ge=0, le=1)
+    """How much the reranker counts beside the ranking: at 1 it alone decides."""
     search_weights: Weights = Weights()
     """How much each signal counts in a search; 0 switches it off."""
 

@@ -17,7 +17,8 @@ from pipeline.settings import Settings
 
 if TYPE_CHECKING:
     # They speak in arrays; the command line starts without numpy.
-    from pipeline.ports import Cache, Classifier, Embedder, MemoryRecords, MemoryVectors, Reranker
+    from pipeline.ports import Cache, Classifier, Embedder, MemoryRecords, MemoryVectors
+    from pipeline.searching.search import Rereading
 
 
 T = TypeVar("T")
@@ -97,8 +98,7 @@ def openers(
         "classifier": lambda _: _classifier(),
         "embedder": lambda _: _embedder(settings, say),
         "records": lambda _: _records(where),
-        "rerank_depth": lambda _: _ready(settings.rerank_depth),
-        "reranker": lambda _: _reranker(settings, say),
+        "rereading": lambda _: _rereading(settings, say),
         "tiers": lambda _: _ready(settings.tiers),
         "vectors": lambda ports: _vectors(settings, where, say, lock, ports),
         "weights": lambda _: _ready(settings.search_weights),
@@ -128,13 +128,15 @@ async def _classifier() -> "Classifier":
     return HeuristicClassifier()
 
 
-async def _reranker(settings: Settings, say: Callable[[str], None]) -> "Reranker | None":
+async def _rereading(settings: Settings, say: Callable[[str], None]) -> "Rereading | None":
     if not settings.reranker_model:
         return None
     from pipeline.models.reranker import open_reranker
+    from pipeline.searching.search import Rereading
 
     say(f"loading the reranker {settings.reranker_model}")
-    return await open_reranker(settings.reranker_model, threads=settings.embedding_threads)
+    model = await open_reranker(settings.reranker_model, threads=settings.embedding_threads)
+    return Rereading(model, settings.rerank_depth, settings.rerank_weight)
 
 
 async def _records(where: Addresses) -> "MemoryRecords":

@@ -41,7 +41,7 @@ def in_words(step: str, settings: "Settings", where: "Addresses") -> str:
         "topics": f"Connecting to Kafka at {servers}, and making what is missing of the topics {prefix}.*",
         "embedder": f"Loading the model {settings.embedding_model}; the first time it is measured, "
         "which takes a minute",
-        "reranker": f"Loading the reranker {reranker}" if reranker else "",
+        "rereading": f"Loading the reranker {reranker}" if reranker else "",
         "records": f"Opening the record, {masked(where.postgres_dsn or '')}",
         "vectors": f"Opening the index, {masked(index)}",
         "caches": f"Opening the cache, {masked(where.redis_url)}" if where.redis_url else "",

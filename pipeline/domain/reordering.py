@@ -1,7 +1,10 @@
-"""Ranked hits -> the same hits in another order: as a cross-encoder reads them, or less alike.
+"""Ranked hits -> the same hits in another order: as a cross-encoder reads them, too, or less alike.
 
 Both are pure and keep each hit's score: what a score says, and `min_score` goes by, does not hang on what
 is done to the order afterwards.
+
+What a cross-encoder gives is weighed with what the ranking gave, for they err in different ways: the one
+reads word against word, the other knows speakers, times and how rare a word is.
 
 Diversity is maximal marginal relevance (Carbonell and Goldstein, 1998): again and again the memory is
 taken that is good and unlike what was taken already. Alike is what shares its words. A memory's vector
@@ -12,6 +15,7 @@ by whatever they say. Words ask nothing of the index, either.
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from heapq import nsmallest
+from math import tanh
 from typing import Final, NamedTuple
 
 from pipeline.domain.lexical import lexical_terms
@@ -36,18 +40,22 @@ def placed(hits: Sequence[Hit]) -> Sequence[Placed]:
     return [Placed(hit, hit.score) for hit in hits]
 
 
-def reranked(ranking: Sequence[Placed], given: Sequence[float], *, explain: bool) -> list[Placed]:
+def reranked(
+    ranking: Sequence[Placed], given: Sequence[float], weight: float, *, explain: bool
+) -> list[Placed]:
     """What was read again, best first, then the others as they stood.
 
-    `given` belongs to the first of `ranking`, 0 to 1 each; where it is equal the order stays. Nothing that
-    was not read is better than what was.
+    `given` belongs to the first of `ranking`, on a scale of its own: greater is better. `weight`, 0 to 1,
+    says how much it counts beside the ranking, once both are scaled to 0 to 1 over what was read. Equally
+    good ones stay as they stood. Nothing that was not read is better than what was.
     """
-    least = min(given, default=0.0)
+    ranked = _scaled([one.worth for one in ranking[: len(given)]])
     read = [
-        Placed(_told(one.hit, worth) if explain else one.hit, worth)
-        for one, worth in zip(ranking, given, strict=False)
+        Placed(_told(one.hit, score) if explain else one.hit, (1 - weight) * before + weight * now)
+        for one, score, before, now in zip(ranking, given, ranked, _scaled(given), strict=False)
     ]
     read.sort(key=lambda one: -one.worth)
+    least = min((one.worth for one in read), default=0.0)
     return read + [Placed(one.hit, least) for one in ranking[len(given) :]]
 
 
@@ -97,4 +105,6 @@ def _scaled(worths: Sequence[float]) -> Sequence[float]:
 
 
 def _told(hit: Hit, given: float) -> Hit:
-    return hit.model_copy(update={"signals": {**hit.signals, "rerank": given}})
+    """On the scale of the other signals: the logistic function of what the model gave."""
+    told = (1 + tanh(given / 2)) / 2
+    return hit.model_copy(update={"signals": {**hit.signals, "rerank": told}})

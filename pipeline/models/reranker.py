@@ -84,7 +84,7 @@ class ModelReranker:
         return self._model
 
     async def scores(self, question: str, texts: Sequence[str]) -> Sequence[float]:
-        """How well each text answers, 0 to 1, in order. Who is cancelled has no further batch computed.
+        """The model's logit for each text, in order. Who is cancelled has no further batch computed.
 
         The batches of several questions take turns. Raises Unavailable where the model fails, or gives
         what is no number.
@@ -98,7 +98,7 @@ class ModelReranker:
             read_ = [texts[i] for i in batch]
             given[batch] = await loop.run_in_executor(self._thread, self._read, question, read_)
         # The same text gives the same score beside longer ones too, but for the last bits.
-        return [round(one, 6) for one in given.tolist()]
+        return [round(one, 4) for one in given.tolist()]
 
     def _read(self, question: str, texts: Sequence[str]) -> Any:
         try:
@@ -117,12 +117,12 @@ class ModelReranker:
 
 
 def read(encoder: "CrossEncoder", question: str, texts: Sequence[str]) -> np.ndarray:
-    """One forward pass: a number from 0 to 1 for each text. Blocks."""
-    from torch.nn import Sigmoid
+    """One forward pass: a logit for each text, greater is better. Blocks."""
+    from torch.nn import Identity
 
     pairs = [(question, text) for text in texts]
     return encoder.predict(
-        pairs, batch_size=len(pairs), activation_fn=Sigmoid(), show_progress_bar=False
+        pairs, batch_size=len(pairs), activation_fn=Identity(), show_progress_bar=False
     )
 
 

@@ -39,8 +39,6 @@ MOST_TOKENS = 256
 """Of one question, matched token by token: each is compared with each token of two hundred candidates."""
 MOST_TOPICS = 32
 """Of one question, as of one memory."""
-RERANK_DEPTH = 30
-"""Hits that are read again, unless said otherwise."""
 SHARE_OF_PATIENCE = 0.7
 """Of the time that the asker still waits: so long the reranker may take, and the answer goes without it."""
 
@@ -49,10 +47,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Rereading:
-    """Who reads the best hits again, and how many."""
+    """Who reads the best hits again, how many, and how much that counts beside the ranking, 0 to 1."""
 
     by: Reranker
-    depth: int
+    depth: int = 30
+    weight: float = 0.5
+
+    async def close(self) -> None:
+        await self.by.close()
 
 
 async def search(
@@ -202,7 +204,7 @@ async def reread(
         why = str(error) or f"it took more than {max(patience_s, 0):.1f} s"
         log.warning("not reranked", reason=why, question_id=str(asked.question_id))
         return ranking, f"not reranked: {why}"
-    return reranked(ranking, given, explain=asked.explain), None
+    return reranked(ranking, given, rereading.weight, explain=asked.explain), None
 
 
 async def unlike(asked: SearchAsked, ranking: Sequence[Placed]) -> Sequence[Hit]:

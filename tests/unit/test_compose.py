@@ -38,8 +38,7 @@ OF_PORT: Mapping[str, Set[str]] = {
     "cache": {"REDIS_URL"},
     "caches": {"REDIS_URL", "CACHE_MEMORY_BYTES", "CACHE_QUESTION_VECTORS", "CACHE_ANSWERS"},
     "weights": {"SEARCH_WEIGHTS"},
-    "reranker": {"RERANKER_MODEL", "EMBEDDING_THREADS"},
-    "rerank_depth": {"RERANK_DEPTH"},
+    "rereading": {"RERANKER_MODEL", "RERANK_DEPTH", "RERANK_WEIGHT", "EMBEDDING_THREADS"},
     "tiers": {"TIERS"},
 }
 """What the opener of each port reads."""

@@ -63,5 +63,5 @@ def test_no_password_is_told(home: Path):
 
 def test_what_takes_no_time_is_not_told(home: Path):
     assert in_words("weights", Settings(), WHERE) == ""
-    assert in_words("reranker", Settings(), WHERE) == ""
+    assert in_words("rereading", Settings(), WHERE) == ""
     assert in_words("caches", Settings(), WHERE) == ""

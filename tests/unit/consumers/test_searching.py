@@ -15,7 +15,7 @@ from pipeline.domain.weights import Weights
 from pipeline.errors import Refused, Unavailable
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
-from pipeline.searching.search import MOST_TOKENS, understood, unlike
+from pipeline.searching.search import MOST_TOKENS, Rereading, understood, unlike
 from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
 from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked
 from tests.builders import direction, enriched
@@ -50,7 +50,12 @@ class Dawdles(PrefersLong):
 
 
 async def search(
-    reranker: PrefersLong | None = None, *, depth: int = 30, patience_s: float = 30, **fields: Any
+    reranker: PrefersLong | None = None,
+    *,
+    depth: int = 30,
+    weight: float = 1.0,
+    patience_s: float = 30,
+    **fields: Any,
 ) -> SearchAnswered:
     embedder = HashingEmbedder()
     vectors = vectors_in_memory(embedder.model, embedder.dimensions)
@@ -68,8 +73,10 @@ async def search(
             for i, (text, seen) in enumerate(zip(TEXTS, said, strict=True))
         ]
     )
+    # The reranker alone decides, but where a test says otherwise.
+    rereading = Rereading(reranker, depth, weight) if reranker else None
     desk = query.stage(
-        embedder, HeuristicClassifier(), RecordsInMemory(), vectors, Weights(), reranker, depth
+        embedder, HeuristicClassifier(), RecordsInMemory(), vectors, Weights(), rereading
     )
     now = datetime.now(UTC)
     question: dict[str, Any] = {
@@ -100,6 +107,11 @@ async def test_the_best_are_read_again_worded_as_the_embedder_reads_them(mode: s
     assert ids(answered)[3:] == ids(plain)[3:]
     assert all(text.startswith("(") for text in reranker.read)
     assert answered.degraded is None
+
+
+async def test_a_reranker_counts_as_much_as_it_was_given() -> None:
+    plain, alone = ids(await search()), ids(await search(PrefersLong()))
+    assert ids(await search(PrefersLong(), weight=0.0)) == plain != alone
 
 
 async def test_fewer_may_be_told_than_were_read() -> None:

@@ -40,29 +40,39 @@ def ids(of: list[Placed]) -> list[str]:
 
 
 def test_what_was_read_again_comes_in_its_order_and_the_rest_after_it() -> None:
-    made = reranked(placed([hit(name) for name in "abcd"]), [0.1, 0.9, 0.4], explain=False)
+    made = reranked(placed([hit(name) for name in "abcd"]), [-7, 9, 4], 1.0, explain=False)
     assert ids(made) == ["b", "c", "a", "d"]
 
 
+def test_the_ranking_counts_beside_what_was_read_whatever_the_scale_of_that() -> None:
+    before = placed([hit("a", score=0.9), hit("b", score=0.8), hit("c", score=0.1)])
+    for scale in (0.001, 1, 1_000):
+        given_ = [scale * logit for logit in (-4, -1, 3)]
+        assert ids(reranked(before, given_, 0.0, explain=False)) == ["a", "b", "c"]
+        assert ids(reranked(before, given_, 0.5, explain=False)) == ["b", "a", "c"]
+        assert ids(reranked(before, given_, 1.0, explain=False)) == ["c", "b", "a"]
+
+
 def test_equally_good_ones_stay_as_they_stood() -> None:
-    assert ids(reranked(placed([hit(name) for name in "cab"]), [0.5] * 3, explain=False)) == list(
-        "cab"
-    )
+    stood = placed([hit(name) for name in "cab"])
+    assert ids(reranked(stood, [0.5] * 3, 0.5, explain=False)) == list("cab")
 
 
 def test_a_hit_keeps_its_score_and_tells_the_rerankers_where_it_is_explained() -> None:
-    (explained,) = reranked(placed([hit("a", score=0.3)]), [0.9], explain=True)
-    (plain,) = reranked(placed([hit("a", score=0.3)]), [0.9], explain=False)
-    assert (explained.hit.score, explained.hit.signals) == (0.3, {"rerank": 0.9})
-    assert (plain.hit.score, plain.hit.signals, plain.worth) == (0.3, {}, 0.9)
+    before = placed([hit("a", score=0.3), hit("b", score=0.2)])
+    explained, far = reranked(before, [0.0, -900.0], 0.5, explain=True)
+    plain, _ = reranked(before, [0.0, -900.0], 0.5, explain=False)
+    assert (explained.hit.score, explained.hit.signals) == (0.3, {"rerank": 0.5})
+    assert far.hit.signals == {"rerank": 0.0}
+    assert (plain.hit.score, plain.hit.signals) == (0.3, {})
 
 
-@given(st.lists(st.floats(0, 1)), st.integers(0, 5))
+@given(st.lists(st.floats(-50, 50)), st.integers(0, 5), st.floats(0, 1))
 def test_nothing_is_lost_and_nothing_unread_is_better_than_what_was_read(
-    given_: list[float], unread: int
+    given_: list[float], unread: int, weight: float
 ) -> None:
     before = placed([hit(str(i)) for i in range(len(given_) + unread)])
-    made = reranked(before, given_, explain=False)
+    made = reranked(before, given_, weight, explain=False)
     assert sorted(ids(made)) == sorted(ids(list(before)))
     assert [one.worth for one in made] == sorted(
         (one.worth for one in made), reverse=True
