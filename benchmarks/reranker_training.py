@@ -76,17 +76,18 @@ async def lessons(data: Path, teachers: frozenset[str], folder: Path) -> list[Le
         await caught_up(KafkaConnection(stack.kafka_bootstrap_servers))
         answers = await ask(memory, asked, How())
     drawn = random.Random(0)
-    return [lesson for one in answers for lesson in _lessons(one, drawn)]
+    return [lesson for one in answers for lesson in lessons_of(one, drawn)]
 
 
-def _lessons(asked: Asked, drawn: random.Random) -> Iterator[Lesson]:
+def lessons_of(asked: Asked, drawn: random.Random) -> Sequence[Lesson]:
+    """None where nobody can answer, nothing of the answer was found, or too little beside it."""
     gold = asked.question.gold
     right = [worded(hit) for hit in asked.hits if hit.memory_id in gold]
     wrong = [worded(hit) for hit in asked.hits[:HARD] if hit.memory_id not in gold]
     if asked.question.category == UNANSWERABLE or len(wrong) < AGAINST:
-        return
-    for answer in drawn.sample(right, min(ANSWERS, len(right))):
-        yield Lesson(asked.question.text, answer, wrong)
+        return ()
+    answers = drawn.sample(right, min(ANSWERS, len(right)))
+    return [Lesson(asked.question.text, answer, wrong) for answer in answers]
 
 
 def train(taught: Sequence[Lesson], epochs: float, out: Path) -> None:
