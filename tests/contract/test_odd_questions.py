@@ -15,7 +15,7 @@ from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import MemoryVectors
 from pipeline.searching.search import search
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import MemoryEnriched
 from schemas.search import MAX_LIMIT, Hit, Mode, ReplyTo, SearchAsked
 from tests.builders import DIMENSIONS, enriched

@@ -12,7 +12,7 @@ from pipeline.domain.lexical import lexical_vector, question_terms
 from pipeline.domain.tiers import Tiers
 from pipeline.errors import Refused
 from pipeline.ports import Embedding, MemoryRecords, MemoryVectors, Past, PastState, Question
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import (
     Enriched,
     MemoryClassified,

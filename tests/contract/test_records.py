@@ -12,7 +12,7 @@ from pipeline.domain.identity import content_hash, event_id_of, memory_key, user
 from pipeline.domain.versions import Known, Stamp, erased, stamp
 from pipeline.errors import Refused
 from pipeline.ports import Changes, Fingerprint, MemoryRecords
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import (
     Enriched,
     MemoryCaptured,

@@ -18,7 +18,7 @@ from pipeline.kafka.admin import asked
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.records import Record, event_id_in
 from pipeline.kafka.replaying import replayed
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.verifying.repairing import mending
 from producers.client import MemoryClient
 from producers.receipts import Receipt

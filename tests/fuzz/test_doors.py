@@ -28,13 +28,13 @@ from pipeline.liveness import Liveness
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.settings import Settings, _OurYaml  # pyright: ignore[reportPrivateUsage]
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.stores.replaceable import ReplaceableIndex
 from producers.receipts import Receipt
 from producers.waiting import Receipts
 from producers.watch import Watch
 from schemas.search import ANSWERED, Answered, Failed
-from tests.builders import DIMENSIONS, MODEL, caches, enriched
+from tests.builders import DIMENSIONS, MODEL, caches, enriched, vectors_in_memory
 from tests.fuzz.mutating import Mutator
 from tests.fuzz.stream import quiet_loop
 from tests.fuzz.test_stages import INPUTS, SEED, ToyEmbedder

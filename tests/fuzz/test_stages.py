@@ -26,7 +26,8 @@ from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Embedding, MemoryRecords, MemoryVectors
 from pipeline.stage import Stage
-from pipeline.stores.memory import CacheInMemory, RecordsInMemory, vectors_in_memory
+from pipeline.stores.cache_in_memory import CacheInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import (
     CLASSIFIED as CLASSIFIED_EVENTS,
 )
@@ -37,7 +38,7 @@ from schemas.events import (
 )
 from schemas.events import STORED as STORED_NOTICES
 from schemas.search import SearchFilter
-from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten
+from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten, vectors_in_memory
 from tests.fuzz.mutating import Mutator
 from tests.fuzz.stream import NOW_MS, Line, quiet_loop
 from tests.simulation.network import finished

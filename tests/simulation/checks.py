@@ -114,8 +114,8 @@ def _check_conversations(world: "World") -> None:
             continue
         # Nobody told what was said before: what a reading has made out must not become a publisher's word.
         assert not state.preceding, f"{key} keeps what it heard, whatever becomes of that"
-        now = records._understood(state)
-        heard = records._heard[key]
+        now = records._conversations.understood(state)
+        heard = records._conversations.heard[key]
         assert heard == context_hash(now.preceding, now.following), f"{key} is out of context"
         point = world.disk.points._points[key]  # pyright: ignore[reportPrivateUsage]
         assert point.payload["context"] == state.context

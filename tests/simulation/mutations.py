@@ -15,12 +15,13 @@ from pipeline.kafka import delivery, reading, records
 from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.outbox import Outbox
 from pipeline.stores import (
+    conversations_in_memory,
     index,
     lives_in_points,
-    memory,
     payloads,
     points,
     points_in_memory,
+    records_in_memory,
     states,
 )
 from pipeline.stores.conditions import Every, HasId, Is, Some
@@ -117,7 +118,8 @@ def a_memory_id_is_taken_to_be_unique(patch: pytest.MonkeyPatch) -> None:
     def of_anybody(_: str, memory_id: str) -> UUID:
         return key("", memory_id)
 
-    readers = (versions, states, payloads, lives_in_points, index, memory, records)
+    twins = (conversations_in_memory, records_in_memory)
+    readers = (versions, states, payloads, lives_in_points, index, records, *twins)
     _replace(patch, "memory_key", of_anybody, *readers)
 
 
@@ -246,7 +248,7 @@ def a_forgetting_outlives_what_came_after_it(patch: pytest.MonkeyPatch) -> None:
 
 @mutation
 def what_is_forgotten_is_heard_for_ever(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(memory.RecordsInMemory, "_left_behind", _nothing)
+    patch.setattr(conversations_in_memory.ConversationsInMemory, "left_by", _nothing)
 
 
 @mutation

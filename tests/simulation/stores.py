@@ -7,9 +7,9 @@ from uuid import UUID
 from pipeline.domain.versions import Outcome, runs
 from pipeline.ports import Changes, Reading
 from pipeline.stores.conditions import Condition, Every
-from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import Amendment, Found, Nearest, Payload, Point
 from pipeline.stores.points_in_memory import PointsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import Enriched, MemoryForgotten, Published, UserForgotten
 from tests.simulation.network import Network, finished
 

@@ -33,9 +33,10 @@ from pipeline.liveness import Liveness
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.ports import Embedding
 from pipeline.stage import Stage
+from pipeline.stores.cache_in_memory import CacheInMemory
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import CacheInMemory, RecordsInMemory
 from pipeline.stores.points import IndexShape
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.topics import DEAD, ENRICHED, EVENTS
 from tests.builders import DIMENSIONS, MODEL, direction
 from tests.simulation.checks import check

@@ -12,7 +12,7 @@ from pipeline.cli import tidying
 from pipeline.cli.tidying import _show, _whose, days
 from pipeline.domain.tiers import Tiers
 from pipeline.errors import Refused
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.tidying.looking import Tidied, Tools
 from tests.builders import archived, enriched
 from tests.unit.tidying.lifecycle import tier, tools

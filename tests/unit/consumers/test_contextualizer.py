@@ -16,7 +16,8 @@ from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Changes, Reading
 from pipeline.sources.mem0 import Rules, changed, observed
 from pipeline.stage import Stage
-from pipeline.stores.memory import CacheInMemory, RecordsInMemory
+from pipeline.stores.cache_in_memory import CacheInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import (
     Enriched,
     MemoryCaptured,

@@ -22,7 +22,7 @@ from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Classification, Embedding
 from pipeline.searching import past
-from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import Enriched
 from schemas.filters import Where
 from schemas.search import (
@@ -36,7 +36,7 @@ from schemas.search import (
     SearchAsked,
     SearchFilter,
 )
-from tests.builders import archived, caches, enriched, forgotten, user_forgotten
+from tests.builders import archived, caches, enriched, forgotten, user_forgotten, vectors_in_memory
 from tests.unit.consumers.counting import CountingEmbedder
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)

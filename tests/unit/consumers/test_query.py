@@ -15,7 +15,7 @@ from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Classification
 from pipeline.searching.search import search
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import MemoryEnriched
 from schemas.search import (
     Hit,
@@ -26,7 +26,7 @@ from schemas.search import (
     SearchAsked,
     UserQuestion,
 )
-from tests.builders import enriched, forgotten
+from tests.builders import enriched, forgotten, vectors_in_memory
 from tests.unit.consumers.counting import CountingEmbedder
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

@@ -16,9 +16,9 @@ from pipeline.errors import Refused, Unavailable
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.searching.search import MOST_TOKENS, Rereading, understood, unlike
-from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked
-from tests.builders import direction, enriched
+from tests.builders import direction, enriched, vectors_in_memory
 
 TEXTS = ("thai food is hot", "thai food is so hot", "thai food", "we cook on sundays")
 

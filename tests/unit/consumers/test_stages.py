@@ -15,7 +15,8 @@ from pipeline.errors import Refused
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.models.seen import unpacked
-from pipeline.stores.memory import CacheInMemory, RecordsInMemory
+from pipeline.stores.cache_in_memory import CacheInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import (
     MemoryCaptured,
     MemoryClassified,

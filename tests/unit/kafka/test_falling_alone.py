@@ -14,7 +14,7 @@ from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.records import as_pairs, headers_of, key_of, value_of
 from pipeline.liveness import Liveness
 from pipeline.stage import Onward, Stage
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import PUBLISHED, MemoryCaptured, MemoryEnriched, Message
 from schemas.topics import CLASSIFIED, EVENTS
 from tests.builders import captured, enriched

@@ -1,6 +1,6 @@
 """What was seen is known to be there, and what was told is no news."""
 
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from producers.seen import Passed, Seen
 from tests.builders import enriched, forgotten, user_forgotten
 

@@ -26,11 +26,12 @@ from pipeline.models.seen import Remembering
 from pipeline.ports import Embedding, MemoryVectors
 from pipeline.searching.search import search
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.cache_in_memory import CacheInMemory
 from pipeline.stores.caches import Caches, HotCache
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import CacheInMemory, RecordsInMemory
 from pipeline.stores.points import GENERATION, MEMORY, IndexShape, Payload, Point
 from pipeline.stores.points_in_memory import PointsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import Enriched
 from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked, SearchFilter
 from tests.builders import (

@@ -11,13 +11,13 @@ from consumers.query import told_apart
 from pipeline.domain.weights import Weights
 from pipeline.ports import MemoryVectors
 from pipeline.stores.answers import KeptAnswers
+from pipeline.stores.cache_in_memory import CacheInMemory
 from pipeline.stores.caches import Caches
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import CacheInMemory, vectors_in_memory
 from pipeline.stores.points import IndexShape
 from pipeline.stores.points_in_memory import PointsInMemory
 from schemas.search import SearchAnswered, SearchAsked, SearchFilter
-from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten
+from tests.builders import DIMENSIONS, MODEL, enriched, forgotten, user_forgotten, vectors_in_memory
 from tests.unit.stores.interleaving import ask as asking
 from tests.unit.stores.interleaving import question
 

@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
+from pipeline.stores.cache_in_memory import CacheInMemory
 from pipeline.stores.caches import ENTRY_BYTES, Caches, HotCache, TieredCache
-from pipeline.stores.memory import CacheInMemory
 
 
 async def test_the_least_recently_used_goes_when_there_is_no_room() -> None:

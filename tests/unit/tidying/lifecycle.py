@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.domain.tiers import Tiers
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.tidying.looking import Tools
 from schemas.events import Lived
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.domain.clock import version_at
 from pipeline.domain.pruning import Rule
 from pipeline.domain.tiers import Tiers
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.tidying.consolidating import consolidate
 from pipeline.tidying.looking import Tidied
 from pipeline.tidying.pruning import prune

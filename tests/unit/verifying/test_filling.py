@@ -18,7 +18,7 @@ from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.records import Record, key_of, value_of
 from pipeline.kafka.replaying import Batch
 from pipeline.ports import Fingerprint
-from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.verifying import filling as module
 from pipeline.verifying.comparing import tier_differences
 from pipeline.verifying.filling import Filling
@@ -39,6 +39,7 @@ from tests.builders import (
     question,
     recalled,
     user_forgotten,
+    vectors_in_memory,
 )
 
 TP = TopicPartition("memory.enriched", 0)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from pipeline.domain.tiers import Tiers
-from pipeline.stores.memory import RecordsInMemory, vectors_in_memory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.verifying import lives
 from pipeline.verifying.comparing import tier_differences
 from pipeline.verifying.lives import fill_lives, tell_lives
 from schemas.events import MemoryTiered
 from schemas.topics import TIERED, Topic
-from tests.builders import DIMENSIONS, MODEL, archived, enriched, recalled
+from tests.builders import DIMENSIONS, MODEL, archived, enriched, recalled, vectors_in_memory
 
 MEMORIES = [enriched(f"text {n}", memory_id=f"m{n}", version=5) for n in range(5)]
 

@@ -12,7 +12,7 @@ from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.publishing import Outgoing, Publishing
 from pipeline.kafka.records import Record, value_of
 from pipeline.kafka.replaying import Batch
-from pipeline.stores.memory import RecordsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.verifying import logged
 from pipeline.verifying.comparing import Kind
 from pipeline.verifying.repairing import Mending

@@ -11,9 +11,9 @@ from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Stamp
 from pipeline.ports import Fingerprint
 from pipeline.stores.index import VectorIndex
-from pipeline.stores.memory import RecordsInMemory
 from pipeline.stores.points import IndexShape, Point
 from pipeline.stores.points_in_memory import PointsInMemory
+from pipeline.stores.records_in_memory import RecordsInMemory
 from pipeline.verifying import verifying
 from pipeline.verifying.comparing import Difference
 from pipeline.verifying.logged import lacks

@@ -1,27 +1,22 @@
-"""The stores as dicts, for tests of what stands above them: the same rules, the same answers.
+"""The record as dicts, for tests of what stands above it: the same rules, the same answers.
 
-Each passes the contract suite of its port. Nothing here outlives the process.
+It passes the contract suite of its port. Nothing here outlives the process.
 """
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
-from pipeline.domain.identity import content_hash, context_hash, memory_key, user_key
+from pipeline.domain.identity import content_hash, memory_key, user_key
 from pipeline.domain.tiers import Tiers
 from pipeline.domain.versions import Known, Outcome, Stamp, runs, stamp
 from pipeline.ports import AuditEntry, Believed, Belonging, Changes, Fingerprint, Reading, TooMuch
-from pipeline.stores.index import VectorIndex
+from pipeline.stores.conversations_in_memory import ConversationsInMemory
 from pipeline.stores.lives import KeptLife, decide_lives, inherited, of_state, standing_of
-from pipeline.stores.points import IndexShape
-from pipeline.stores.points_in_memory import PointsInMemory
 from pipeline.stores.states import (
-    MOST_NEIGHBOURS,
     Erased,
     MemoryChange,
     Recorded,
@@ -39,25 +34,16 @@ from pipeline.stores.states import (
     without,
 )
 from schemas.events import (
-    MOST_BESIDE,
     Enriched,
     Lived,
     MemoryCaptured,
-    MemoryClassified,
     MemoryEnriched,
     MemoryForgotten,
     MemoryTiered,
     Published,
-    Said,
     UserForgotten,
 )
 from schemas.search import EventRef, RecordedMemory
-
-
-def vectors_in_memory(model: str, dimensions: int) -> VectorIndex:
-    """An index of its own, empty."""
-    return VectorIndex(PointsInMemory(), IndexShape(model, dimensions))
-
 
 _NOT_IN_THE_TRAIL = {"type", "hops", "preceding", "following", "context"}
 _BELONGING = {each.name for each in fields(Belonging)} - {"precedence", "told"}
@@ -73,9 +59,10 @@ class RecordsInMemory:
         default_factory=dict[UUID, dict[UUID, MemoryChange]]
     )
     _lives: dict[UUID, KeptLife] = field(default_factory=dict[UUID, KeptLife])
-    _heard: dict[UUID, str | None] = field(default_factory=dict[UUID, "str | None"])
-    _neighbours: dict[UUID, Sequence[UUID]] = field(default_factory=dict[UUID, "Sequence[UUID]"])
-    _reading: int = 0
+    _conversations: ConversationsInMemory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._conversations = ConversationsInMemory(self._states)
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
@@ -90,11 +77,12 @@ class RecordsInMemory:
     def _write_memories(self, run: Sequence[Enriched]) -> Sequence[Outcome]:
         known = {key: known_of(state) for key, state in self._states.items()}
         decided = decide(run, known, self._marks)
-        left = {key: self._left_behind(key, state) for key, state in decided.writes.items()}
+        said = self._conversations
+        left = {key: said.left_by(key, state) for key, state in decided.writes.items()}
         for key, state in decided.writes.items():
             self._states[key] = keeping(state, self._states.get(key))
-            self._heard[key] = decided.heard.get(key)
-            self._leave_behind(key, *left[key])
+            said.heard[key] = decided.heard.get(key)
+            said.leave_behind(key, *left[key])
         self._erase_lives(decided.forgotten.keys())
         changes = [event for event in run if not isinstance(event, UserForgotten)]
         before = [*self._gone_states(changes)]
@@ -119,24 +107,6 @@ class RecordsInMemory:
         return any(
             isinstance(each, MemoryForgotten) and stamp(state) <= stamp(each) for each in audit
         )
-
-    def _leave_behind(self, key: UUID, *others: UUID) -> None:
-        """Each once, the last ones."""
-        newest_first = dict.fromkeys(reversed([*self._neighbours.get(key, ()), *others]))
-        self._neighbours[key] = [*newest_first][:MOST_NEIGHBOURS][::-1]
-
-    def _left_behind(self, key: UUID, state: State) -> Sequence[UUID]:
-        """Those beside whom the memory was, where it is about to leave that place."""
-        before = self._states.get(key)
-        if not isinstance(before, MemoryEnriched) or stamp(before) == known_of(state).stamp:
-            return ()
-        if isinstance(state, MemoryEnriched) and _place(state) == _place(before):
-            return ()
-        return self._beside(before)
-
-    def _beside(self, state: MemoryEnriched) -> Sequence[UUID]:
-        sides = (*self._before(state), *self._after(state))
-        return [memory_key(each.user_id, each.memory_id) for each in sides]
 
     def _gone_states(self, changes: Sequence[MemoryChange]) -> Iterator[MemoryEnriched]:
         """The states of the memories that `changes` forget, up to their forgetting."""
@@ -167,7 +137,7 @@ class RecordsInMemory:
         for key, state in self._living().items() if texts else ():
             gone = texts.get(state.user_id, {})
             for each in {each for said in state.preceding for each in gone.get(said.text, ())}:
-                self._leave_behind(each, key)
+                self._conversations.leave_behind(each, key)
             self._states[key] = without(state, gone.keys())
 
     def _forget_user(self, forgetting: UserForgotten) -> Outcome:
@@ -187,12 +157,12 @@ class RecordsInMemory:
                 continue
             if known_of(state).stamp.version <= version:
                 self._states[key] = Erased(user_id, state.memory_id, mark)
-                self._neighbours.pop(key, None)
+                self._conversations.neighbours.pop(key, None)
             elif isinstance(state, MemoryEnriched):
                 # Who was there before may have been told it then, whatever has become of it since.
                 told = state.model_copy(update={"preceding": ()}) if gone[key] else state
                 self._states[key] = without(told, set[str]().union(*gone.values()))
-                self._leave_behind(key, key)
+                self._conversations.leave_behind(key, key)
         self._erase_lives(self._lives.keys() - self._living().keys())
         return "stored"
 
@@ -378,65 +348,10 @@ class RecordsInMemory:
             return state.told
         if isinstance(state, MemoryForgotten):
             return state.model_copy(update={"hops": {}})
-        return self._understood(state).becomes(MemoryCaptured, {})
-
-    def _understood(self, state: MemoryEnriched) -> MemoryClassified:
-        """The state as it would be enriched now, in its conversation."""
-        own = set(MemoryClassified.model_fields) - {"type", "hops"}
-        told: dict[str, Any] = {name: getattr(state, name) for name in own}
-        if self._is_read(state):
-            now = time.time_ns() // 1_000
-            told["context"] = self._reading = max(now, self._reading + 1, state.context + 1)
-            told["following"] = tuple(map(_said, self._after(state)))
-            told["preceding"] = state.preceding or tuple(map(_said, self._before(state)))
-        return MemoryClassified(**told)
-
-    def _is_read(self, state: MemoryEnriched) -> bool:
-        """Whether something is said beside it, or was."""
-        heard = self._heard.get(memory_key(state.user_id, state.memory_id))
-        was_told = bool(state.preceding) or heard != context_hash((), ())
-        return state.run_id is not None or state.context > 0 or was_told
-
-    def _before(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
-        """The last two of the same conversation before it, the nearest last."""
-        said = self._conversation(state)
-        return [each for each in said if _order(each) < _order(state)][-MOST_BESIDE:]
-
-    def _after(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
-        """The first two of the same conversation after it, the nearest first."""
-        said = self._conversation(state)
-        return [each for each in said if _order(each) > _order(state)][:MOST_BESIDE]
-
-    def _conversation(self, state: MemoryEnriched) -> Sequence[MemoryEnriched]:
-        if state.run_id is None:
-            return ()
-        said = [
-            each
-            for each in self._states.values()
-            if isinstance(each, MemoryEnriched)
-            and (each.user_id, each.run_id) == (state.user_id, state.run_id)
-        ]
-        return sorted(said, key=_order)
+        return self._conversations.understood(state).becomes(MemoryCaptured, {})
 
     async def contexts(self, changes: Changes) -> Sequence[Reading]:
-        left = {
-            key
-            for key in self._states.keys() & self._neighbours.keys()
-            if self._states[key].user_id in changes.users
-        }
-        looked_at = {*changes.memories, *changes.read, *changes.again}
-        for key in changes.memories | changes.alone | left:
-            looked_at.update(self._neighbours.get(key, ()))
-            if isinstance(state := self._states.get(key), MemoryEnriched):
-                looked_at.update(self._beside(state))
-        told: list[Reading] = []
-        for key in sorted(looked_at & self._states.keys()):
-            if isinstance(state := self._states[key], MemoryEnriched):
-                now = self._understood(state)
-                heard = context_hash(now.preceding, now.following) == self._heard[key]
-                if key in changes.again or (self._is_read(state) and not heard):
-                    told.append(Reading(now, state.context))
-        return told
+        return self._conversations.contexts(changes)
 
     async def readings(self, keys: Sequence[UUID]) -> Mapping[UUID, int]:
         living = self._living()
@@ -444,18 +359,6 @@ class RecordsInMemory:
 
     async def close(self) -> None:
         pass
-
-
-def _order(state: MemoryEnriched) -> tuple[datetime, int, str]:
-    return (state.occurred_at, state.version, state.memory_id)
-
-
-def _place(state: MemoryEnriched) -> tuple[str | None, datetime]:
-    return (state.run_id, state.occurred_at)
-
-
-def _said(state: MemoryEnriched) -> Said:
-    return Said(text=state.text, speaker=state.speaker, occurred_at=state.occurred_at)
 
 
 def _recorded(
@@ -477,22 +380,3 @@ def _recorded(
 def _bytes(state: MemoryCaptured) -> int:
     metadata = json.dumps(state.metadata, ensure_ascii=False)
     return len(state.text.encode()) + len(metadata.encode())
-
-
-@dataclass
-class CacheInMemory:
-    """Cache in a dict."""
-
-    _entries: dict[str, tuple[float, bytes]] = field(default_factory=dict[str, tuple[float, bytes]])
-
-    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
-        now = time.monotonic()
-        there = [self._entries.get(key, (0.0, b"")) for key in keys]
-        return [value if until > now else None for until, value in there]
-
-    async def put_many(self, entries: Mapping[str, bytes], *, ttl_s: int) -> None:
-        until = time.monotonic() + ttl_s
-        self._entries.update({key: (until, value) for key, value in entries.items()})
-
-    async def close(self) -> None:
-        pass
