@@ -33,7 +33,9 @@ from tests.builders import DIMENSIONS, MODEL, vectors_in_memory
 
 SERVER = os.environ.get("QDRANT_URL")
 Within = Callable[[], AbstractContextManager[None]]
+RECORDS = ["twin", "postgres"]
 INDEXES = ["twin", "edge", "local", *(["server"] if SERVER else [])]
+Store = MemoryRecords | MemoryVectors
 
 
 @pytest.fixture(scope="session")
@@ -94,21 +96,37 @@ def valkey(ended_with_us: Within) -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["twin", "postgres"])
+@pytest.fixture(params=RECORDS)
 async def records(request: pytest.FixtureRequest) -> AsyncIterator[MemoryRecords]:
     """The record, empty."""
-    if request.param == "twin":
-        yield RecordsInMemory()
-        return
-    opened = await open_records(await _empty_schema(request.getfixturevalue("postgres")))
+    opened = await _open_records(request.param, request)
     yield opened
     await opened.close()
+
+
+async def _open_records(engine: str, request: pytest.FixtureRequest) -> MemoryRecords:
+    if engine == "twin":
+        return RecordsInMemory()
+    return await open_records(await _empty_schema(request.getfixturevalue("postgres")))
 
 
 @pytest.fixture(params=INDEXES)
 async def vectors(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MemoryVectors]:
     """The index, empty."""
     opened = await _open_vectors(request.param, tmp_path)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(
+    params=[*(f"record-{each}" for each in RECORDS), *(f"index-{each}" for each in INDEXES)]
+)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """The record or the index, empty."""
+    port, engine = request.param.split("-")
+    opened = await (
+        _open_records(engine, request) if port == "record" else _open_vectors(engine, tmp_path)
+    )
     yield opened
     await opened.close()
 

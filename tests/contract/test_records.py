@@ -8,10 +8,10 @@ from uuid import UUID
 import pytest
 from pydantic import JsonValue
 
-from pipeline.domain.identity import content_hash, event_id_of, memory_key, user_key
-from pipeline.domain.versions import Known, Stamp, erased, stamp
+from pipeline.domain.identity import content_hash, memory_key
+from pipeline.domain.versions import erased, stamp
 from pipeline.errors import Refused
-from pipeline.ports import Changes, Fingerprint, MemoryRecords
+from pipeline.ports import Changes, MemoryRecords
 from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import (
     Enriched,
@@ -24,7 +24,7 @@ from schemas.events import (
     UserForgotten,
 )
 from schemas.search import RecordedMemory
-from tests.builders import enriched, fingerprints, forgotten, named, user_forgotten
+from tests.builders import enriched, fingerprints, forgotten, user_forgotten
 
 
 async def text_of(records: MemoryRecords, memory_id: str, user_id: str = "alice") -> str | None:
@@ -77,11 +77,6 @@ async def test_a_batch_may_hold_a_memory_thrice(records: MemoryRecords) -> None:
     assert await text_of(records, "m") == "state 3"
     assert await text_of(records, "n") == "neighbour"
     assert [text for _, _, text in await life(records)] == ["state 1", "state 2", "state 3"]
-
-
-async def test_an_empty_batch_changes_nothing(records: MemoryRecords) -> None:
-    assert await records.write([]) == []
-    assert await records.count() == 0
 
 
 async def test_a_state_under_an_idempotency_key_yields_to_any_other(
@@ -244,13 +239,6 @@ async def test_an_older_memory_of_a_forgotten_user_stays_out(records: MemoryReco
     assert [each.known for each in await fingerprints(records)] == [erased(10)]
 
 
-async def test_the_greatest_forgetting_of_a_user_counts(records: MemoryRecords) -> None:
-    assert await records.write([user_forgotten(version=10)]) == ["stored"]
-    assert await records.write([user_forgotten(version=5)]) == ["superseded"]
-    assert await records.write([enriched(version=7)]) == ["forgotten"]
-    assert await records.write([enriched(version=11)]) == ["stored"]
-
-
 # The audit trail
 
 
@@ -327,64 +315,6 @@ async def test_an_entry_tells_what_was_said_and_by_which_event(records: MemoryRe
 # What the record says of itself
 
 
-async def test_an_event_is_stored_while_its_state_is_held(records: MemoryRecords) -> None:
-    old, held, newer = (enriched(memory_id="m", version=v) for v in (1, 5, 9))
-    unknown, users = enriched(version=5), user_forgotten(version=3)
-    await records.write([held])
-    events = [old, held, newer, unknown, users]
-    assert await records.outcomes("alice", [named(event) for event in events]) == [
-        "superseded",
-        "stored",
-        None,
-        None,
-        None,
-    ]
-    await records.write([newer])
-    assert await records.outcomes("alice", [named(held), named(newer)]) == ["superseded", "stored"]
-    assert await records.outcomes("bob", [named(held)]) == [None]
-    assert await records.outcomes("alice", []) == []
-
-
-async def test_what_was_forgotten_since_is_told_as_forgotten(records: MemoryRecords) -> None:
-    gone, left_out, users = (
-        forgotten("m", version=5),
-        enriched(version=8),
-        user_forgotten(version=9),
-    )
-    said, later = enriched(memory_id="m", version=4), enriched(version=10)
-    await records.write([said, gone])
-    asked = [named(event) for event in (said, gone, users)]
-    assert await records.outcomes("alice", asked) == ["forgotten", "stored", None]
-    await records.write([users])
-    asked = [named(event) for event in (gone, users, left_out, later)]
-    assert await records.outcomes("alice", asked) == ["forgotten", "stored", "forgotten", None]
-
-
-async def test_a_repetition_under_a_key_is_told_as_superseded(records: MemoryRecords) -> None:
-    first = enriched(memory_id="m", version=5, if_absent=True)
-    again = first.model_copy(update={"version": 50})
-    await records.write([first, again])
-    asked = [named(first), named(again)]
-    assert await records.outcomes("alice", asked) == ["stored", "superseded"]
-    await records.write([forgotten("m", version=60)])
-    assert await records.outcomes("alice", asked) == ["forgotten", "forgotten"]
-
-
-async def test_an_old_key_brings_nothing_back_and_a_new_one_is_a_new_memory(
-    records: MemoryRecords,
-) -> None:
-    def remembered(key: str, version: int) -> MemoryEnriched:
-        event_id = event_id_of("alice", key)
-        return enriched(
-            key, memory_id=str(event_id), event_id=event_id, version=version, if_absent=True
-        )
-
-    await records.write([remembered("old", 1), user_forgotten(version=2)])
-    outcomes = await records.write([remembered("old", 3), remembered("new", 4)])
-    assert outcomes == ["forgotten", "stored"]
-    assert await records.count("alice") == 1
-
-
 async def test_the_newest_version_of_a_user_is_that_of_any_state(records: MemoryRecords) -> None:
     await records.write(
         [enriched(version=5), enriched(version=8, if_absent=True), enriched(user_id="bob")]
@@ -392,60 +322,6 @@ async def test_the_newest_version_of_a_user_is_that_of_any_state(records: Memory
     assert (await records.newest("alice"), await records.newest("carol")) == (8, 0)
     await records.write([forgotten("m", version=9)])
     assert await records.newest("alice") == 9
-
-
-async def test_fingerprints_tell_every_memory_and_tombstone_in_the_order_of_their_keys(
-    records: MemoryRecords,
-) -> None:
-    kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
-    gone = forgotten("gone")
-    await records.write([*kept, gone, user_forgotten("carol")])
-    told = await fingerprints(records)
-    assert {each.key: (each.known, each.content_hash) for each in told} == {
-        **{
-            memory_key(memory.user_id, memory.memory_id): (
-                Known(stamp(memory)),
-                content_hash(memory),
-            )
-            for memory in kept
-        },
-        memory_key("alice", "gone"): (Known(stamp(gone), forgotten=True), ""),
-    }
-    assert [each.key for each in told] == sorted(each.key for each in told)
-
-
-async def test_pages_tell_all_in_the_order_of_their_keys_watermarks_too(
-    records: MemoryRecords,
-) -> None:
-    kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
-    mark = user_forgotten("carol", version=7)
-    await records.write([*kept, forgotten("gone"), mark])
-    told: list[Fingerprint] = []
-    while page := await records.page(told[-1].key if told else None, 500):
-        assert len(page) == 500 or len(told) + len(page) == 1_202
-        told += page
-    assert [each.key for each in told] == sorted(each.key for each in told)
-    assert {each.key for each in told if not each.watermark} == {
-        memory_key("alice", "gone"),
-        *(memory_key(memory.user_id, memory.memory_id) for memory in kept),
-    }
-    watermark = Fingerprint(user_key("carol"), Known(Stamp(7, 0), forgotten=True), "", True)
-    assert [each for each in told if each.watermark] == [watermark]
-
-
-async def test_fingerprints_are_told_of_those_that_are_there(records: MemoryRecords) -> None:
-    kept, other = enriched(), enriched()
-    await records.write([kept, other, forgotten("gone"), user_forgotten("carol", version=7)])
-    keys = [
-        memory_key("alice", kept.memory_id),
-        memory_key("alice", "gone"),
-        memory_key("alice", "never there"),
-        user_key("carol"),
-    ]
-    told = await records.fingerprints_of(keys)
-    assert {each.key for each in told} == {keys[0], keys[1], keys[3]}
-    assert {each.key for each in told if each.watermark} == {keys[3]}
-    assert await records.fingerprints_of([]) == []
 
 
 # What is published again

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pydantic import JsonValue
 
-from pipeline.domain.identity import content_hash, event_id_of, memory_key, user_key
-from pipeline.domain.versions import Known, Stamp, erased, stamp
+from pipeline.domain.identity import memory_key
+from pipeline.domain.versions import erased, stamp
 from pipeline.errors import Refused, Unusable
-from pipeline.ports import Fingerprint, MemoryVectors
-from schemas.events import MemoryEnriched, SparseVector
+from pipeline.ports import MemoryVectors
+from schemas.events import SparseVector
 from schemas.search import Hit, SearchFilter
 from tests.builders import (
     DIMENSIONS,
@@ -20,7 +20,6 @@ from tests.builders import (
     enriched,
     fingerprints,
     forgotten,
-    named,
     question,
     user_forgotten,
 )
@@ -84,11 +83,6 @@ async def test_a_batch_may_hold_a_memory_thrice(vectors: MemoryVectors) -> None:
     outcomes = await vectors.write([states[0], neighbour, *states[1:]])
     assert outcomes == ["stored", "stored", "stored", "superseded"]
     assert {hit.text for hit in await found(vectors)} == {"state 3", "neighbour"}
-
-
-async def test_an_empty_batch_changes_nothing(vectors: MemoryVectors) -> None:
-    assert await vectors.write([]) == []
-    assert await vectors.count() == 0
 
 
 async def test_a_batch_larger_than_any_request_is_written_whole(vectors: MemoryVectors) -> None:
@@ -173,13 +167,6 @@ async def test_an_older_memory_of_a_forgotten_user_stays_out(vectors: MemoryVect
     assert await vectors.write([late]) == ["forgotten"]
     assert await vectors.count() == 0
     assert [known.known for known in await fingerprints(vectors)] == [erased(10)]
-
-
-async def test_the_greatest_forgetting_of_a_user_counts(vectors: MemoryVectors) -> None:
-    assert await vectors.write([user_forgotten(version=10)]) == ["stored"]
-    assert await vectors.write([user_forgotten(version=5)]) == ["superseded"]
-    assert await vectors.write([enriched(version=7)]) == ["forgotten"]
-    assert await vectors.write([enriched(version=11)]) == ["stored"]
 
 
 async def test_a_memory_forgotten_with_its_user_leaves_no_content(vectors: MemoryVectors) -> None:
@@ -475,113 +462,3 @@ async def test_what_does_not_fit_is_unusable_and_nothing_is_written(
     assert await ids(vectors) == ["before"]
     assert await vectors.write(neighbours) == ["stored", "stored", "stored"]
     assert await ids(vectors) == ["a", "b", "before"]
-
-
-# What the index says of itself
-
-
-async def test_an_event_is_stored_while_its_state_is_held(vectors: MemoryVectors) -> None:
-    old, held, newer = (enriched(memory_id="m", version=v) for v in (1, 5, 9))
-    unknown, users = enriched(version=5), user_forgotten(version=3)
-    await vectors.write([held])
-    events = [old, held, newer, unknown, users]
-    assert await vectors.outcomes("alice", [named(event) for event in events]) == [
-        "superseded",
-        "stored",
-        None,
-        None,
-        None,
-    ]
-    await vectors.write([newer])
-    assert await vectors.outcomes("alice", [named(held), named(newer)]) == ["superseded", "stored"]
-    assert await vectors.outcomes("bob", [named(held)]) == [None]
-    assert await vectors.outcomes("alice", []) == []
-
-
-async def test_what_was_forgotten_since_is_told_as_forgotten(vectors: MemoryVectors) -> None:
-    gone, left_out, users = (
-        forgotten("m", version=5),
-        enriched(version=8),
-        user_forgotten(version=9),
-    )
-    said, later = enriched(memory_id="m", version=4), enriched(version=10)
-    await vectors.write([said, gone])
-    asked = [named(event) for event in (said, gone, users)]
-    assert await vectors.outcomes("alice", asked) == ["forgotten", "stored", None]
-    await vectors.write([users])
-    asked = [named(event) for event in (gone, users, left_out, later)]
-    assert await vectors.outcomes("alice", asked) == ["forgotten", "stored", "forgotten", None]
-
-
-async def test_a_repetition_under_a_key_is_told_as_superseded(vectors: MemoryVectors) -> None:
-    first = enriched(memory_id="m", version=5, if_absent=True)
-    again = first.model_copy(update={"version": 50})
-    await vectors.write([first, again])
-    asked = [named(first), named(again)]
-    assert await vectors.outcomes("alice", asked) == ["stored", "superseded"]
-    await vectors.write([forgotten("m", version=60)])
-    assert await vectors.outcomes("alice", asked) == ["forgotten", "forgotten"]
-
-
-async def test_an_old_key_brings_nothing_back_and_a_new_one_is_a_new_memory(
-    vectors: MemoryVectors,
-) -> None:
-    def remembered(key: str, version: int) -> MemoryEnriched:
-        event_id = event_id_of("alice", key)
-        return enriched(
-            key, memory_id=str(event_id), event_id=event_id, version=version, if_absent=True
-        )
-
-    await vectors.write([remembered("old", 1), user_forgotten(version=2)])
-    outcomes = await vectors.write([remembered("old", 3), remembered("new", 4)])
-    assert outcomes == ["forgotten", "stored"]
-    assert await vectors.count("alice") == 1
-
-
-async def test_fingerprints_tell_every_memory_and_tombstone(vectors: MemoryVectors) -> None:
-    kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
-    gone = forgotten("gone")
-    await vectors.write([*kept, gone, user_forgotten("carol")])
-    told = {each.key: (each.known, each.content_hash) for each in await fingerprints(vectors)}
-    assert told == {
-        **{_key(memory): (Known(stamp(memory)), content_hash(memory)) for memory in kept},
-        memory_key("alice", "gone"): (Known(stamp(gone), forgotten=True), ""),
-    }
-
-
-def _key(memory: MemoryEnriched) -> object:
-    return memory_key(memory.user_id, memory.memory_id)
-
-
-async def test_pages_tell_all_in_the_order_of_their_keys_watermarks_too(
-    vectors: MemoryVectors,
-) -> None:
-    kept = [enriched(f"memory {i}", user_id=user) for i in range(600) for user in ("alice", "bob")]
-    mark = user_forgotten("carol", version=7)
-    await vectors.write([*kept, forgotten("gone"), mark])
-    told: list[Fingerprint] = []
-    while page := await vectors.page(told[-1].key if told else None, 500):
-        assert len(page) == 500 or len(told) + len(page) == 1_202
-        told += page
-    assert [each.key for each in told] == sorted(each.key for each in told)
-    assert {each.key for each in told if not each.watermark} == {
-        memory_key("alice", "gone"),
-        *(memory_key(memory.user_id, memory.memory_id) for memory in kept),
-    }
-    watermark = Fingerprint(user_key("carol"), Known(Stamp(7, 0), forgotten=True), "", True)
-    assert [each for each in told if each.watermark] == [watermark]
-
-
-async def test_fingerprints_are_told_of_those_that_are_there(vectors: MemoryVectors) -> None:
-    kept, other = enriched(), enriched()
-    await vectors.write([kept, other, forgotten("gone"), user_forgotten("carol", version=7)])
-    keys = [
-        memory_key("alice", kept.memory_id),
-        memory_key("alice", "gone"),
-        memory_key("alice", "never there"),
-        user_key("carol"),
-    ]
-    told = await vectors.fingerprints_of(keys)
-    assert {each.key for each in told} == {keys[0], keys[1], keys[3]}
-    assert {each.key for each in told if each.watermark} == {keys[3]}
-    assert await vectors.fingerprints_of([]) == []
