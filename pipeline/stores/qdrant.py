@@ -101,9 +101,15 @@ async def open_qdrant(server: Server, shape: IndexShape) -> VectorIndex:
 
 
 async def check_model(server: Server, shape: IndexShape) -> None:
-    """Raises Refused where the collection in use holds vectors of another model, and Unavailable."""
-    index = await open_qdrant(server, shape)
-    await index.close()
+    """Raises Refused where the collection in use holds vectors of another model, and Unavailable.
+
+    Where there is none, it makes none.
+    """
+    client = server.client()
+    try:
+        await Collections(client, server.collection, server.address).check(shape)
+    finally:
+        await client.close()
 
 
 @asynccontextmanager

@@ -31,10 +31,19 @@ class Collections:
             behind = f"{self._name}-1"
             await self.make(behind, shape, replication_factor)
             await self._call(self._client.update_collection_aliases([_alias(self._name, behind)]))
-        info = await self._call(self._client.get_collection(behind))
-        _check_shape(info, shape, self._name)
+        await self._check(behind, shape)
         if has_indexes:
             await self.make_indexes(behind)
+
+    async def check(self, shape: IndexShape) -> None:
+        """Raises Refused where the collection in use, if there is one, is not of this shape."""
+        behind = await self.behind()
+        if behind is not None:
+            await self._check(behind, shape)
+
+    async def _check(self, collection: str, shape: IndexShape) -> None:
+        info = await self._call(self._client.get_collection(collection))
+        _check_shape(info, shape, self._name)
 
     async def behind(self) -> str | None:
         """The collection that the name stands for: that of the alias, or one of this very name."""

@@ -102,6 +102,16 @@ async def test_a_collection_of_another_model_is_refused(other: IndexShape) -> No
     await named.prepare(SHAPE, 1, has_indexes=False)
     with pytest.raises(Refused, match="another collection"):
         await named.prepare(other, 1, has_indexes=False)
+    with pytest.raises(Refused, match="another collection"):
+        await named.check(other)
+    await named.check(SHAPE)
+    await client.close()
+
+
+async def test_who_only_looks_whose_model_it_is_makes_no_collection() -> None:
+    client = AsyncQdrantClient(IN_PROCESS)
+    await Collections(client, "memories", IN_PROCESS).check(SHAPE)
+    assert (await client.get_collections()).collections == []
     await client.close()
 
 
