@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     # They speak in arrays; the command line starts without numpy.
     from pipeline.ports import Cache, Classifier, Embedder, MemoryRecords, MemoryVectors
     from pipeline.searching.search import Rereading
+    from pipeline.stores.points import IndexShape
 
 
 T = TypeVar("T")
@@ -117,9 +118,14 @@ async def _embedder(settings: Settings, say: Callable[[str], None]) -> "Embedder
         settings.embedding_model,
         backend=settings.embedding_backend,
         threads=settings.embedding_threads,
-        cache_dir=Path(platformdirs.user_cache_dir("hybrid-memory")) / "models",
+        cache_dir=_models(),
         on_progress=say,
     )
+
+
+def _models() -> Path:
+    """Where what was made of models is kept."""
+    return Path(platformdirs.user_cache_dir("hybrid-memory")) / "models"
 
 
 async def _classifier() -> "Classifier":
@@ -159,9 +165,17 @@ async def _vectors(
     lock: TextIOWrapper | None,
     ports: Mapping[str, Any],
 ) -> "MemoryVectors":
-    model: Embedder = ports.get("embedder") or await _embedder(settings, say)
-    shape = shape_of(model)
-    if "embedder" not in ports:
-        await model.close()
+    shape = shape_of(ports["embedder"]) if "embedder" in ports else await _shape(settings, say)
     caches = ports.get("caches")
     return await patiently(lambda: open_index(settings, where, shape, caches, lock))
+
+
+async def _shape(settings: Settings, say: Callable[[str], None]) -> "IndexShape":
+    """What the index holds, where nobody in the process embeds: no model is loaded for that."""
+    from pipeline.models.embedder import described
+    from pipeline.stores.points import IndexShape
+
+    name, dimensions = await described(
+        settings.embedding_model, cache_dir=_models(), on_progress=say
+    )
+    return IndexShape(name, dimensions)

@@ -21,13 +21,13 @@ _ROOT: Final = Path(__file__).parents[2]
 
 async def run_preparation(
     model: str,
-    backend: str,
+    backend: str | None,
     cache_dir: Path,
     threads: int,
     *,
     on_progress: Callable[[str], None],
 ) -> None:
-    """Returns when the cache holds what `backend` needs of `model`.
+    """Returns when the cache holds what `backend` needs of `model`; of None its description.
 
     Raises Refused or Unavailable as the preparation did. The process ends with this coroutine, and with
     the process that called it.

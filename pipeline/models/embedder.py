@@ -63,6 +63,23 @@ async def open_embedder(
     return await asyncio.to_thread(ModelEmbedder.load, prepared, chosen, threads=threads)
 
 
+async def described(
+    model: str = DEFAULT_MODEL,
+    *,
+    cache_dir: Path,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> tuple[str, int]:
+    """The name of `model` and the dimensions of its vectors, for who embeds nothing: it is not loaded.
+
+    The first on a machine to ask has it read in a process of its own, without converting or measuring it.
+    Raises Refused where there is no such model; Unavailable where it cannot be fetched now.
+    """
+    prepared = Prepared.of(locate(model), cache_dir)
+    if not prepared.described:
+        await run_preparation(model, None, cache_dir, usable_cores(), on_progress=on_progress)
+    return prepared.source.name, prepared.describe().dimensions
+
+
 def _ready(prepared: Prepared, backend: Backend | Literal["auto"], *, threads: int) -> bool:
     """Whether the cache holds all that is needed."""
     if not prepared.described:

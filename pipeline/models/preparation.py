@@ -48,11 +48,13 @@ def main() -> None:
 
 
 def prepare(
-    prepared: Prepared, backend: Backend | Literal["auto"], *, threads: int, say: Say
+    prepared: Prepared, backend: Backend | Literal["auto"] | None, *, threads: int, say: Say
 ) -> None:
-    """Makes what `backend`, or the measuring of all, needs and does not find."""
+    """Makes what `backend`, or the measuring of all, needs and does not find; for None the description."""
     _keep_to_ourselves(prepared)
     _describe(prepared, say)
+    if backend is None:
+        return
     if backend == "auto":
         machine = this_machine(threads=threads)
         choice = prepared.choice(machine)

@@ -26,7 +26,7 @@ from schemas.events import (
     UserErased,
 )
 from schemas.topics import ENRICHED, EVENTS, Topic
-from tests.builders import captured, enriched, forgotten, user_forgotten
+from tests.builders import DIMENSIONS, MODEL, captured, enriched, forgotten, user_forgotten
 from tests.unit.consumers.counting import CountingEmbedder
 
 
@@ -205,6 +205,26 @@ def test_every_port_that_a_stage_names_is_one_that_there_is() -> None:
     there = openers(Settings(), where, lambda _: None)
     assert {port for module in stage_modules().values() for port in ports_of(module)} <= set(there)
     assert query.stage.__doc__
+
+
+async def test_who_embeds_nothing_has_an_index_without_loading_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.app import Addresses, open_ports
+    from pipeline.kafka.connection import KafkaConnection
+    from pipeline.settings import Settings
+
+    async def loads(*_: object, **__: object) -> HashingEmbedder:
+        raise AssertionError("nobody embeds here")
+
+    async def described(*_: object, **__: object) -> tuple[str, int]:
+        return MODEL, DIMENSIONS
+
+    monkeypatch.setattr("pipeline.models.embedder.open_embedder", loads)
+    monkeypatch.setattr("pipeline.models.embedder.described", described)
+    where = Addresses(KafkaConnection("nowhere:1"), None, None, None, tmp_path)
+    async with open_ports(Settings(), where, ["vectors"]) as ports:
+        assert await ports["vectors"].write([enriched()]) == ["stored"]
 
 
 async def test_who_may_not_have_the_index_hears_it_before_a_model_is_loaded(

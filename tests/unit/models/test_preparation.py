@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from pipeline.errors import Refused, Unavailable
-from pipeline.models.embedder import open_embedder
+from pipeline.models.embedder import described, open_embedder
 from pipeline.models.prepared import Prepared
 from pipeline.models.weights import locate
 from tests.contract.test_embedder import CACHE, agreement
@@ -59,6 +59,21 @@ async def test_two_that_start_at_once_prepare_it_once(small_model: Path, cache: 
     assert any("waiting" in line for said in heard for line in said)
     await one.close()
     await other.close()
+
+
+async def test_who_embeds_nothing_has_it_neither_converted_nor_measured(
+    small_model: Path, tmp_path: Path
+) -> None:
+    told = await described(str(small_model), cache_dir=tmp_path)
+    assert told == (locate(str(small_model)).name, 32)
+    folder = Prepared.of(locate(str(small_model)), tmp_path).folder
+    assert {each.name for each in folder.iterdir()} == {"model.json", "tokenizer.json"}
+    heard: list[str] = []
+    assert await described(str(small_model), cache_dir=tmp_path, on_progress=heard.append) == told
+    assert not heard
+    embedder = await open_embedder(str(small_model), backend="torch-fp32", cache_dir=tmp_path)
+    assert (embedder.model, embedder.dimensions) == told
+    await embedder.close()
 
 
 async def test_it_says_what_sentence_transformers_says(small_model: Path, cache: Path) -> None:
