@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks.dataset import UNANSWERABLE, Question, memories, questions
 from benchmarks.stack import own_stack, tell
-from pipeline.contract import flows
+from pipeline.contract.flows import flows
 from pipeline.domain.lexical import lexical_terms
 from pipeline.domain.ranking import SIGNALS as RANKED_BY
 from pipeline.domain.reordering import alike

@@ -306,7 +306,7 @@ def _check_stage(stage: str | None) -> None:
 
     A stage of an earlier version has left letters, perhaps.
     """
-    from pipeline.contract import flows
+    from pipeline.contract.flows import flows
 
     known = [flow.stage for flow in flows()]
     if stage is not None and stage not in known:

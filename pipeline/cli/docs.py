@@ -31,10 +31,10 @@ def asyncapi(form: Form = "yaml") -> None:
     \b
     [dim]$[/dim] hybrid-memory docs asyncapi > asyncapi.yaml
     """
-    from pipeline import contract
     from pipeline.cli.reaching import read_settings
+    from pipeline.contract.asyncapi import asyncapi as document
 
-    _print(contract.asyncapi(read_settings().topic_prefix), form)
+    _print(document(read_settings().topic_prefix), form)
 
 
 def schemas(form: Form = "json") -> None:
@@ -43,9 +43,9 @@ def schemas(form: Form = "json") -> None:
     \b
     [dim]$[/dim] hybrid-memory docs schemas | jq .MemoryEnriched
     """
-    from pipeline import contract
+    from pipeline.contract.json_schemas import json_schemas
 
-    _print(contract.json_schemas(), form)
+    _print(json_schemas(), form)
 
 
 def topics(json: AsJson = False) -> None:

@@ -77,7 +77,7 @@ def run(
     Ends with 78 where it cannot run as configured or most messages fail: starting it again would not
     help. Ends with 75 where Kafka does not answer at the start.
     """
-    from pipeline.contract import flows
+    from pipeline.contract.flows import flows
 
     known = [*(flow.stage for flow in flows()), MEM0]
     unknown = [name for name in stages if name not in known]
@@ -211,7 +211,7 @@ def list_stages(json: AsJson = False) -> None:
 
 def _flows(prefix: str) -> list[tuple[str, str, list[str], str]]:
     """Each stage and Mem0's poller: what it reads, what it writes, and what for."""
-    from pipeline.contract import flows
+    from pipeline.contract.flows import flows
 
     told = [
         (

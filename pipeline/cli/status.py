@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError
 from schemas.topics import OPERATOR_ASKED
 
 if TYPE_CHECKING:
-    from pipeline.contract import Flow
+    from pipeline.contract.flows import Flow
     from pipeline.embedded.state import Stack
     from pipeline.kafka.connection import KafkaConnection
     from schemas.search import CountsAnswered
@@ -243,7 +243,7 @@ async def _mem0(kafka: "KafkaConnection | None", prefix: str) -> dict[str, Any] 
 async def _stream(
     kafka: "KafkaConnection | None", prefix: str
 ) -> "tuple[list[StageState], int | None, CountsAnswered | None]":
-    from pipeline.contract import flows
+    from pipeline.contract.flows import flows
 
     told = flows()
     unknown = [StageState(flow.stage, flow.reads.under(prefix), None, None) for flow in told]

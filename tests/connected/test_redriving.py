@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-from pipeline.contract import flows
+from pipeline.contract.flows import flows
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.dead_letters import Letter, Selection, dead_headers
 from pipeline.kafka.lag import topic_ranges

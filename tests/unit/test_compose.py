@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.app import SOURCES, stage_modules
-from pipeline.contract import flows
+from pipeline.contract.flows import flows
 from pipeline.embedded.java import KAFKA
 from pipeline.kafka.process import GRACE_S
 from pipeline.settings import Settings

@@ -13,18 +13,12 @@ from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.app import stage_modules
-from pipeline.contract import (
-    CARRIED,
-    MESSAGES,
-    asyncapi,
-    breaking_changes,
-    export,
-    exported,
-    flow_of,
-    flows,
-    json_schemas,
-    key_described,
-)
+from pipeline.contract.asyncapi import asyncapi, key_described
+from pipeline.contract.carried import CARRIED, MESSAGES
+from pipeline.contract.compatibility import breaking_changes
+from pipeline.contract.exporting import export, exported
+from pipeline.contract.flows import flow_of, flows
+from pipeline.contract.json_schemas import json_schemas
 from pipeline.kafka.dead_letters import dead_headers, utc_now
 from pipeline.kafka.records import Record, headers_of, key_of, value_of
 from pipeline.settings import Settings

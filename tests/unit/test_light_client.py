@@ -85,7 +85,7 @@ def test_without_extras_the_heavy_packages_are_absent(absent: list[str]):
         "producers.receipts",
         "pipeline.settings",
         "pipeline.app",
-        "pipeline.contract",
+        "pipeline.contract.exporting",
         "pipeline.cli",
     ],
 )

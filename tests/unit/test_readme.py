@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from pipeline.cli.commands import app
-from pipeline.contract import field_docs
+from pipeline.contract.json_schemas import field_docs
 from pipeline.settings import Settings
 
 

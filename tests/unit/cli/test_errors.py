@@ -77,7 +77,7 @@ def test_a_missing_package_is_told_with_what_brings_it():
     ("used", "heavy"),
     [
         ("pipeline.cli.commands", (*HEAVY, "pydantic", "aiokafka", "structlog", "yaml")),
-        ("producers.client, pipeline.app, pipeline.contract", (*HEAVY, "yaml")),
+        ("producers.client, pipeline.app, pipeline.contract.exporting", (*HEAVY, "yaml")),
     ],
 )
 def test_the_client_commands_start_without_heavy_packages(
