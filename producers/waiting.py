@@ -26,7 +26,7 @@ from producers.receipts import AnyReceipt
 from producers.watch import Watch, late, raising, still_pending
 from schemas.events import STORED as NOTICES
 from schemas.events import MemoryRedriven, MemorySetAside, Outcome
-from schemas.search import MAX_RECEIPTS, ReceiptsAnswered, ReceiptsAsked, ReceiptState
+from schemas.search import MAX_RECEIPTS, EventRef, ReceiptsAnswered, ReceiptsAsked, ReceiptState
 from schemas.topics import STORED
 
 log = structlog.get_logger(__name__)
@@ -75,7 +75,8 @@ class Receipts:
         Raises Unavailable when `timeout_s` have passed, Unusable at once when one is set aside, unless
         `on_set_aside` takes it: then the others are still waited for.
         """
-        by_event = {r.event_id: Watch(r) for r in receipts}
+        # Two publishings under one idempotency key have one event id, and each its own outcome.
+        by_event = {receipt.event: Watch(receipt) for receipt in receipts}
         watches = list(by_event.values())
         for watch in watches:
             self._watched[watch.receipt.event_id].append(watch)
@@ -88,15 +89,15 @@ class Receipts:
         finally:
             for watch in watches:
                 self._forget(watch)
-        return [by_event[receipt.event_id].outcome for receipt in receipts]
+        return [by_event[receipt.event].outcome for receipt in receipts]
 
     async def ask(self, receipts: Sequence[AnyReceipt], *, timeout_s: float) -> list[ReceiptState]:
         """How far each store is with each event, in order. Raises Unavailable."""
         self._check_open()
-        states: dict[UUID, ReceiptState] = {}
+        states: dict[EventRef, ReceiptState] = {}
         for user_id, batch in _batches(receipts):
             states.update(await self._states(user_id, batch, timeout_s))
-        return [states[receipt.event_id] for receipt in receipts]
+        return [states[receipt.event] for receipt in receipts]
 
     async def close(self) -> None:
         """Stops listening, for good; who still waits is told."""
@@ -179,27 +180,27 @@ class Receipts:
         """Asks the stores about some of these; tells whether they have answered."""
         # Any of them: the same ones each time would keep the others waiting.
         asked = random.sample(watches, min(len(watches), MAX_RECEIPTS))
-        by_event = {watch.receipt.event_id: watch for watch in asked}
+        by_event = {watch.receipt.event: watch for watch in asked}
         for user_id, batch in _batches([watch.receipt for watch in asked]):
             try:
                 states = await self._states(user_id, batch, ASK_EVERY_S)
             except Unavailable:
                 # Nobody answers: the notices may still tell.
                 return False
-            for event_id, state in states.items():
-                by_event[event_id].learn(state)
+            for event, state in states.items():
+                by_event[event].learn(state)
         return True
 
     async def _states(
         self, user_id: str, batch: Sequence[AnyReceipt], timeout_s: float
-    ) -> dict[UUID, ReceiptState]:
+    ) -> dict[EventRef, ReceiptState]:
         events = tuple(receipt.event for receipt in batch)
         answered = await self._asking.ask(
             lambda envelope: ReceiptsAsked(**envelope.fields(), user_id=user_id, events=events),
             timeout_s=timeout_s,
         )
         assert isinstance(answered, ReceiptsAnswered)
-        return {state.event_id: state for state in answered.states}
+        return dict(zip(events, answered.states, strict=True))
 
     async def _listen(self, version: int) -> None:
         """Hears the notices from `version` on, those that went by long ago too."""

@@ -135,6 +135,15 @@ async def test_an_idempotency_key_makes_repeating_harmless(memory: MemoryClient,
     assert ids(await memory.search("where do I live?", user_id=user)) == []
 
 
+async def test_of_two_under_one_key_that_are_awaited_together_each_is_told_its_own(
+    memory: MemoryClient, user: str
+) -> None:
+    said = {"text": "I like tea", "user_id": user, "idempotency_key": "tea"}
+    receipts = await memory.remember_many([said, said])
+    assert await memory.stored(receipts, timeout_s=60) == ["stored", "superseded"]
+    assert [await receipt.stored() for receipt in receipts] == ["stored", "superseded"]
+
+
 async def test_a_receipt_tells_what_became_of_its_event_also_later_and_elsewhere(
     stream: Stack, memory: MemoryClient, user: str
 ) -> None:

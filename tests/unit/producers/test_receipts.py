@@ -12,12 +12,13 @@ from aiokafka import TopicPartition
 
 from pipeline.domain.receipts import STORES, done
 from pipeline.errors import Refused, Unavailable, Unusable
+from pipeline.kafka.asking import Envelope
 from pipeline.kafka.connection import KafkaConnection
 from producers.receipts import TOKEN, Receipt, UserReceipt
 from producers.waiting import Receipts
 from producers.watch import Watch
-from schemas.events import MemoryRedriven, MemorySetAside
-from schemas.search import ReceiptState
+from schemas.events import MemoryRedriven, MemorySetAside, Outcome
+from schemas.search import ReceiptsAnswered, ReceiptsAsked, ReceiptState, ReplyTo
 from tests.builders import enriched, user_forgotten
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -40,6 +41,46 @@ async def test_both_stores_must_have_said_so() -> None:
     assert not watch.done.done()
     watch.hear(done(event, "index", "superseded"))
     assert watch.done.done()
+
+
+async def test_what_became_of_another_publishing_under_the_same_key_is_not_heard() -> None:
+    first = enriched(version=1)
+    again = first.model_copy(update={"version": 2})
+    watch = Watch(Receipt(user_id="alice", memory_id="m", event_id=first.event_id, version=1))
+    for store in STORES:
+        watch.hear(done(again, store, "superseded"))
+    assert not watch.done.done()
+    for store in STORES:
+        watch.hear(done(first, store, "stored"))
+    assert watch.outcome == "stored"
+
+
+class Stores:
+    """Hold the first version of everything."""
+
+    async def ask(self, asking: Any, **_: Any) -> ReceiptsAnswered:
+        asked: ReceiptsAsked = asking(
+            Envelope(uuid4(), NOON, NOON, ReplyTo(topic="answers", partition=0))
+        )
+        outcomes: list[Outcome] = [
+            "stored" if e.version == 1 else "superseded" for e in asked.events
+        ]
+        states = [
+            ReceiptState(event_id=event.event_id, record=True, index=True, outcome=outcome)
+            for event, outcome in zip(asked.events, outcomes, strict=True)
+        ]
+        return ReceiptsAnswered(question_id=asked.question_id, states=tuple(states))
+
+
+async def test_two_publishings_under_one_key_have_each_an_outcome_of_their_own() -> None:
+    stores: Any = Stores()
+    receipts = Receipts(KafkaConnection("nowhere:1"), "memory", stores)
+    twice = [
+        Receipt(user_id="alice", memory_id="m", event_id=EVENT_ID, version=version)
+        for version in (1, 2, 1)
+    ]
+    states = await receipts.ask(twice, timeout_s=1)
+    assert [state.outcome for state in states] == ["stored", "superseded", "stored"]
 
 
 async def test_a_users_forgetting_is_done_on_every_partition() -> None:
