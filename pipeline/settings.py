@@ -122,7 +122,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
-    @field_validator("mem0_api_key", "mem0_project_id", "mem0_local", mode="before")
+    @field_validator(
+        "postgres_dsn",
+        "qdrant_url",
+        "redis_url",
+        "mem0_api_key",
+        "mem0_project_id",
+        "mem0_local",
+        mode="before",
+    )
     @classmethod
     def _not_empty(cls, given: object) -> object:
         # A compose file passes on what is not set so.

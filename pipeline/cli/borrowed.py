@@ -1,4 +1,7 @@
-"""A stack for the time of a block: the one that runs here, or one that ends with the block."""
+"""A stack for the time of a block, on data that it is given: one that runs there, or one that ends with the block.
+
+Whatever else runs here stays as it is, and is what commands without --data go on to find.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -10,7 +13,6 @@ from pipeline.cli.printing import tell
 from pipeline.cli.serving import until_serving
 from pipeline.cli.stack import plan
 from pipeline.cli.starting import Starting
-from pipeline.errors import Refused
 
 if TYPE_CHECKING:
     from pipeline.embedded import Plan, Process, Stack
@@ -18,23 +20,12 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def borrowed_stack(
-    data: Path | None, otherwise: Path, settings: "Settings"
-) -> "AsyncGenerator[Stack]":
-    """A stack whose stages serve: the one that runs, else one on `data`, or `otherwise` unless given.
-
-    It is stopped at the end only if it was started for this. Raises Refused where one runs on other
-    data than those that were asked for: of two, the commands would find only the last.
-    """
+async def borrowed_stack(data: Path, settings: "Settings") -> "AsyncGenerator[Stack]":
+    """A stack on `data` whose stages serve. It is stopped at the end only if it was started for this."""
     from pipeline import app
     from pipeline.embedded import discover
 
-    there = discover()
-    if there is not None and data is not None and not _is_on(there, data):
-        raise Refused(
-            f"A stack runs on {there.data}, not on {data}. Leave --data away to use it, or stop it "
-            "with `hybrid-memory down`."
-        )
+    there = discover(data)
     if there is not None:
         tell(f"A stack runs on {there.data}: it is used, and goes on running.")
         names = [process.name for process in app.stage_processes(settings, there)]
@@ -42,13 +33,9 @@ async def borrowed_stack(
             await until_serving(there, settings, names, starting)
         yield there
         return
-    made = plan(data or otherwise, settings, {}, _kafka_jars())
+    made = replace(plan(data, settings, {}, _kafka_jars()), aside=True)
     async with _started(made, settings) as stack:
         yield stack
-
-
-def _is_on(stack: "Stack", data: Path) -> bool:
-    return stack.data == data.expanduser().resolve()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ says so, and only read.
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -23,7 +24,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli.hops import STEPS, Heard, hearing
-from pipeline.cli.options import NewData
 from pipeline.cli.polling import polling
 from pipeline.cli.printing import PIPED_WIDTH, duration, on_one_line, output, own_name, show, tell
 from pipeline.cli.reaching import client_of, quiet, read_settings, running
@@ -42,6 +42,14 @@ if TYPE_CHECKING:
     from schemas.search import SearchAnswered
 
 PATIENCE_S = 300.0
+NO_SERVERS = {
+    "KAFKA_BOOTSTRAP_SERVERS": "",
+    "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+    "POSTGRES_DSN": "",
+    "QDRANT_URL": "",
+    "REDIS_URL": "",
+}
+"""Somebody's servers hold memories of theirs: here, and in the stages, none is set."""
 INTERVAL_S = 0.3
 """Between two looks at Mem0: a person watches."""
 SHOWN = 3
@@ -73,7 +81,16 @@ class InMem0:
 
 
 def demo(
-    data: NewData = None,
+    data: Annotated[
+        Path | None,
+        # No variable: HYBRID_MEMORY_DATA names data of somebody's own.
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Where it keeps its data; a folder of the demo's own unless given.",
+            show_default=False,
+        ),
+    ] = None,
     mem0: Annotated[
         bool | None,
         typer.Option(
@@ -85,9 +102,10 @@ def demo(
 ) -> None:
     """See everything at work: three people's memories in Mem0, followed, found, changed, deleted.
 
-    Starts a stack of its own, unless one runs already, and a stand-in for Mem0's platform, and stops both
-    at the end. May be repeated. Needs no account. With MEM0_API_KEY set it offers to follow that project
-    instead, which it only reads.
+    Starts a stack of its own, beside any other and on data of its own, and a stand-in for Mem0's platform,
+    and stops both at the end. May be repeated. Needs no account. A stack that runs on the folder of --data
+    is used, and goes on running. With MEM0_API_KEY set it offers to follow that project instead, which it
+    only reads.
 
     \b
     [dim]$[/dim] hybrid-memory demo
@@ -96,22 +114,24 @@ def demo(
     from pipeline.embedded import default_data, discover
 
     quiet()
+    if data is None:
+        os.environ.update(NO_SERVERS)
     settings = read_settings()
     default = default_data()
     began = time.monotonic()
     if _wants_their_own(settings, mem0):
-        otherwise = default.with_name(f"{default.name}-mem0")
-        stack = running(_follow_theirs(data, otherwise, settings))
+        own = default.with_name(f"{default.name}-mem0")
+        stack = running(_follow_theirs(data or own, settings))
         question = '"..." --user ...'
     else:
-        otherwise = default.with_name(f"{default.name}-demo")
-        stack = running(_demo(_sample(), data, otherwise, settings))
+        own = default.with_name(f"{default.name}-demo")
+        stack = running(_demo(_sample(), data or own, own.parent / "mem0", settings))
         question = '"Which courier do we use?" --user amara'
     show()
     show(f"That was all, in {duration(time.monotonic() - began)}. To look around by yourself:")
     if discover(stack.data) is None:
         show(f"  {own_name()} up --detach --data {stack.data}")
-    show(f"  {own_name()} search {question}")
+    show(f"  {own_name()} search {question} --data {stack.data}")
 
 
 def _wants_their_own(settings: "Settings", asked: bool | None) -> bool:
@@ -154,17 +174,15 @@ def _folder() -> Path:
     return folder
 
 
-async def _demo(
-    sample: Sample, data: Path | None, otherwise: Path, settings: "Settings"
-) -> "Stack":
+async def _demo(sample: Sample, data: Path, of_mem0: Path, settings: "Settings") -> "Stack":
     from pipeline.cli.borrowed import borrowed_stack
     from pipeline.sources.mem0_api import silence
 
-    silence(otherwise.parent / "mem0")
+    silence(of_mem0)
     # It takes a while, and the stack has to come up meanwhile.
     importing = asyncio.create_task(asyncio.to_thread(import_module, "mem0"))
     _step("The stack", "Kafka, Postgres, Valkey, Qdrant Edge and the stages, on this machine")
-    async with borrowed_stack(data, otherwise, settings) as stack:
+    async with borrowed_stack(data, settings) as stack:
         await importing
         kafka, prefix = settings.kafka(stack.kafka_bootstrap_servers), settings.topic_prefix
         await _only_the_demo(stack, kafka, prefix)
@@ -231,8 +249,8 @@ async def _only_the_demo(stack: "Stack", kafka: "KafkaConnection", prefix: str) 
     last = await last_cycle(kafka, prefix)
     if "mem0" in stack.parts or (last and last.project_id != PROJECT_ID):
         raise Refused(
-            f"The stack on {stack.data} follows a Mem0 project already. Stop it (`hybrid-memory down`), and "
-            "the demo starts one of its own."
+            f"The stack on {stack.data} follows a Mem0 project already. Give the demo another folder with "
+            "--data."
         )
 
 
@@ -265,8 +283,7 @@ async def _left(client: "MemoryClient", sample: Sample) -> list[str]:
         if strange := {hit.memory_id for hit in answered.hits} - known:
             raise Refused(
                 f"This stack has memories of {user} that are not the demo's ({len(strange)} seen), and "
-                "the demo would forget them. Stop the stack (`hybrid-memory down`), and the demo "
-                "starts one of its own."
+                "the demo would forget them. Give it another folder with --data."
             )
         left += [user] if answered.hits else []
     return left
@@ -421,14 +438,14 @@ async def _told(
     return events
 
 
-async def _follow_theirs(data: Path | None, otherwise: Path, settings: "Settings") -> "Stack":
+async def _follow_theirs(data: Path, settings: "Settings") -> "Stack":
     """Somebody's own project: everything that is there, a question, and what changes while they look."""
     from pipeline import app
     from pipeline.cli.borrowed import borrowed_stack
     from pipeline.sources.mem0 import Rules
 
     _step("The stack", "Kafka, Postgres, Valkey, Qdrant Edge and the stages, on this machine")
-    async with borrowed_stack(data, otherwise, settings) as stack:
+    async with borrowed_stack(data, settings) as stack:
         if "mem0" in stack.parts:
             raise Refused("This stack follows Mem0 already: `hybrid-memory status`.")
         kafka, prefix = settings.kafka(stack.kafka_bootstrap_servers), settings.topic_prefix

@@ -55,7 +55,7 @@ class Crew:
         self._stack = stack_of(self._plan, self._parts)
         for stage in self._distinct(self._plan.stages(self._stack)):
             await self._start_stage(stage)
-        announce(self._told_stack())
+        announce(self._told_stack(), aside=self._plan.aside)
         on_ready(self._told_stack())
         self._tasks.append(asyncio.create_task(self._keep_house()))
         # Not gather: when this is cancelled, the keepers must go on until they are told to stop.
@@ -138,7 +138,7 @@ class Crew:
         """A process has another pid. Where the disk is full, that is told later: nothing is stopped."""
         if self._stack:
             try:
-                announce(self._told_stack())
+                announce(self._told_stack(), aside=self._plan.aside)
                 self._announced = True
             except OSError:
                 self._announced = False

@@ -37,6 +37,7 @@ class Plan:
     the same as last time where possible. `brokers` is how many nodes Kafka has: None for as many as
     the data were made with, one for new ones. `kafka_advertised` are ports where clients are sent
     instead of to the nodes themselves. `kafka_jars` is a folder of jars, None to have them fetched.
+    One that stands `aside` leaves the commands that name no data to another stack that runs.
     """
 
     data: Path
@@ -48,6 +49,7 @@ class Plan:
     kafka_advertised: Sequence[int] = ()
     ports: Mapping[str, int] = field(default_factory=dict[str, int])
     stages: Callable[[Stack], Sequence[Process]] = no_stages
+    aside: bool = False
 
 
 class Part(Protocol):

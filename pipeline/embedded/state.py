@@ -91,10 +91,15 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def announce(stack: Stack) -> None:
-    """Let other commands find this stack, or its new pids; atomic, readable by this user only."""
+def announce(stack: Stack, *, aside: bool = False) -> None:
+    """Let other commands find this stack, or its new pids; atomic, readable by this user only.
+
+    One that stands `aside` is found by its data alone as long as another runs.
+    """
     write_private(stack.data / "stack.json", json.dumps(asdict(stack), default=str, indent=1))
-    write_private(_pointer(), json.dumps({"data": str(stack.data)}))
+    found = discover() if aside else None
+    if found is None or found.data == stack.data:
+        write_private(_pointer(), json.dumps({"data": str(stack.data)}))
 
 
 def withdraw(data: Path) -> None:

@@ -55,7 +55,7 @@ async def test_a_file_is_imported_and_counted(stream: Stack, tmp_path: Path):
 
 
 async def test_the_demo_follows_mem0_and_finds_what_it_should(stream: Stack):
-    result = await command("demo", "--no-mem0")
+    result = await command("demo", "--no-mem0", "--data", str(stream.data))
     assert result.exit_code == 0, result.output
     assert "linh: 67 added, 0 updated, 0 deleted, 0 errors" in result.stdout
     assert "all that were expected were among the first three 15 times" in result.stdout

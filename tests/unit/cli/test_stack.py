@@ -3,7 +3,8 @@
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -133,14 +134,31 @@ def test_the_topics_of_memories_are_listed(command: Command):
     assert "food" in command("docs", "topics").stdout
 
 
-async def test_a_stack_on_other_data_is_not_taken_for_the_one_asked_for(
+async def test_beside_a_stack_on_other_data_one_is_started_that_stands_aside(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    running = Stack(home / "a", 1, 0.0, "k:1", "", "", home)
-    monkeypatch.setattr("pipeline.embedded.discover", lambda: running)
-    with pytest.raises(Refused, match="Leave --data away"):
-        async with borrowed_stack(home / "b", home / "c", Settings()):
-            pass
+    started: list[Plan] = []
+    users = Stack(home / "a", 1, 0.0, "k:1", "", "", home)
+
+    def discover(data: Path | None = None) -> Stack | None:
+        return users if data in (None, home / "a") else None
+
+    @asynccontextmanager
+    async def running(made: Plan, **_: object) -> AsyncGenerator[Stack]:
+        started.append(made)
+        yield Stack(made.data, 1, 0.0, "k:2", "", "", home)
+
+    async def until_serving(*_: object) -> None: ...
+
+    monkeypatch.setattr("pipeline.embedded.discover", discover)
+    monkeypatch.setattr("pipeline.embedded.running", running)
+    monkeypatch.setattr("pipeline.cli.borrowed.until_serving", until_serving)
+    async with borrowed_stack(home / "b", Settings()) as stack:
+        assert stack.data == home / "b"
+    assert [made.aside for made in started] == [True]
+    async with borrowed_stack(home / "a", Settings()) as stack:
+        assert stack is users
+    assert len(started) == 1
 
 
 def test_the_log_of_the_background_tells_when_each_stage_serves_and_runs_again(

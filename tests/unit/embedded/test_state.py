@@ -109,6 +109,25 @@ async def test_withdrawing_leaves_the_pointer_to_another_stack(data: Path, home:
     assert (home / "running.json").exists()
 
 
+async def test_a_stack_that_stands_aside_is_found_by_its_data_while_another_runs(
+    data: Path, home: Path
+) -> None:
+    users, demo = data, home / "demo"
+    demo.mkdir()
+    beside = await held(demo)
+    announce(a_stack(demo), aside=True)
+    assert discover() == a_stack(demo), "alone, it is found by itself"
+
+    lock = await held(users)
+    announce(a_stack(users))
+    announce(a_stack(demo), aside=True)
+
+    assert discover() == a_stack(users)
+    assert discover(demo) == a_stack(demo)
+    lock.release()
+    beside.release()
+
+
 async def test_data_that_are_held_are_refused_with_the_holder(data: Path) -> None:
     lock = await held(data)
 
