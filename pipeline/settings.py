@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from pipeline.domain.tiers import Tiers
-from pipeline.domain.weights import Weights
+from pipeline.domain.weights import ALWAYS_TELLING, Weights
 from pipeline.errors import Refused
 from pipeline.kafka.addresses import bootstrap_servers
 from pipeline.kafka.connection import KafkaConnection, SaslMechanism, SecurityProtocol
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """Of topics that we make."""
     kafka_replication_factor: int = Field(default=1, ge=1)
     """Of topics that we make: 3 on a cluster."""
-    topic_prefix: str = Field(default="memory", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    topic_prefix: str = "memory"
 
     postgres_dsn: SecretStr | None = None
     """postgresql://user:password@host:port/database"""
@@ -150,6 +150,26 @@ class Settings(BaseSettings):
             for name in map(str, given.keys() - set(known)):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
                 raise ValueError(f"{name[:40]!r} is not known here: there are {', '.join(known)}")
         return given  # pyright: ignore[reportUnknownVariableType]
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _prefix(cls, given: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", given):
+            raise ValueError(
+                "is how the names of topics begin: 1 to 100 letters of ASCII, digits, dots, hyphens and underscores"
+            )
+        return given
+
+    @field_validator("search_weights")
+    @classmethod
+    def _ranks(cls, given: Weights) -> Weights:
+        # Not in Weights: a question may leave out what only a classifier says.
+        if not given.ranks:
+            raise ValueError(
+                "with these weights nothing is better than anything else: set one of "
+                f"{', '.join(ALWAYS_TELLING)} above 0, or leave them out"
+            )
+        return given
 
     @field_validator("mem0_api_key")
     @classmethod

@@ -15,7 +15,7 @@ from pipeline.cli.options import AsJson, AsOf, Data, MetadataPairs, Timeout, Use
 from pipeline.cli.patience import saying
 from pipeline.cli.printing import agreed, complain, duration, show, show_json, tell
 from pipeline.cli.reaching import connected, running
-from pipeline.errors import Unavailable
+from pipeline.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from producers.receipts import AnyReceipt, Receipt, UserReceipt
@@ -367,4 +367,13 @@ def _as_json(
 
 
 def _read(text: str) -> str:
-    return sys.stdin.read().rstrip("\n") if text == "-" else text
+    if text != "-":
+        return text
+    try:
+        read = sys.stdin.read()
+        read.encode()  # in some locales, what cannot be read is passed on in disguise
+    except UnicodeError as error:
+        raise Refused(
+            "What comes on standard input is not UTF-8. Convert it first, as with `iconv -f latin1 -t utf-8`."
+        ) from error
+    return read.rstrip("\n")

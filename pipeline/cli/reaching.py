@@ -1,6 +1,8 @@
 """Where everything is, as a command sees it: the settings first, then the stack that runs here."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from pipeline.cli.printing import tell
 from pipeline.errors import Refused
 
 if TYPE_CHECKING:
+    from pydantic_settings import SettingsError
+
     from pipeline.app import Addresses
     from pipeline.embedded.state import Stack
     from pipeline.kafka.connection import KafkaConnection
@@ -53,10 +57,20 @@ def read_settings() -> "Settings":
     except ValidationError as error:
         raise Refused(f"{_A_SETTING}: {told(error)}") from error
     except SettingsError as error:
-        # It names the field and the source, and why beneath.
-        raise Refused(f"{_A_SETTING}: {error}: {error.__cause__}") from error
+        raise Refused(f"{_A_SETTING}: {_unread(error)}") from error
     _tell_mistyped()
     return settings
+
+
+def _unread(error: "SettingsError") -> str:
+    """What is wrong with a setting of several values. The library names the field, and why beneath."""
+    named, why = re.search(r'field "(\w+)"', str(error)), error.__cause__
+    if named is None or not isinstance(why, json.JSONDecodeError):
+        return f"{error}: {why}"
+    return (
+        f"{named[1]}: is no JSON from character {why.pos + 1} on. Write names in double quotes, and "
+        'their values, as in {"name": 0.5}'
+    )
 
 
 @cache

@@ -164,7 +164,7 @@ def search(
     if answered.hits:
         show(table(answered.hits))
     else:
-        show(nothing_found(user, as_of))
+        show(nothing_found(user, as_of, min_score))
     if unknown := strange([*(topic or ()), *topics_in(filter_["where"])]):
         # No refusal: an application may have classified with topics of its own, or an older list.
         tell(
@@ -177,13 +177,14 @@ def search(
     tell(times(answered, took_s), style="dim")
 
 
-def nothing_found(user: str, as_of: str | None) -> str:
+def nothing_found(user: str, as_of: str | None, min_score: float | None = None) -> str:
     """What is said instead of hits."""
+    well = "" if min_score is None else f" so well: --min-score wants {min_score:g} or more"
     if as_of is None:
-        return f"Nothing found: {user!r} has no memory that fits."
+        return f"Nothing found: {user!r} has no memory that fits{well}."
     return (
-        f"Nothing found: of {user!r} nothing that fits had been published by {as_of}. That is what --as-of "
-        "asks; --after and --before ask when something happened."
+        f"Nothing found: of {user!r} nothing had been published by {as_of} that fits{well}. That is what "
+        "--as-of asks; --after and --before ask when something happened."
     )
 
 
@@ -249,7 +250,7 @@ def why(hit: "Hit") -> str:
     is left out: `--json` has it.
     """
     told = [
-        f"{name} +{part:.3f} ({hit.signals.get(name, 0.0):.2f})"
+        f"{name} {part:+.3f} ({hit.signals.get(name, 0.0):.2f})"
         for name, part in sorted(hit.parts.items(), key=lambda one: -one[1])
     ]
     if "rerank" in hit.signals:

@@ -138,6 +138,8 @@ def restore(
     \b
     [dim]$[/dim] hybrid-memory restore ID --user alice --yes
     [dim]$[/dim] hybrid-memory restore --all-users --batch prune-20260501-ab12cd34 --yes
+
+    Ends with 1 where there is no such memory, or nothing is archived any more that the batch put away.
     """
     from pipeline.domain.tiers import is_archived
     from pipeline.tidying import restoring
@@ -172,6 +174,8 @@ def restore(
         tell(f"There is no such batch: nothing is archived that {on_one_line(batch)} put away.")
     for line in in_vain(chosen, found):
         tell(line)
+    if chosen - found.keys() or (batch and not tidied.counts):
+        raise typer.Exit(1)
 
 
 def in_vain(chosen: Collection[str], found: Mapping[str, bool]) -> Sequence[str]:

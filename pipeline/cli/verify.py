@@ -62,6 +62,7 @@ def verify(
 ) -> None:
     """Compare the record, the index and the log: versions, content hashes, what was forgotten, tiers.
 
+    A key is a memory's or a user's, and stays when it is forgotten: there are more of them than memories.
     Works while everything runs: what is only on its way is no difference. --repair publishes again what a
     store lacks; the stages do the rest, so nothing newer is undone and nothing forgotten comes back.
 
@@ -226,7 +227,7 @@ def _held_json(held: "Fingerprint | None") -> dict[str, Any] | None:
 def _show(report: "Report", mend: "Mending | None", took_s: float) -> None:
     if mend is not None:
         show(f"Published again: {mend.published:,}. Tiers told again: {mend.behind:,}.")
-    seen = f"{report.compared:,} keys of both stores"
+    seen = f"{report.compared:,} keys of both stores, with those of what was forgotten"
     if report.logged:
         seen += f", {report.logged:,} records of the log"
     seen += f", in {duration(took_s)}."

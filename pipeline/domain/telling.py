@@ -15,6 +15,7 @@ _WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is no field that is known here",
     "string_type": "must be text",
+    "string_unicode": "is no text that UTF-8 can say",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 
+ALWAYS_TELLING = ("dense", "lexical", "tokens", "topics", "importance", "use", "recency")
+"""The signals that order memories whatever is asked; only some questions name a speaker or a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -27,6 +30,11 @@ class Weights:
     def without_classifiers(self) -> "Weights":
         """The same, but what a classifier says counts nothing."""
         return replace(self, topics=0.0, importance=0.0)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether any question can be answered better by one memory than by another."""
+        return any(getattr(self, name) for name in ALWAYS_TELLING)
 
     def __post_init__(self) -> None:
         given = [getattr(self, field.name) for field in fields(self)]

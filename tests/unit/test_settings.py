@@ -64,12 +64,24 @@ def test_an_address_that_is_empty_is_not_given(file: Path, monkeypatch: pytest.M
             '{"denze": 1}',
             r"search_weights: 'denze' is not known .* dense, lexical",
         ),
-        ("SEARCH_WEIGHTS", "{", r"error parsing value for field \"search_weights\" .* Expecting"),
+        (
+            "SEARCH_WEIGHTS",
+            '{"dense": x}',
+            r"search_weights: is no JSON from character 11 on\. Write",
+        ),
+        ("TIERS", "{", r"tiers: is no JSON from character 2 on\."),
+        (
+            "SEARCH_WEIGHTS",
+            '{"dense": 0, "lexical": 0, "tokens": 0}',
+            "search_weights: with these weights nothing is better .* set one of dense, .* above 0",
+        ),
+        ("TOPIC_PREFIX", "a b", "topic_prefix: is how .* letters of ASCII, digits, dots"),
+        ("TOPIC_PREFIX", "a\n", "topic_prefix: is how "),
         ("SEARCH_WEIGHTS", "[1]", "search_weights: must be an object with names and values"),
         ("TIERS", '{"recalled": 1}', r"tiers: 'recalled' is not known .* recalled_hits"),
     ],
 )
-def test_a_setting_of_several_values_that_cannot_be_right_is_refused(
+def test_a_setting_that_cannot_be_right_is_refused_in_words_of_ours(
     file: Path, monkeypatch: pytest.MonkeyPatch, setting: str, given: str, why: str
 ) -> None:
     monkeypatch.setenv(setting, given)
@@ -80,7 +92,7 @@ def test_a_setting_of_several_values_that_cannot_be_right_is_refused(
 def test_a_setting_that_holds_several_values_takes_some_of_them(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SEARCH_WEIGHTS", '{"dense": 0.7}')
+    monkeypatch.setenv("SEARCH_WEIGHTS", '{"dense": 0.7, "tokens": 0}')
     file.write_text("tiers:\n  recalled_hits: 1\n")
     assert (Settings().search_weights.dense, Settings().search_weights.lexical) == (0.7, 0.4)
     assert Settings().tiers.recalled_hits == 1

@@ -2,9 +2,12 @@
 
 import json as jsonlib
 from datetime import UTC, datetime
+from io import BytesIO, TextIOWrapper
+from types import SimpleNamespace
 
 import pytest
 
+from pipeline.cli import memories
 from pipeline.cli.printing import moment
 from schemas.events import Outcome, Said
 from tests.unit.cli.conftest import NOON, Command, FakeClient
@@ -28,6 +31,19 @@ def test_adding_prints_the_id_and_waits(command: Command, client: FakeClient):
     assert memory.occurred_at == datetime(2025, 1, 1, 10, tzinfo=UTC)
     assert memory.run_id == "r1"
     assert [receipt.event.memory_id for receipt in client.waited_for] == [key[1]]
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_text_in_another_encoding_is_refused_in_words_of_ours(
+    command: Command, client: FakeClient, monkeypatch: pytest.MonkeyPatch, errors: str
+):
+    latin = TextIOWrapper(BytesIO(b"caf\xe9 au lait"), "utf-8", errors)
+    with monkeypatch.context() as patch:
+        patch.setattr(memories, "sys", SimpleNamespace(stdin=latin))
+        result = command("add", "-", "--user", "alice")
+    assert result.exit_code == 2
+    assert "standard input is not UTF-8. Convert it" in result.stderr
+    assert client.memories == {}
 
 
 def test_json_is_one_object_and_nothing_else(command: Command, client: FakeClient):

@@ -28,10 +28,19 @@ def test_nothing_found_is_said(command: Command, client: FakeClient):
     assert "Nothing found: 'alice' has no memory that fits." in result.stdout
 
 
+@pytest.mark.parametrize("then", [(), ("--as-of", "2026-03-10")])
+def test_a_limit_that_nothing_reaches_is_named(
+    command: Command, client: FakeClient, then: tuple[str, ...]
+):
+    result = command("search", "anything", "--user", "alice", "--min-score", "0.99", *then)
+    told = " ".join(result.stdout.split())
+    assert "that fits so well: --min-score wants 0.99 or more." in told
+
+
 def test_nothing_found_in_the_past_tells_what_was_asked(command: Command, client: FakeClient):
     result = command("search", "anything", "--user", "alice", "--as-of", "2026-03-10")
     told = " ".join(result.stdout.split())
-    assert "of 'alice' nothing that fits had been published by 2026-03-10" in told
+    assert "of 'alice' nothing had been published by 2026-03-10 that fits." in told
     assert "--after and --before ask when something happened" in told
 
 
@@ -173,12 +182,12 @@ def test_an_explanation_reads_the_largest_part_first():
         version=1,
         domain="other",
         score=0.5,
-        signals={"dense": 0.4, "lexical": 1.0, "time": 0.0, "importance": 0.7, "rerank": 0.9},
-        parts={"dense": 0.1, "lexical": 0.4},
+        signals={"dense": -0.01, "lexical": 1.0, "time": 0.0, "importance": 0.7, "rerank": 0.9},
+        parts={"dense": -0.002, "lexical": 0.4},
         matched=("hot", "soups"),
     )
     assert (
-        why(hit) == "lexical +0.400 (1.00)  dense +0.100 (0.40)  rerank (0.90)  words: hot, soups"
+        why(hit) == "lexical +0.400 (1.00)  dense -0.002 (-0.01)  rerank (0.90)  words: hot, soups"
     )
 
 

@@ -102,7 +102,7 @@ def test_nothing_to_do_is_no_failure(
     records: RecordsInMemory, monkeypatch: pytest.MonkeyPatch, command: Sequence[str]
 ) -> None:
     code, said = invoked(records, monkeypatch, *command, "--user", "alice")
-    assert code == 0
+    assert code == ("--batch" in command), "a batch that nobody knows is mistyped"
     assert "Nothing to do" in said
     assert ("no such batch" in said) == ("--batch" in command)
 
@@ -114,10 +114,12 @@ def test_an_id_that_cannot_be_brought_back_is_told(
     asyncio.run(records.live([archived("away", version=6)], Tiers()))
     ids = ("away", "here", "nope")
     code, said = invoked(records, monkeypatch, "restore", *ids, "--user", "alice", "--limit", "0")
-    assert code == 0
+    assert code == 1
     assert "1 of 2 memories of alice would be brought back." in said
     assert "no such memory: nope." in said
     assert "nothing to bring back: here." in said
+    code, _ = invoked(records, monkeypatch, "restore", "here", "--user", "alice")
+    assert code == 0, "it is where it was wanted"
 
 
 def test_a_prune_of_nothing_names_its_limits(

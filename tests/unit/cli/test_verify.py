@@ -22,7 +22,11 @@ def test_what_waits_before_the_log_is_no_equality(capsys: pytest.CaptureFixture[
     assert "hybrid-memory status" in err
 
 
-def test_all_read_and_the_same_is_equal():
-    report = Report(keep=20, compared=7)
+def test_all_read_and_the_same_is_equal(capsys: pytest.CaptureFixture[str]):
+    report = Report(keep=20, compared=6_099)
+    _show(report, None, 0.1)
+    assert "Equal: 6,099 keys of both stores, with those of what was forgotten" in (
+        capsys.readouterr().out
+    )
     assert report.equal
     assert not report.undecided
