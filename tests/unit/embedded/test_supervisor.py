@@ -110,7 +110,7 @@ async def test_a_stage_that_crashes_is_started_again_and_its_new_pid_is_told(dat
 async def test_a_full_disk_stops_nothing_and_the_new_pid_is_told_later(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: Stack) -> None:
+    def full(_: Stack, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(crew, "_HOUSEKEEPING_INTERVAL_S", 0.05)
@@ -127,7 +127,7 @@ async def test_a_full_disk_stops_nothing_and_the_new_pid_is_told_later(
 async def test_a_disk_that_is_full_at_the_start_is_told_and_nothing_is_left(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: Stack) -> None:
+    def full(_: Stack, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(crew, "announce", full)
