@@ -1,11 +1,11 @@
 """A question -> the times that it names: "in early May", "last week", "on 8 May 2023".
 
-What a phrase means is a kept library's business (dateparser), counted from the asker's clock. Which words
-are such a phrase is ours to say: a library that searches whole sentences takes "may" and "second" for
-dates, and a tenth of a second for a question.
+What a phrase means is a kept library's business (dateparser), counted from the asker's clock. A memory has
+its date in words, so those of a date are matched, too; those of "last week" are no memory's date, and matched
+they would find whoever speaks of weeks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -14,37 +14,13 @@ from typing import Any, Final
 import regex
 from dateutil.relativedelta import relativedelta
 
+from pipeline.domain.time_phrases import PHRASE
+
 MOST: Final = 4
 """Of one question: whoever lists more asks about none of them."""
 _MOST_PHRASES: Final = 3 * MOST
 """Each takes some milliseconds, and several may say the same."""
 
-_MONTH: Final = (
-    r"(?:(?i:Jan(?:uary)?|Feb(?:ruary)?|Apr(?:il)?|June?|July?|Aug(?:ust)?"
-    r"|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)|May|Mar(?:ch)?)"
-)
-"""In whatever case, but for those that are other words in lower case."""
-_WEEKDAY: Final = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
-_YEAR: Final = r"(?:19|20)[0-9]{2}"
-_DAY: Final = r"[0-3]?[0-9](?:st|nd|rd|th)?"
-_COUNT: Final = r"(?:a|an|one|two|three|four|five|six|seven|eight|nine|ten|[0-9]{1,2})"
-_PHRASE: Final = regex.compile(
-    r"\b(?:(?P<part>(?i:early|mid|middle of|late|beginning of|start of|end of))[ -](?:the )?)?"
-    r"(?P<when>"
-    rf"{_YEAR}-[01][0-9]-[0-3][0-9]"
-    rf"|{_DAY}(?: of)? {_MONTH}(?:,? {_YEAR})?"
-    rf"|{_MONTH} {_DAY}(?![0-9])(?:,? {_YEAR})?"
-    rf"|(?:{_MONTH}|(?i:May|March)),? (?:of )?{_YEAR}"
-    rf"|(?i:{_COUNT} (?:day|week|month|year)s? ago)"
-    rf"|(?i:(?:last|this) (?:week|month|year|{_WEEKDAY}))|(?i:last {_MONTH})"
-    r"|(?i:day before yesterday|yesterday|today)"
-    rf"|(?:(?<=\b(?i:in|during|of|since|until|till|before|after|by|for|early|mid|late)[ -]){_MONTH})"
-    r"|(?:(?<=\b(?i:in|during) )(?i:May|March))"
-    rf"|(?:(?<=\b(?i:in|during|of|since|until|before|after|year|early|mid|late)[ -]){_YEAR})"
-    r")\b"
-)
-"""A month alone must be pointed at: "May", "March" and "Jan" are other words, too."""
-_LAST_MONTH: Final = regex.compile(rf"^(?i:last) (?={_MONTH}$)")
 _LENGTH: Final = {
     "day": relativedelta(days=1),
     "week": relativedelta(days=7),
@@ -52,6 +28,9 @@ _LENGTH: Final = {
     "year": relativedelta(years=1),
 }
 _THIRD: Final = {"early": 0, "beginning of": 0, "start of": 0, "mid": 1, "middle of": 1}
+
+
+_Parse = Callable[[str], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,54 +45,127 @@ class Period:
     def holds(self, moment: datetime) -> bool:
         """Whether the moment lies within, by the clock of the zone it carries: what came in an event, UTC's."""
         at = moment.replace(tzinfo=None)
-        if self.every_year:
-            at += relativedelta(years=self.since.year - at.year)
-        return self.since <= at < self.until
+        if not self.every_year:
+            return self.since <= at < self.until
+        years = (self.since.year - at.year, self.until.year - at.year)
+        return any(self.since <= at + relativedelta(years=each) < self.until for each in years)
+
+
+def periods(question: str, now: datetime) -> Sequence[Period]:
+    """The periods that the question names, seen from `now`; none where it names more than MOST."""
+    return tuple(dict.fromkeys(_read(question, now).values()))
+
+
+def untimed(question: str, now: datetime) -> str:
+    """The question without the words by which it counts its periods from `now`; those of dates stay."""
+    read = _read(question, now)
+
+    def left(phrase: regex.Match[str]) -> str:
+        if phrase["relative"] is None or phrase[0].casefold() not in read:
+            return phrase[0]
+        return phrase[0][phrase.end("relative") - phrase.start() :]
+
+    return PHRASE.sub(left, question) if read else question
 
 
 @lru_cache(maxsize=256)
-def periods(question: str, now: datetime) -> Sequence[Period]:
-    """The periods that the question names, seen from `now`; none where it names more than MOST."""
-    found = list(dict.fromkeys(_periods(question, now)))
-    return found if len(found) <= MOST else ()
-
-
-def _periods(question: str, now: datetime) -> Iterator[Period]:
-    phrases = {phrase[0].casefold(): phrase for phrase in _PHRASE.finditer(question)}
+def _read(question: str, now: datetime) -> Mapping[str, Period]:
+    """The phrases that name a period, case folded, each with it; none where these are more than MOST."""
+    phrases = {phrase[0].casefold(): phrase for phrase in PHRASE.finditer(question)}
     if not 0 < len(phrases) <= _MOST_PHRASES:
-        return
+        return {}
     # Only now: importing it takes longer than answering.
     from dateparser.date import DateDataParser
 
-    settings = {"RELATIVE_BASE": now.replace(tzinfo=None), "PREFER_DATES_FROM": "past"}
+    clock = now.replace(tzinfo=None)
+    settings = {"RELATIVE_BASE": clock, "PREFER_DATES_FROM": "past"}
     parser: Any = DateDataParser(languages=["en"], settings=settings)
-    for phrase in phrases.values():
+    read: dict[str, Period] = {}
+    for said, phrase in phrases.items():
         try:
-            period = _period(parser, phrase, now.replace(tzinfo=None))
+            period = _period(parser.get_date_data, phrase, clock)
         except (OverflowError, ValueError):
             # Before the year 1 or after 9999, where no moment lies.
             continue
         if period is not None:
-            yield period
+            read[said] = period
+    return read if len(set(read.values())) <= MOST else {}
 
 
-def _period(parser: Any, phrase: regex.Match[str], now: datetime) -> Period | None:
+def _period(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | None:
     """What the phrase names. Raises OverflowError or ValueError where it goes beyond the calendar."""
-    # "last May" is the May that dateparser takes for the one meant, said without "last"; in May, the one before.
-    when, last = _LAST_MONTH.subn("", phrase["when"])
-    read = parser.get_date_data(when.replace(" of ", " "))
+    whole = _between(parse, phrase) if phrase["first_day"] else _named(parse, phrase, now)
+    if whole is None:
+        return None
+    period = _part(whole, phrase["part"])
+    if phrase["since"]:
+        period = _until_today(period.since, now)
+    return period if period.since < period.until else None
+
+
+def _named(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | None:
+    """One moment's day, week, month or year, or what began at it."""
+    read = parse(_as_read(phrase))
     if read.date_obj is None:
         return None
+    if phrase["back"]:
+        return _until_today(_midnight(read.date_obj), now)
     whole = _whole(read)
-    if last:
+    if phrase["end"]:
+        return Period(whole.until - 2 * _LENGTH["day"], whole.until)
+    if _names_last_month(phrase):
+        # Said in May, "last May" is the one before.
         years = relativedelta(years=whole.since <= now < whole.until)
-        whole = Period(whole.since - years, whole.until - years)
-    return _part(whole, phrase["part"])
+        return Period(whole.since - years, whole.until - years)
+    return whole
+
+
+def _as_read(phrase: regex.Match[str]) -> str:
+    """The phrase in words that dateparser knows."""
+    if back := phrase["back"]:
+        return f"{back} ago" if " " in back else f"1 {back} ago"
+    if phrase["today"]:
+        return "today"
+    when: str = phrase["when"]
+    if _names_last_month(phrase):
+        return when.removeprefix(phrase["relative"])
+    return when.removesuffix(phrase["end"] or "").replace(" of ", " ")
+
+
+def _names_last_month(phrase: regex.Match[str]) -> bool:
+    """Whether it is "last May", which dateparser takes for the one meant, if said without "last"."""
+    return phrase["relative"] not in (None, phrase["when"])
+
+
+def _between(parse: _Parse, phrase: regex.Match[str]) -> Period | None:
+    """From the first day to the last, both within."""
+    month = phrase["month"]
+    read = parse(" ".join(filter(None, (phrase["last_day"], month, phrase["year"]))))
+    if read.date_obj is None:
+        return None
+    last = _midnight(read.date_obj)
+    named = phrase["first_year"] or f"{last.year:04}"
+    read = parse(f"{phrase['first_day']} {phrase['first_month'] or month} {named}")
+    if read.date_obj is None:
+        return None
+    first = _midnight(read.date_obj)
+    if not phrase["first_year"] and first.month > last.month:
+        first -= _LENGTH["year"]
+    every_year = not (phrase["first_year"] or phrase["year"])
+    return Period(first, last + _LENGTH["day"], every_year)
+
+
+def _until_today(since: datetime, now: datetime) -> Period:
+    return Period(since, _midnight(now) + _LENGTH["day"])
+
+
+def _midnight(moment: datetime) -> datetime:
+    return moment.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
 
 
 def _whole(read: Any) -> Period:
     """The whole day, week, month or year that dateparser found a moment of."""
-    day = read.date_obj.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    day = _midnight(read.date_obj)
     since = {
         "week": day - relativedelta(days=day.weekday()),
         "month": day.replace(day=1),

@@ -18,7 +18,7 @@ from pipeline.domain.lexical import question_terms, question_words, shared_words
 from pipeline.domain.ranking import DEPTH, Heard, ranked, words_of
 from pipeline.domain.reordering import POOL, Placed, compared, diversified, placed, reranked
 from pipeline.domain.tiers import Tiers
-from pipeline.domain.times import periods
+from pipeline.domain.times import periods, untimed
 from pipeline.domain.weights import Weights
 from pipeline.domain.wording import worded
 from pipeline.errors import Refused, Unavailable
@@ -84,7 +84,7 @@ async def search(
     read = time.perf_counter()
     told = await unlike(asked, ranking)
     if asked.explain:
-        words = question_words(asked.text)
+        words = question_words(untimed(asked.text, asked.asked_at))
         told = await in_slices(lambda some: matching(words, some), told, lambda hit: len(hit.text))
     if past is not None:
         told = await still_told(asked.user_id, told, past, records)
@@ -117,7 +117,7 @@ async def understood(
     asked: SearchAsked, embedder: Embedder, classifier: Classifier, weights: Weights
 ) -> Question:
     """The question as the index is asked it. Vectors cost a model's time: only those that count."""
-    terms = question_terms(asked.text)
+    terms = question_terms(untimed(asked.text, asked.asked_at))
     if asked.mode == "lexical":
         return Question(Embedding.nowhere(embedder.dimensions), terms)
     labels: Sequence[str] = ()

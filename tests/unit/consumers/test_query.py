@@ -150,6 +150,44 @@ async def test_an_explanation_tells_what_each_signal_added_and_which_words_match
     assert expected <= best.signals.keys()
 
 
+async def test_the_words_of_a_relative_time_find_nobody_who_speaks_of_times() -> None:
+    there = await index(
+        await memory("my knee hurt for the last two weeks", occurred_at=NOW - timedelta(days=200)),
+        await memory("the boiler broke", occurred_at=NOW - timedelta(days=7)),
+    )
+    hits = await found(there, asked("what was last week?", explain=True))
+    told = {hit.memory_id: (hit.signals.get("lexical"), hit.matched) for hit in hits}
+    assert set(told.values()) == {(None, ())}
+    assert {hit.memory_id for hit in hits if hit.signals["time"]} == {"the boiler broke"}
+    assert await found(there, asked("what was last week?", mode="lexical")) == ()
+
+
+async def test_the_words_of_a_date_find_the_memory_of_that_date() -> None:
+    there = await index(
+        await memory("the boiler broke", occurred_at=datetime(2025, 11, 8, tzinfo=UTC)),
+        await memory("we cooked", occurred_at=NOW),
+    )
+    for mode in ("hybrid", "lexical"):
+        best, *_ = await found(there, asked("on 8 November 2025", mode=mode, explain=True))
+        assert (best.memory_id, best.signals["time"]) == ("the boiler broke", 1)
+        assert best.signals["lexical"] == 1
+
+
+async def test_a_question_that_says_a_time_and_nothing_else_finds_what_was_then() -> None:
+    others = [
+        await memory(f"note {day}", occurred_at=NOW - timedelta(days=day)) for day in range(2, 20)
+    ]
+    there = await index(
+        await memory("the boiler broke", occurred_at=NOW - timedelta(days=1)),
+        await memory("we cooked", occurred_at=NOW - timedelta(hours=9)),
+        *others,
+    )
+    hits = await found(there, asked("yesterday", explain=True))
+    assert {hit.memory_id for hit in hits[:2]} == {"the boiler broke", "we cooked"}
+    assert [hit.signals["time"] for hit in hits] == [1, 1, *[0] * (len(hits) - 2)]
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
 async def test_an_unexplained_answer_tells_nothing_of_signals() -> None:
     (hit,) = await found(await index(await memory("soup")), asked("soup"))
     assert (hit.signals, hit.parts, hit.matched) == ({}, {}, ())

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+import regex
 from dateparser.date import DateDataParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.times import MOST, Period, periods
+from pipeline.domain.times import MOST, Period, periods, untimed
 
 NOW = datetime(2025, 3, 12, 15, 30, tzinfo=UTC)  # a Wednesday
 
@@ -42,6 +43,41 @@ def told(question: str) -> list[tuple[str, str]]:
         ("early February 2025", "2025-02-01", "2025-02-10"),
         ("mid-January 2025", "2025-01-11", "2025-01-21"),
         ("at the end of June 2023", "2023-06-21", "2023-07-01"),
+        ("in the last three days", "2025-03-09", "2025-03-13"),
+        ("the past two weeks", "2025-02-26", "2025-03-13"),
+        ("Over the last 10 days", "2025-03-02", "2025-03-13"),
+        ("during the last 2 months", "2025-01-12", "2025-03-13"),
+        ("in the past year", "2024-03-12", "2025-03-13"),
+        ("last weekend", "2025-03-08", "2025-03-10"),
+        ("this weekend", "2025-03-15", "2025-03-17"),
+        ("this morning", "2025-03-12", "2025-03-13"),
+        ("this afternoon", "2025-03-12", "2025-03-13"),
+        ("this evening", "2025-03-12", "2025-03-13"),
+        ("Tonight", "2025-03-12", "2025-03-13"),
+        ("since Monday", "2025-03-10", "2025-03-13"),
+        ("since Friday", "2025-03-07", "2025-03-13"),
+        ("since wednesday", "2025-03-05", "2025-03-13"),
+        ("since last week", "2025-03-03", "2025-03-13"),
+        ("since the day before yesterday", "2025-03-10", "2025-03-13"),
+        ("since 2024", "2024-01-01", "2025-03-13"),
+        ("since May", "2024-05-01", "2025-03-13"),
+        ("since early May 2023", "2023-05-01", "2025-03-13"),
+        ("since 8 May 2023", "2023-05-08", "2025-03-13"),
+        ("from 3 to 5 May 2023", "2023-05-03", "2023-05-06"),
+        ("from 3 May to 5 May 2023", "2023-05-03", "2023-05-06"),
+        ("From the office, from 28th April until 3rd of May, 2023", "2023-04-28", "2023-05-04"),
+        ("between 28 December and 3 January 2024", "2023-12-28", "2024-01-04"),
+        ("between May 3, 2022 and June 5, 2023", "2022-05-03", "2023-06-06"),
+        ("between November 10 and 14, 2023", "2023-11-10", "2023-11-15"),
+        ("November 10-14, 2023", "2023-11-10", "2023-11-15"),
+        ("10–14 November 2023", "2023-11-10", "2023-11-15"),
+        ("on May 8 2023 - 10 pm", "2023-05-08", "2023-05-09"),
+        ("what comes next week?", "2025-03-17", "2025-03-24"),
+        ("next month", "2025-04-01", "2025-05-01"),
+        ("next year", "2026-01-01", "2027-01-01"),
+        ("tomorrow", "2025-03-13", "2025-03-14"),
+        ("the day after tomorrow", "2025-03-14", "2025-03-15"),
+        ("the last week of May 2023", "2023-05-01", "2023-06-01"),
     ],
 )
 def test_a_time_is_counted_from_the_askers_clock(question: str, since: str, until: str) -> None:
@@ -58,6 +94,17 @@ def test_a_time_is_counted_from_the_askers_clock(question: str, since: str, unti
         "over 2000 people",
         "",
         "a second time",
+        "recently",
+        "on the 31st",
+        "on 11/14/2026",
+        "next Friday",
+        "what did she do the next week?",
+        "the last three days of the trip",
+        "the last year of school",
+        "between 14 and 10 November",
+        "between 10 and 14 people",
+        "since tomorrow",
+        "on Monday",
     ],
 )
 def test_what_is_no_time_is_none(question: str) -> None:
@@ -71,6 +118,69 @@ def test_a_month_without_a_year_is_that_of_any_year(question: str) -> None:
     (may,) = periods(question, NOW)
     assert all(may.holds(datetime(year, 5, 31, 23, tzinfo=UTC)) for year in (2019, 2024, 2031))
     assert not may.holds(datetime(2024, 6, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["between 10 and 14 November", "November 10-14", "from 10 November to 14 November"],
+)
+def test_days_without_a_year_are_those_of_any_year(question: str) -> None:
+    (days,) = periods(question, NOW)
+    for year in (2019, 2024, 2031):
+        assert [n for n in range(1, 31) if days.holds(datetime(year, 11, n, tzinfo=UTC))] == [
+            *range(10, 15)
+        ]
+
+
+def test_days_of_any_year_may_cross_into_the_next() -> None:
+    (days,) = periods("from 28 December to 3 January", NOW)
+    assert all(days.holds(day(f"{at}T23:00")) for at in ("2019-12-31", "2022-01-03", "2030-12-28"))
+    assert not any(days.holds(day(at)) for at in ("2022-01-04", "2022-12-27"))
+
+
+@pytest.mark.parametrize(
+    ("question", "left"),
+    [
+        ("what happened last week?", ["what", "happened"]),
+        ("Last week, or LAST WEEK?", ["or"]),
+        ("how did I sleep early this week", ["how", "did", "i", "sleep"]),
+        ("what was two weeks ago or last Monday?", ["what", "was", "or"]),
+        ("my runs in the last three days", ["my", "runs", "in", "the"]),
+        ("calls since Wednesday", ["calls"]),
+        ("coffee this morning", ["coffee"]),
+        ("trips next year", ["trips"]),
+        ("a walk last weekend", ["a", "walk"]),
+        ("yesterday", []),
+        ("what did we plan last May?", ["what", "did", "we", "plan", "may"]),
+    ],
+)
+def test_what_is_counted_from_now_is_said_by_no_word(question: str, left: list[str]) -> None:
+    assert regex.findall(r"\w+", untimed(question, NOW).casefold()) == left
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "in May",
+        "on 8 November 2023",
+        "on 2023-11-08",
+        "what changed in 2023?",
+        "since early May 2023",
+        "between 10 and 14 November",
+        "the last week of the trip",
+        "today, yesterday, last week, this month and two years ago",
+        "",
+    ],
+)
+def test_the_words_of_dates_stay_and_so_do_those_of_what_was_not_read(question: str) -> None:
+    assert untimed(question, NOW) == question
+
+
+@pytest.mark.parametrize("question", ["last May", "since May", "since last March"])
+def test_a_month_counted_from_now_is_that_of_one_year(question: str) -> None:
+    (of_one_year,) = periods(question, NOW)
+    assert of_one_year.holds(datetime(2024, 5, 5, tzinfo=UTC))
+    assert not of_one_year.holds(datetime(2023, 5, 5, tzinfo=UTC))
 
 
 def test_the_29th_of_february_is_in_february() -> None:
@@ -106,6 +216,7 @@ def test_a_question_full_of_times_costs_no_more_than_a_few(monkeypatch: pytest.M
 def test_no_question_is_too_odd(question: str) -> None:
     for period in periods(question, NOW):
         assert period.since < period.until
+    assert len(untimed(question, NOW)) <= len(question)
 
 
 EVERY_PHRASE = (
@@ -128,6 +239,14 @@ EVERY_PHRASE = (
     "February 29",
     "29 February 1900",
     "on 2024-02-30",
+    "tomorrow",
+    "next year",
+    "this weekend",
+    "since Monday",
+    "in the past 99 years",
+    "since December",
+    "from 28 December to 3 January",
+    "between 28 and 29 February",
 )
 
 
@@ -153,4 +272,4 @@ def test_at_every_moment_of_the_calendar_a_phrase_names_a_period_or_none(
 
 @pytest.mark.parametrize("phrase", ["today", "this week", "this month", "this year"])
 def test_a_period_that_ends_with_the_calendar_is_none(phrase: str) -> None:
-    assert periods(phrase, datetime.max.replace(tzinfo=UTC)) == []
+    assert periods(phrase, datetime.max.replace(tzinfo=UTC)) == ()
