@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,8 @@ STAGES_TIMEOUT_S = 600.0
 
 GONE_S = 15.0
 """A stage that has no process for so long will not come: one that died is started again sooner."""
+WONDER_AFTER_S = 10.0
+"""How long a start may take before it is told what a stage has trouble with: a neighbour may come up meanwhile."""
 POLL_INTERVAL_S = 0.3
 
 
@@ -47,8 +48,10 @@ async def until_serving(
             del waiting[name]
             starting.serves(name)
         _still_coming(stack.data, waiting, ran_at, began)
-        since = stack.started_at
-        starting.waits({name: last_said(_log(stack.data, name), since) for name in waiting})
+        since, troubled = stack.started_at, time.monotonic() - began > WONDER_AFTER_S
+        starting.waits(
+            {name: last_said(_log(stack.data, name), since, troubled=troubled) for name in waiting}
+        )
         await asyncio.sleep(POLL_INTERVAL_S if waiting else 0)
 
 
@@ -56,26 +59,21 @@ def _log(data: Path, name: str) -> Path:
     return data / "logs" / f"{name}.log"
 
 
-def last_said(log: Path, since: float) -> str:
+def last_said(log: Path, since: float, *, troubled: bool = False) -> str:
     """What a stage is at, in its own words: the last line of its log without time and level.
 
-    Empty where that was before `since` (epoch seconds), in another life of it.
+    Empty where that was before `since` (epoch seconds), in another life of it. What it has trouble with is
+    the reason that it gives, and told to whoever asks for it.
     """
+    from pipeline.embedded.logged import logged
     from pipeline.embedded.process import tail
 
-    line = tail(log, lines=1)
-    at, info, said = line.partition(" [info")
-    if not info or not _is_since(at, since):
+    said = logged(tail(log, lines=1))
+    if said is None or said.at.timestamp() < since:
         return ""
-    # Its fields stand in columns behind the event.
-    return said.partition("]")[2].strip().split("  ")[0]
-
-
-def _is_since(at: str, since: float) -> bool:
-    try:
-        return datetime.fromisoformat(at).timestamp() >= since
-    except ValueError:
-        return False
+    if said.level == "info":
+        return said.event
+    return said.reason if troubled else ""
 
 
 def _still_coming(

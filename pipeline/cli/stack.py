@@ -213,7 +213,7 @@ async def _welcome(stack: "Stack", settings: "Settings", starting: Starting) -> 
         await until_serving(stack, settings, starting.stages, starting)
     except PipelineError as error:
         starting.finish()
-        complain(str(error))
+        _complain_unless_stopping(error, starting)
         return
     starting.finish()
     show_stack(stack)
@@ -225,11 +225,17 @@ async def _log_ready(stack: "Stack", settings: "Settings", starting: Starting) -
     try:
         await until_serving(stack, settings, starting.stages, starting)
     except PipelineError as error:
-        complain(str(error))
+        _complain_unless_stopping(error, starting)
         return
     finally:
         starting.finish()
     tell("ready")
+
+
+def _complain_unless_stopping(error: PipelineError, starting: Starting) -> None:
+    # Who stops a stack knows why nothing answers.
+    if not starting.is_stopping:
+        complain(str(error))
 
 
 def _up_detached(

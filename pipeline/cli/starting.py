@@ -75,7 +75,8 @@ class Starting:
         self._finished = False
         self._died: set[str] = set()
         """What died since, and does not run again yet."""
-        self._stopping = False
+        self.is_stopping = False
+        """Whether all that was started is asked to end."""
         self._began = self._told_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -107,12 +108,13 @@ class Starting:
 
     def waits(self, stages: Mapping[str, str]) -> None:
         """These do not serve yet, and what each said last: told where no line moves."""
+        if self.is_stopping:
+            return
         for stage, said in stages.items():
             line = self._lines.setdefault(stage, _Line("loading", began=self._began))
             if said and line.phase == "loading":
                 line.detail = said
-        told = (f"{stage} ({said})" if said else stage for stage, said in stages.items())
-        news = ", ".join(told)
+        news = _each_once(stages)
         silent = SAY_EVERY_S if news != self._news else SAY_AGAIN_EVERY_S
         if news and self._live is None and time.monotonic() - self._told_at > silent:
             self._told_at, self._news = time.monotonic(), news
@@ -157,8 +159,8 @@ class Starting:
 
     def _stop(self) -> None:
         self.finish()
-        if not self._stopping:
-            self._stopping = True
+        if not self.is_stopping:
+            self.is_stopping = True
             stages = "each stage finishes its batch, then the parts end"
             what = stages if self.stages else "the parts that were started end"
             tell(f"Stopping: {what}.", style="dim")
@@ -179,6 +181,18 @@ class Starting:
 def _names(part: str) -> list[str]:
     """The stages of a process that runs several; a row each."""
     return part.split("+")
+
+
+def _each_once(said: Mapping[str, str]) -> str:
+    """Who says what: those who say the same stand together."""
+    names: dict[str, list[str]] = {}
+    for name, words in said.items():
+        names.setdefault(words, []).append(name)
+    told = (
+        f"{', '.join(all_)} ({words.rstrip('.')})" if words else ", ".join(all_)
+        for words, all_ in names.items()
+    )
+    return "; ".join(told)
 
 
 def _in_columns(name: str, phase: str, detail: str) -> str:

@@ -192,6 +192,27 @@ def test_the_log_of_the_background_tells_when_each_stage_serves_and_runs_again(
     assert untimed(told[-2]) == "classifier runs again: process 8"
 
 
+@pytest.mark.parametrize("background", [(), ("--in-background",)])
+def test_ctrl_c_while_stages_load_says_that_it_stops_and_no_more(
+    command: Command, monkeypatch: pytest.MonkeyPatch, home: Path, background: tuple[str, ...]
+):
+    async def run(
+        plan: Plan, *, on_progress: Callable[[Progress], None], on_ready: Callable[[Stack], None]
+    ) -> None:
+        on_ready(Stack(plan.data, 1, 0.0, "k:1", "", "", home))
+        on_progress(Progress("embedder", "stopping", ""))
+        await asyncio.sleep(0.01)
+
+    async def until_serving(*_: object) -> None:
+        raise Unavailable("Kafka at k:1 does not answer. Is it running?")
+
+    monkeypatch.setattr(printing, "_with_time", False)
+    monkeypatch.setattr("pipeline.embedded.run", run)
+    monkeypatch.setattr("pipeline.cli.stack.until_serving", until_serving)
+    told = command("up", *background, "--data", "there").stderr.splitlines()
+    assert [untimed(line).split()[0].rstrip(":.") for line in told] == ["Stopping", "Stopped"]
+
+
 @pytest.fixture
 def detached(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     """`up --detach` gets as far as the stages; the data folders of what was stopped again."""

@@ -52,6 +52,25 @@ def test_long_work_is_told_now_and_then(
     ]
 
 
+def test_those_who_wait_for_the_same_are_told_together(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(starting, "SAY_EVERY_S", 0.0)
+    with Starting() as watching:
+        watching.waits({"record_writer": "No Postgres.", "embedder": "", "query": "No Postgres."})
+    assert told(capsys) == ["still starting: record_writer, query (No Postgres); embedder"]
+
+
+def test_a_start_that_is_stopped_says_that_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(starting, "SAY_EVERY_S", 0.0)
+    with Starting() as watching:
+        watching(Progress("embedder", "stopping", ""))
+        watching.waits({"embedder": "stopped"})
+    assert told(capsys) == ["Stopping: the parts that were started end."]
+
+
 def test_afterwards_only_trouble_and_its_end_are_told(capsys: pytest.CaptureFixture[str]):
     with Starting() as watching:
         watching.stages = frozenset({"embedder", "classifier"})
@@ -180,5 +199,11 @@ def test_what_a_stage_said_in_an_earlier_life_is_no_news(tmp_path: Path):
     noon = 1769860800.0
     assert last_said(log, noon) == "measuring backends"
     assert last_said(log, noon + 1) == ""
+    log.write_text(
+        "2026-01-31T12:00:00.5Z [warning  ] waiting for a neighbour  reason='No Postgres: it is away.'\n"
+    )
+    assert last_said(log, noon) == "", "it may come any moment"
+    assert last_said(log, noon, troubled=True) == "No Postgres: it is away."
+    assert last_said(log, noon + 1, troubled=True) == ""
     log.write_text("Traceback (most recent call last): [info]\n")
     assert last_said(log, noon) == ""
