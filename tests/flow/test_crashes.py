@@ -25,6 +25,8 @@ from tests.conftest import running
 pytestmark = pytest.mark.connected
 
 MEMORIES = 400
+MANY = 1_200
+"""More than the fastest machine embeds while they are published and a moment longer."""
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +92,14 @@ async def test_a_kill_in_mid_stream_loses_nothing(
     warm = await memory.remember("Every stage is at work", user_id="warm up")
     await warm.stored(timeout_s=120)
     user = f"user-{uuid4().hex[:8]}"
-    receipts = await publish(memory, user)
+    receipts = await publish(memory, user, count=MANY)
     # Not all can be embedded by now: the kill hits a batch in flight.
     await asyncio.sleep(0.3)
     for victim in victims:
         kill(fragile.data, victim)
-    with pytest.raises(AssertionError):
-        assert await rows(fragile, user) == MEMORIES, "the kill came too late to hit anything"
-    await memory.stored(receipts, timeout_s=120)
-    assert await rows(fragile, user) == MEMORIES
+    assert await rows(fragile, user) < MANY, "the kill came too late to hit anything"
+    await memory.stored(receipts, timeout_s=180)
+    assert await rows(fragile, user) == MANY
     found = await memory.search("slow parser", user_id=user, limit=100)
     assert len({hit.memory_id for hit in found.hits}) == 100
 
