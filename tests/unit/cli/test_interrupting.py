@@ -5,6 +5,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from pipeline.cli.reaching import running
 
 SLOW_TO_CLOSE = """
-import asyncio
+import asyncio, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pipeline.cli.reaching import running
 
 async def command():
@@ -27,6 +29,15 @@ running(command())
 """
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Who runs tests in the background of a shell has them ignore Ctrl-C, and what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_two_at_once_are_one_and_close_what_was_opened():
     done: list[str] = []
 
