@@ -91,6 +91,9 @@ def _condition(condition: Condition) -> Any:
     match condition:
         case Every(conditions):
             return models.Filter(must=[_condition(each) for each in conditions])
+        case Some(()):
+            # To the server nothing to choose from is everything.
+            return models.Filter(must_not=[models.Filter()])
         case Some(conditions):
             return models.Filter(should=[_condition(each) for each in conditions])
         case HasId(id):

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 
 from pipeline.domain.clock import moment_of
 from pipeline.ports import MemoryVectors
+from pipeline.stores.conditions import Every, Not, Some
+from pipeline.stores.index import VectorIndex
 from schemas.events import MemoryEnriched
 from schemas.filters import Where, moment_in
 from schemas.search import SearchFilter
@@ -246,3 +248,11 @@ async def test_no_filter_reaches_beyond_its_user(
         )
         == []
     )
+
+
+async def test_nothing_to_choose_from_is_met_by_nobody(vectors: MemoryVectors) -> None:
+    await vectors.write([enriched()])
+    assert isinstance(vectors, VectorIndex)
+    never = Some(())
+    assert await vectors.points.count(Every((never,))) == 0
+    assert await vectors.points.count(Every((Not(never),))) > 0
