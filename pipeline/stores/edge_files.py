@@ -35,17 +35,23 @@ def current(directory: Path) -> str:
 
 def owned(directory: Path) -> TextIOWrapper:
     """The open lock file: the directory is ours until it is closed, or this process ends."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = (directory / "owner.lock").open("a")
+    return locked(
+        directory / "owner.lock",
+        f"The index in {directory} already has an owner, and it can have one only: run the vector "
+        "writer and the query consumer in the same process, or give both a Qdrant server with "
+        "QDRANT_URL.",
+    )
+
+
+def locked(path: Path, refusal: str) -> TextIOWrapper:
+    """The open lock file, held until it is closed. Raises Refused in these words where another holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise Refused(
-            f"The index in {directory} already has an owner, and it can have one only: run the vector "
-            "writer and the query consumer in the same process, or give both a Qdrant server with "
-            "QDRANT_URL."
-        ) from None
+        raise Refused(refusal) from None
     return lock
 
 

@@ -6,7 +6,6 @@ index...     shape.json and the engine's shard
 """
 
 import asyncio
-import fcntl
 import os
 import shutil
 from collections.abc import AsyncGenerator
@@ -16,7 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipeline.errors import Refused
-from pipeline.stores.edge_files import check_shape, current, make, owned
+from pipeline.stores.edge_files import check_shape, current, locked, make, owned
 from pipeline.stores.hot import Keep
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.points import IndexShape
@@ -92,7 +91,8 @@ async def fresh_folder(
     What an interrupted rebuild has left is removed first. The folder goes at the end unless it is in use
     by then. Close the index before its owner opens it. Raises Refused while another rebuild runs.
     """
-    with _rebuilding(directory):
+    busy = f"Another rebuild of {directory} is running: wait for it."
+    with locked(directory / "rebuild.lock", busy):
         await asyncio.to_thread(_clear, directory)
         name = f"index-{uuid4().hex}"
         await asyncio.to_thread(make, directory / name, shape)
@@ -108,18 +108,6 @@ async def fresh_folder(
 def check_folder(directory: Path, shape: IndexShape) -> None:
     """Raises Refused where the folder in use holds the vectors of another model."""
     check_shape(directory / current(directory), shape)
-
-
-def _rebuilding(directory: Path) -> TextIOWrapper:
-    """The open lock file of the one rebuild there may be."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = (directory / "rebuild.lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise Refused(f"Another rebuild of {directory} is running: wait for it.") from None
-    return lock
 
 
 def take_over(directory: Path, name: str) -> None:
