@@ -35,31 +35,32 @@ class Question:
 def memories(data: Path) -> list[NewMemory]:
     """What was said, each with what was said before it."""
     conversations = Conversations()
-    return [conversations.follow(said) for said in _read(data / "memories.jsonl", _memory)]
+    return [conversations.follow(said) for said in read(data / "memories.jsonl", _memory)]
 
 
 def questions(data: Path, most: int | None = None) -> list[Question]:
     """Those that something answers; `most` of them, drawn at random, always the same."""
-    found = [one for one in _read(data / "queries.jsonl", _question) if one.gold]
+    found = [one for one in read(data / "queries.jsonl", _question) if one.gold]
     if not found:
         raise SystemExit(f"{data / 'queries.jsonl'} has no question with gold.")
     return found if most is None else random.Random(0).sample(found, min(most, len(found)))
 
 
-def _read(path: Path, one: Callable[[Any], Read]) -> Sequence[Read]:
-    read: list[Read] = []
+def read(path: Path, one: Callable[[Any], Read]) -> Sequence[Read]:
+    """What `one` makes of each row of a file."""
+    rows: list[Read] = []
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f"{path} cannot be read: {error}") from None
     for number, line in enumerate(lines, 1):
         try:
-            read.append(one(json.loads(line)))
+            rows.append(one(json.loads(line)))
         except Refused as error:
             raise SystemExit(f"{path}, line {number}: {error}") from None
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise SystemExit(f"{path}, line {number}: {error!r}") from None
-    return read
+    return rows
 
 
 def _memory(row: Any) -> NewMemory:

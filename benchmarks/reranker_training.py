@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.dataset import UNANSWERABLE, memories, questions
+from benchmarks.dataset import UNANSWERABLE, memories, questions, read
 from benchmarks.retrieval import Asked, How, ask, caught_up, publish
 from benchmarks.stack import own_stack, tell
 from pipeline.domain.wording import worded
@@ -55,7 +55,7 @@ class Lesson:
 
 def split(data: Path, held_out: Path) -> frozenset[str]:
     """The users who teach: every other one. The questions of the rest go to `held_out`, beside all memories."""
-    rows = [json.loads(line) for line in (data / "queries.jsonl").read_text("utf-8").splitlines()]
+    rows: Sequence[dict[str, Any]] = read(data / "queries.jsonl", dict)
     teachers = frozenset(sorted({row["user"] for row in rows})[::2])
     rest = [row for row in rows if row["user"] not in teachers]
     if not rest:
