@@ -36,12 +36,11 @@ class Watch:
                 self.set_aside = None
             case UserErased():
                 self._strike({(notice.store, notice.partition)})
-            case MemoryStored() if notice.version == self.receipt.version:
-                self._outcomes[notice.store] = notice.outcome
-                self._strike({(notice.store, 0)})
             case MemoryStored():
-                # Of another publishing under the same idempotency key.
-                pass
+                # Another publishing under the same idempotency key has an outcome of its own.
+                if notice.version == self.receipt.version:
+                    self._outcomes[notice.store] = notice.outcome
+                    self._strike({(notice.store, 0)})
 
     def learn(self, state: ReceiptState) -> None:
         """Takes in what the stores say of it."""

@@ -50,8 +50,8 @@ class Rereading:
     """Who reads the best hits again, how many, and how much that counts beside the ranking, 0 to 1."""
 
     by: Reranker
-    depth: int = 30
-    weight: float = 0.5
+    depth: int
+    weight: float
 
     async def close(self) -> None:
         await self.by.close()
