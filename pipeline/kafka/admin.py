@@ -5,13 +5,14 @@ aiokafka asks it as gladly as another: so whoever answers is looked for first, a
 lost one of them is not told to be down.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from random import sample
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from pipeline.kafka.connection import KafkaConnection
 
@@ -27,6 +28,23 @@ class Admin(AIOKafkaAdminClient):
         if node_id is None:
             node_id = await _ready_one(own._client)
         return await own._client.send(node_id, request)
+
+    async def known(self, names: Collection[str]) -> list[dict[str, Any]]:
+        """What one broker says of those of these topics that it knows.
+
+        All in one answer: the next broker may not have heard of them yet.
+        """
+        return [about for about in await self.describe_topics() if about["topic"] in names]
+
+    async def known_everywhere(self, names: Collection[str]) -> list[list[dict[str, Any]]]:
+        """`known`, of every broker that is there."""
+        own: Any = self
+        answers: list[Any] = [
+            (await own._client.send(broker.nodeId, MetadataRequest(None))).to_object()["topics"]
+            for broker in own._client.cluster.brokers()
+            if await own._client.ready(broker.nodeId)
+        ]
+        return [[about for about in topics if about["topic"] in names] for topics in answers]
 
 
 async def _ready_one(client: Any) -> int:

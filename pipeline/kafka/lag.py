@@ -119,12 +119,11 @@ async def topic_partitions(connection: KafkaConnection, topic: str) -> list[Topi
 
 
 async def _partitions(admin: Admin, topics: Sequence[str]) -> dict[str, list[TopicPartition]]:
-    there = sorted(set(await admin.list_topics()) & set(topics))
     return {
         about["topic"]: [
             TopicPartition(about["topic"], p["partition"]) for p in about["partitions"]
         ]
-        for about in (await admin.describe_topics(there) if there else [])
+        for about in await admin.known(topics)
     }
 
 

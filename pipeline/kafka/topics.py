@@ -19,7 +19,14 @@ from aiokafka.errors import (
     TopicAlreadyExistsError,
     for_code,
 )
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import (
+    AsyncRetrying,
+    retry,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from pipeline.errors import Refused
 from pipeline.kafka.admin import Admin, asked
@@ -59,8 +66,7 @@ async def ensure_topics(
         wanted = next((existing[t.under(prefix)] for t in ORDERED if t not in missing), partitions)
         copies = max(replication_factor, await _copies(admin)) if missing else 0
         await _create(admin, prefix, missing, wanted, copies)
-        await _led(admin, [topic.under(prefix) for topic in missing])
-        counts = existing | {topic.under(prefix): wanted for topic in missing}
+        counts = existing | await _led(admin, [topic.under(prefix) for topic in missing])
     _agree({topic.under(prefix): counts[topic.under(prefix)] for topic in ORDERED})
     return counts
 
@@ -89,13 +95,8 @@ async def _copies_by_default(admin: Admin, brokers: list[int]) -> int:
 
 
 async def _partitions(admin: Admin, prefix: str) -> dict[str, int]:
-    names = set(await admin.list_topics()) & {topic.under(prefix) for topic in TOPICS}
-    if not names:
-        return {}
-    return {
-        about["topic"]: len(about["partitions"])
-        for about in await admin.describe_topics(sorted(names))
-    }
+    names = {topic.under(prefix) for topic in TOPICS}
+    return {about["topic"]: len(about["partitions"]) for about in await admin.known(names)}
 
 
 async def _create(
@@ -129,22 +130,31 @@ def _check(told: Iterable[Sequence[Any]], prefix: str) -> None:
             raise error(f"while topics were created below {prefix!r}")
 
 
-async def _led(admin: Admin, names: list[str]) -> None:
-    """Waits until every partition has a leader: a topic is announced before it can be used."""
-    if not names:
-        return
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(LeaderNotAvailableError),
-        wait=wait_fixed(0.05),
-        stop=stop_after_delay(30),
-        reraise=True,
-    ):
-        with attempt:
-            topics: list[dict[str, Any]] = await admin.describe_topics(names)
-            partitions = [partition for topic in topics for partition in topic["partitions"]]
-            unled = [topic["topic"] for topic in topics if not topic["partitions"]]
-            if unled or any(partition["leader"] < 0 for partition in partitions):
-                raise LeaderNotAvailableError(", ".join(unled))
+@retry(
+    retry=retry_if_exception(lambda error: isinstance(error, KafkaError) and error.retriable),
+    wait=wait_fixed(0.05),
+    stop=stop_after_delay(30),
+    reraise=True,
+)
+async def _led(admin: Admin, names: list[str]) -> dict[str, int]:
+    """Waits until every broker knows who leads them; returns each topic's partitions.
+
+    A topic is announced before it can be used, and to one broker before another.
+    """
+    answers = [_counts(topics) for topics in await admin.known_everywhere(names)] if names else [{}]
+    unled = {name for counts in answers for name in names if name not in counts}
+    if unled or not answers:
+        raise LeaderNotAvailableError(", ".join(sorted(unled)))
+    return answers[0]
+
+
+def _counts(topics: list[dict[str, Any]]) -> dict[str, int]:
+    """The partitions of those topics whose partitions are all led."""
+    return {
+        about["topic"]: len(about["partitions"])
+        for about in topics
+        if about["partitions"] and all(p["leader"] >= 0 for p in about["partitions"])
+    }
 
 
 def _new(topic: Topic, prefix: str, partitions: int, replication_factor: int) -> NewTopic:

@@ -14,7 +14,7 @@ from pipeline.embedded import Plan, Stack, discover
 from pipeline.kafka.admin import asked
 from pipeline.kafka.connection import KafkaConnection, started_producer
 from pipeline.kafka.topics import ensure_topics
-from schemas.topics import EVENTS
+from schemas.topics import EVENTS, TOPICS
 from tests.conftest import running
 
 pytestmark = pytest.mark.connected
@@ -39,6 +39,16 @@ async def test_topics_have_three_copies_even_if_a_broker_was_away_when_they_were
     await asyncio.sleep(3)  # until the others take it for dead
     await ensure_topics(kafka, "early", partitions=3, replication_factor=1)
     assert await copies(kafka, EVENTS.under("early")) == {3}
+
+
+async def test_topics_that_are_made_are_known_to_every_broker(cluster: Stack) -> None:
+    kafka = KafkaConnection(cluster.kafka_bootstrap_servers)
+    for prefix in [f"made-{number}" for number in range(8)]:  # a third is told late, by itself
+        await ensure_topics(kafka, prefix, partitions=3, replication_factor=1)
+        names = {topic.under(prefix) for topic in TOPICS}
+        async with asked(kafka) as admin:
+            answers = await admin.known_everywhere(names)
+        assert [{about["topic"] for about in topics} for topics in answers] == [names] * 3
 
 
 async def test_a_broker_that_is_killed_takes_nothing_with_it(cluster: Stack) -> None:
