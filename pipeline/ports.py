@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from pipeline.domain.ranking import Candidate
 from pipeline.domain.tiers import Tiers
+from pipeline.domain.times import Period
 from pipeline.domain.versions import Known, Outcome
 from schemas.events import (
     Domain,
@@ -65,6 +66,8 @@ class Question:
     """Its words as BM25 counts them, each once; none where it has stop words only."""
     topics: Floats | None = None
     """topics x dimensions: what it is about, where that is to count."""
+    periods: Sequence[Period] = ()
+    """When it happened, as the question says it, where that is to count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ SIGNALS: Final = (
     "topics",
     "speaker",
     "time",
+    "ago",
     "importance",
     "use",
     "recency",
@@ -38,7 +39,7 @@ SIGNALS: Final = (
 
 DEPTH: Final = 100
 """Candidates by meaning, and as many by words: nearly all that could be a hit."""
-_MAY_BE_NOBODYS: Final = {"speaker", "use", "time"}
+_MAY_BE_NOBODYS: Final = {"speaker", "use", "time", "ago"}
 """Signals that a question, or all candidates, may be without: then nobody's score lacks them."""
 _DAY_S: Final = 86_400.0
 _NAMES: Final = regex.compile(r"[\p{L}\p{M}\p{N}]+")
@@ -118,11 +119,16 @@ def signals(
     return {
         **candidate.signals,
         "speaker": float(candidate.memory["speaker"] in asked_for),
-        "time": float(any(period.holds(occurred_at) for period in heard.periods)),
+        "time": float(_holds(occurred_at, heard.periods, ago=False)),
+        "ago": float(_holds(occurred_at, heard.periods, ago=True)),
         "importance": candidate.importance,
         "use": strength_at(candidate.stood, heard.now, tiers),
         "recency": 0.5 ** (age_days / weights.half_life_days),
     }
+
+
+def _holds(moment: datetime, periods: Sequence[Period], *, ago: bool) -> bool:
+    return any(each.holds(moment) for each in periods if each.ago == ago)
 
 
 def named(speaker: str | None, words: Collection[str]) -> bool:
@@ -142,8 +148,7 @@ def _whole(
     """What a memory would score that everything speaks for, that the question can be matched by."""
     usable = {name for own in given for name in own if name not in _MAY_BE_NOBODYS}
     usable |= {name for name in ("speaker", "use") if any(own[name] for own in given)}
-    if heard.periods:
-        usable.add("time")
+    usable |= {"ago" if period.ago else "time" for period in heard.periods}
     return sum(weight for name, weight in counted if name in usable) or 1.0
 
 

@@ -6,8 +6,8 @@ they would find whoever speaks of weeks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import MAXYEAR, MINYEAR, datetime
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,12 +21,16 @@ MOST: Final = 4
 _MOST_PHRASES: Final = 3 * MOST
 """Each takes some milliseconds, and several may say the same."""
 
+YEARS: Final = 10
+"""So far back is looked where a question says "in May" and not of which year. Words find what is older."""
+
 _LENGTH: Final = {
     "day": relativedelta(days=1),
     "week": relativedelta(days=7),
     "month": relativedelta(months=1),
     "year": relativedelta(years=1),
 }
+_NOW_OR_AHEAD: Final = ("this ", "next ", "today", "tonight", "tomorrow", "day after")
 _THIRD: Final = {"early": 0, "beginning of": 0, "start of": 0, "mid": 1, "middle of": 1}
 
 
@@ -41,6 +45,8 @@ class Period:
     until: datetime
     every_year: bool = False
     """Whether the question did not say of which year."""
+    ago: bool = False
+    """Whether it is counted back from the asker's clock: "yesterday", "last week"."""
 
     def holds(self, moment: datetime) -> bool:
         """Whether the moment lies within, by the clock of the zone it carries: what came in an event, UTC's."""
@@ -49,6 +55,18 @@ class Period:
             return self.since <= at < self.until
         years = (self.since.year - at.year, self.until.year - at.year)
         return any(self.since <= at + relativedelta(years=each) < self.until for each in years)
+
+    def each_year(self) -> "Sequence[Period]":
+        """Where the question did not say of which year: of the next, and of the YEARS before it. Else itself."""
+        if not self.every_year:
+            return (self,)
+        years = [relativedelta(years=1 - back) for back in range(YEARS)]
+        calendar = range(MINYEAR, MAXYEAR)
+        return [
+            replace(self, since=self.since + each, until=self.until + each, every_year=False)
+            for each in years
+            if self.since.year + each.years in calendar and self.until.year + each.years in calendar
+        ]
 
 
 def periods(question: str, now: datetime) -> Sequence[Period]:
@@ -100,7 +118,14 @@ def _period(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | 
     period = _part(whole, phrase["part"])
     if phrase["since"]:
         period = _until_today(period.since, now)
+    period = replace(period, ago=_is_ago(phrase))
     return period if period.since < period.until else None
+
+
+def _is_ago(phrase: regex.Match[str]) -> bool:
+    """Not so "last May", whose name is a date's, nor "tonight": who asks what to cook asks for no memory of today."""
+    when: str = phrase["when"]
+    return phrase["relative"] == when and not when.casefold().startswith(_NOW_OR_AHEAD)
 
 
 def _named(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | None:

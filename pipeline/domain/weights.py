@@ -19,7 +19,9 @@ class Weights:
     speaker: float = 0.1
     """That the question names who said it."""
     time: float = 0.125
-    """That it happened when the question says."""
+    """That it happened when the question says: "in May 2023", "today". A date is matched by words, too."""
+    ago: float = 0.6
+    """That it happened as long ago as the question says: "yesterday", "last week"."""
     importance: float = 0.0
     use: float = 0.0
     """That it was recalled before: how strong it is in the moment of the question."""

@@ -118,8 +118,13 @@ async def understood(
 ) -> Question:
     """The question as the index is asked it. Vectors cost a model's time: only those that count."""
     terms = question_terms(untimed(asked.text, asked.asked_at))
+    then = [
+        period
+        for period in periods(asked.text, asked.asked_at)
+        if (weights.ago if period.ago else weights.time)
+    ]
     if asked.mode == "lexical":
-        return Question(Embedding.nowhere(embedder.dimensions), terms)
+        return Question(Embedding.nowhere(embedder.dimensions), terms, periods=then)
     labels: Sequence[str] = ()
     if weights.topics and asked.mode == "hybrid":
         (classified,) = await asyncio.to_thread(classifier.classify, [asked.text])
@@ -129,6 +134,7 @@ async def understood(
         replace(own, tokens=own.tokens[: MOST_TOKENS if weights.tokens else 0]),
         terms,
         np.stack([topic.text for topic in topics]) if topics else None,
+        then,
     )
 
 

@@ -111,6 +111,10 @@ Condition = (
 )
 
 
+EVERYTHING: Final = Every(())
+"""What every point meets."""
+
+
 def holds(condition: Condition, id: UUID, payload: Mapping[str, Any]) -> bool:
     """Whether a condition holds of a point."""
     match condition:

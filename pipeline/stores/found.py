@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pipeline.domain.ranking import Candidate, Signal
@@ -11,7 +11,17 @@ from pipeline.stores.lives_in_points import standing_of, tier_in
 from pipeline.stores.points import MEMORY, Found, Payload
 from schemas.search import Hit, KnownMemory
 
-_FINDING: Sequence[Signal] = ("dense", "lexical")
+Way = Signal | Literal["dense_then", "lexical_then"]
+"""By what a memory was found: by a signal, or by it among what happened when the question says."""
+_SIGNAL_OF: Mapping[Way, Signal] = {
+    "dense": "dense",
+    "dense_then": "dense",
+    "lexical": "lexical",
+    "lexical_then": "lexical",
+    "tokens": "tokens",
+    "topics": "topics",
+}
+_FINDING: Sequence[Way] = ("dense", "lexical", "dense_then", "lexical_then")
 """What finds memories; the other signals only place what these have found."""
 
 
@@ -27,14 +37,9 @@ def hit(found: Found, now: datetime) -> Hit:
     return Hit(**_known_fields(found.payload, now), score=rounded(found.score))
 
 
-def closest_of(
-    found: Mapping[Signal, Sequence[Found]], depth: int
-) -> Mapping[Signal, Sequence[Found]]:
+def closest_of(found: Mapping[Way, Sequence[Found]], depth: int) -> Mapping[Way, Sequence[Found]]:
     """The `depth` closest by meaning, and by words; of those alike the first by their ids."""
-    return {
-        signal: _closest(told, depth) if signal in _FINDING else told
-        for signal, told in found.items()
-    }
+    return {way: _closest(told, depth) if way in _FINDING else told for way, told in found.items()}
 
 
 def _closest(told: Sequence[Found], depth: int) -> Sequence[Found]:
@@ -43,7 +48,7 @@ def _closest(told: Sequence[Found], depth: int) -> Sequence[Found]:
 
 
 def candidates(
-    question: Question, found: Mapping[Signal, Sequence[Found]], depth: int, now: datetime
+    question: Question, found: Mapping[Way, Sequence[Found]], depth: int, now: datetime
 ) -> Sequence[Candidate]:
     """What was found, by memory, with what each signal gave on a scale of its own: 0 to 1.
 
@@ -52,8 +57,9 @@ def candidates(
     """
     payloads = {one.id: one.payload for told in found.values() for one in told if one.payload}
     given: dict[UUID, dict[Signal, float]] = {key: {} for key in payloads}
-    for signal, told in found.items():
-        scale = _scale(signal, question, told)
+    for way, told in found.items():
+        signal = _SIGNAL_OF[way]
+        scale = _scale(signal, question, found.get(signal, ()))
         for one in told:
             # A point may have been written between two requests of one question.
             if one.id in given:

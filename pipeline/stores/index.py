@@ -4,30 +4,27 @@ A batch is read, decided and written: what the engine holds of the memories in i
 write. Nothing is written before every vector in the batch was found to fit.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-import numpy as np
-
 from pipeline.domain.identity import memory_key, user_key
-from pipeline.domain.ranking import Candidate, Signal
+from pipeline.domain.ranking import Candidate
 from pipeline.domain.versions import Outcome, erased, runs
 from pipeline.errors import Unavailable
-from pipeline.ports import Embedding, Fingerprint, Floats, Past, Question
-from pipeline.stores.conditions import Condition, Every
-from pipeline.stores.fitting import fitting_question, fitting_vectors
-from pipeline.stores.found import alike, candidates, closest_of, hit, known_memory
+from pipeline.ports import Embedding, Fingerprint, Past, Question
+from pipeline.stores.finding import Finding
+from pipeline.stores.fitting import fitting_vectors
+from pipeline.stores.found import known_memory
 from pipeline.stores.generations import Generations, OwnGenerations, SharedGenerations
 from pipeline.stores.hot import HotVectors
 from pipeline.stores.lives_in_points import amendment, hides, unheard_of, with_life
-from pipeline.stores.past import Then, marks_of, of_each_term, rarity_in, then, together
 from pipeline.stores.payloads import fingerprint, held, point, watermark, watermark_point
-from pipeline.stores.points import Amendment, Found, IndexShape, Nearby, Nearest, Payload, Point
-from pipeline.stores.scope import ANY_POINT, counted, erased_by, searched
+from pipeline.stores.points import IndexShape, Payload, Points
+from pipeline.stores.scope import ANY_POINT, counted, erased_by
 from pipeline.stores.states import (
     Erased,
     State,
@@ -37,56 +34,13 @@ from pipeline.stores.states import (
     named_user,
     outcome_of,
 )
-from schemas.events import Enriched, MemoryEnriched, MemoryTiered, SparseVector, UserForgotten
+from schemas.events import Enriched, MemoryEnriched, MemoryTiered, UserForgotten
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
 
 T = TypeVar("T")
 
 _TRIES = 10
 """How often a write is tried that another hand has come in between."""
-NO_TERMS = SparseVector()
-_SPARE = 8
-"""Points read beyond the limit, to see whether a tie goes on there."""
-_MARGIN = 2
-"""So many times what is asked for is looked at first: a filter may leave a part of it only."""
-_MOST = 1_024
-"""Points read for one question: a tie longer than that is not worth a user's whole index."""
-
-
-class Points(Protocol):
-    """What an engine must do. It may raise `Unavailable` anywhere."""
-
-    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
-        """The STATE_FIELDS of those of `ids` that there are."""
-        ...
-
-    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
-        """All that is kept beside the vectors of those of `ids` that there are."""
-        ...
-
-    async def put(self, points: Sequence[Point]) -> None:
-        """Writes each point unless a newer one is there: `replaceable` is the guard."""
-        ...
-
-    async def amend(self, amendments: Sequence[Amendment]) -> None:
-        """Sets fields in the payloads of points that meet their conditions; the others stay as they are."""
-        ...
-
-    async def settle(self) -> None:
-        """Returns when all that was put would outlive a power cut."""
-        ...
-
-    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
-        """For each request the points that meet `where`, closest first; one request to the engine."""
-        ...
-
-    async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
-        """The STATE_FIELDS of up to PAGE points beyond `after`, in the order of their ids."""
-        ...
-
-    async def count(self, where: Condition) -> int: ...
-
-    async def close(self) -> None: ...
 
 
 def _utc_now() -> datetime:
@@ -106,10 +60,13 @@ class VectorIndex:
     hot: HotVectors | None = None
     """Of users who ask often; for a sole writer only."""
     generations: Generations = field(init=False)
+    finding: Finding = field(init=False)
 
     def __post_init__(self) -> None:
         made = OwnGenerations() if self.sole_writer else SharedGenerations(self.points)
+        finding = Finding(self.points, self.shape, made, self.now, self.hot)
         object.__setattr__(self, "generations", made)
+        object.__setattr__(self, "finding", finding)
 
     async def write(self, changes: Sequence[Enriched]) -> Sequence[Outcome]:
         for change in changes:
@@ -254,67 +211,9 @@ class VectorIndex:
         min_score: float | None,
         past: Past | None = None,
     ) -> Sequence[Hit]:
-        where = searched(user_id, filter, self.now())
-        text = fitting_question(question.text, self.shape)
-        beside = await self._then(past)
-        wanted = limit + _SPARE
-        found = await self._closest(user_id, text, where, wanted, beside)
-        # Many texts of a user may be the same: which of them are told must not be left to chance.
-        while _ties_on(found, limit, wanted):
-            wanted = min(4 * wanted, _MOST)
-            found = await self._closest(user_id, text, where, wanted, beside)
-        now = self.now()
-        hits = sorted(
-            (hit(each, now) for each in found), key=lambda hit: (-hit.score, hit.memory_id)
+        return await self.finding.closest(
+            user_id, question, filter=filter, limit=limit, min_score=min_score, past=past
         )
-        return [hit for hit in hits[:limit] if min_score is None or hit.score >= min_score]
-
-    async def _then(self, past: Past | None) -> Then | None:
-        if past is None:
-            return None
-        there = await self.points.fetch(marks_of(past)) if past.states else {}
-        return await then(past, there)
-
-    async def _closest(
-        self, user_id: str, text: Floats, where: Every, limit: int, beside: Then | None
-    ) -> Sequence[Found]:
-        async def find(first: Nearby | None) -> Sequence[Found]:
-            (found,) = await self._ask([Nearest("text", text, limit, first=first)], where, beside)
-            return found
-
-        return await self._looking(user_id, text if beside is None else None, limit, find)
-
-    async def _looking(
-        self,
-        user_id: str,
-        text: Floats | None,
-        limit: int,
-        find: Callable[[Nearby | None], Awaitable[T]],
-    ) -> T:
-        """What is found when told where to look first; the same as without."""
-        if self.hot is None or text is None:
-            return await find(None)
-        generation = await self.generations.of(user_id)
-        first = await self.hot.nearest(user_id, text, limit * _MARGIN) if generation else None
-        found = await find(first)
-        # A write meanwhile: then it may have been looked for where it was before.
-        if first is None or generation == await self.generations.of(user_id):
-            return found
-        return await find(None)
-
-    async def _ask(
-        self,
-        requests: Sequence[Nearest],
-        where: Every,
-        beside: Then | None,
-        terms: SparseVector = NO_TERMS,
-    ) -> Sequence[Sequence[Found]]:
-        if beside is None:
-            return await self.points.ask(requests, where)
-        said = beside.said(terms)
-        told = await self.points.ask([*requests, *of_each_term(said)], beside.unchanged(where))
-        rarity = rarity_in(said, told[len(requests) :])
-        return together(told, await beside.ask(requests, where, rarity), requests)
 
     async def candidates(
         self,
@@ -326,55 +225,9 @@ class VectorIndex:
         depth: int,
         past: Past | None = None,
     ) -> Sequence[Candidate]:
-        now = self.now()
-        where = searched(user_id, filter, now)
-        beside = await self._then(past)
-        wanted = depth + _SPARE
-        found = await self._found(user_id, question, mode, wanted, where, beside)
-        # As in `search`. What is alike by words alone is many, and meaning tells it apart.
-        while _ties_on(found.get("lexical" if mode == "lexical" else "dense", ()), depth, wanted):
-            wanted = min(4 * wanted, _MOST)
-            found = await self._found(user_id, question, mode, wanted, where, beside)
-        return candidates(question, closest_of(found, depth), depth, now)
-
-    async def _found(
-        self,
-        user_id: str,
-        question: Question,
-        mode: Mode,
-        limit: int,
-        where: Every,
-        beside: Then | None,
-    ) -> Mapping[Signal, Sequence[Found]]:
-        text = fitting_question(question.embedding.text, self.shape)
-
-        async def find(first: Nearby | None) -> Mapping[Signal, Sequence[Found]]:
-            requests = self._requests(question, text, mode, limit, first)
-            if not requests:
-                return {}
-            terms = question.terms if "lexical" in requests else NO_TERMS
-            found = await self._ask(list(requests.values()), where, beside, terms)
-            return dict(zip(requests, found, strict=True))
-
-        looks_near = mode != "lexical" and beside is None
-        return await self._looking(user_id, text if looks_near else None, limit, find)
-
-    def _requests(
-        self, question: Question, text: Floats, mode: Mode, depth: int, first: Nearby | None
-    ) -> dict[Signal, Nearest]:
-        """What to ask the engine; tokens and topics only place what meaning and words have found."""
-        requests: dict[Signal, Nearest] = {}
-        if mode != "lexical":
-            requests["dense"] = Nearest("text", text, depth, first=first)
-        if mode != "dense" and question.terms.indices:
-            requests["lexical"] = Nearest("bm25", question.terms, depth)
-        among = tuple(requests.values())
-        if mode == "hybrid" and len(question.embedding.tokens):
-            tokens = question.embedding.tokens.astype(np.float32)
-            requests["tokens"] = Nearest("tokens", tokens, len(among) * depth, among)
-        if mode == "hybrid" and question.topics is not None and len(question.topics):
-            requests["topics"] = Nearest("topics", question.topics, len(among) * depth, among)
-        return requests
+        return await self.finding.candidates(
+            user_id, question, filter=filter, mode=mode, depth=depth, past=past
+        )
 
     async def outcomes(self, user_id: str, events: Sequence[EventRef]) -> Sequence[Outcome | None]:
         mark_key = user_key(named_user(user_id))
@@ -418,13 +271,6 @@ class VectorIndex:
         if self.hot:
             await self.hot.close()
         await self.points.close()
-
-
-def _ties_on(found: Sequence[Found], limit: int, wanted: int) -> bool:
-    """Whether the last that is told scores as the last that was read, and there may be more."""
-    if not len(found) == wanted < _MOST:
-        return False
-    return alike(found[limit - 1].score) == alike(found[-1].score)
 
 
 def _outcome(event: EventRef, payload: Payload | None, mark: Watermark | None) -> Outcome | None:

@@ -1,9 +1,10 @@
 """A filter in, conditions out: what must hold of a memory that a search may find."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pipeline.domain.times import Period
 from pipeline.stores.conditions import (
     AnyOf,
     Between,
@@ -42,6 +43,17 @@ def narrowed(filter: SearchFilter, now: datetime) -> Iterator[Condition]:
         yield Is("metadata_terms", term(key, value))
     if filter.where is not None:
         yield of_where(filter.where, now)
+
+
+def happened_in(periods: Sequence[Period]) -> Some:
+    """What happened in one of these; events come with UTC's clock."""
+    return Some(
+        tuple(
+            Within("occurred_at", each.since.replace(tzinfo=UTC), each.until.replace(tzinfo=UTC))
+            for period in periods
+            for each in period.each_year()
+        )
+    )
 
 
 def of_where(where: Where, now: datetime) -> Every:

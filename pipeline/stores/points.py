@@ -6,7 +6,7 @@ An engine only translates: conditions to its own filters, arrays to its own vect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.ports import Floats, Halves
 from pipeline.stores.conditions import (
+    EVERYTHING,
     AtMost,
     Below,
     Condition,
@@ -187,6 +188,8 @@ class Nearest:
     with_terms: bool = False
     first: Nearby | None = None
     """Where an engine may look first; then everywhere, unless that `suffices`."""
+    within: Condition = EVERYTHING
+    """What must hold of these points beside what must hold of all that is asked."""
 
     def suffices(self, found: Sequence[Found]) -> bool:
         """Whether what was found among the keys of `first` is all that there is to find."""
@@ -200,6 +203,42 @@ class Amendment:
 
     payload: Payload
     where: Every
+
+
+class Points(Protocol):
+    """What an engine must do. It may raise `Unavailable` anywhere."""
+
+    async def fetch(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        """The STATE_FIELDS of those of `ids` that there are."""
+        ...
+
+    async def read(self, ids: Sequence[UUID]) -> Mapping[UUID, Payload]:
+        """All that is kept beside the vectors of those of `ids` that there are."""
+        ...
+
+    async def put(self, points: Sequence[Point]) -> None:
+        """Writes each point unless a newer one is there: `replaceable` is the guard."""
+        ...
+
+    async def amend(self, amendments: Sequence[Amendment]) -> None:
+        """Sets fields in the payloads of points that meet their conditions; the others stay as they are."""
+        ...
+
+    async def settle(self) -> None:
+        """Returns when all that was put would outlive a power cut."""
+        ...
+
+    async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
+        """For each request the points that meet `where`, closest first; one request to the engine."""
+        ...
+
+    async def page(self, where: Condition, after: UUID | None) -> Sequence[tuple[UUID, Payload]]:
+        """The STATE_FIELDS of up to PAGE points beyond `after`, in the order of their ids."""
+        ...
+
+    async def count(self, where: Condition) -> int: ...
+
+    async def close(self) -> None: ...
 
 
 def in_pieces(

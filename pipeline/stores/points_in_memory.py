@@ -76,6 +76,7 @@ class PointsInMemory:
         ]
 
     def _nearest(self, request: Nearest, met: Sequence[Point]) -> Sequence[tuple[Point, float]]:
+        met = [point for point in met if holds(request.within, point.id, point.payload)]
         if request.among:
             among = [self._nearest(each, met) for each in request.among]
             met = list({point.id: point for found in among for point, _ in found}.values())

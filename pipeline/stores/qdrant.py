@@ -207,7 +207,7 @@ class QdrantPoints:
     async def ask(self, requests: Sequence[Nearest], where: Every) -> Sequence[Sequence[Found]]:
         told = await self._call(
             self._client.query_batch_points(
-                self._collection, [request_of(request, filter_of(where)) for request in requests]
+                self._collection, [request_of(request, where) for request in requests]
             )
         )
         return [

@@ -186,7 +186,7 @@ class EdgePoints:
         self, turn: Sequence[_Part], where: edge.Filter, told: dict[int, Sequence[Found]]
     ) -> None:
         for request, part in turn:
-            met = where
+            met = edge.Filter(must=[where, filter_of(request.within)])
             if request.among:
                 # Met `where` a moment ago. Forgotten meanwhile it has no vectors, and an id is never another's.
                 ids: set[edge.PointId] = {

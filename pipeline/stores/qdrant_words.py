@@ -23,17 +23,22 @@ from pipeline.stores.points import FOUND_FIELDS, Amendment, Nearest, Point, Poin
 from schemas.events import SparseVector
 
 
-def request_of(request: Nearest, where: models.Filter) -> models.QueryRequest:
+def request_of(request: Nearest, where: Every) -> models.QueryRequest:
     """One request, among what meets `where`."""
     return models.QueryRequest(
         query=_nearest(request),
         using=request.using,
-        filter=where,
+        filter=filter_of(Every((where, request.within))),
         limit=request.limit,
         with_payload=False if request.among else FOUND_FIELDS,
         with_vector=["bm25"] if request.with_terms else False,
         prefetch=[
-            models.Prefetch(query=_nearest(each), using=each.using, filter=where, limit=each.limit)
+            models.Prefetch(
+                query=_nearest(each),
+                using=each.using,
+                filter=filter_of(Every((where, each.within))),
+                limit=each.limit,
+            )
             for each in request.among
         ],
     )

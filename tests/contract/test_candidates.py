@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.domain.ranking import Candidate
+from pipeline.domain.times import Period
 from pipeline.errors import Refused
 from pipeline.ports import Embedding, MemoryVectors, Question
 from schemas.events import SparseVector
 from schemas.search import Mode, SearchFilter
 from tests.builders import DIMENSIONS, direction, enriched, forgotten
 
+DAY = timedelta(days=1)
 AXES = np.eye(DIMENSIONS)
 TOKENS = np.eye(64, dtype=np.float16)
 
@@ -155,3 +158,52 @@ async def test_every_token_of_a_long_question_counts(vectors: MemoryVectors) -> 
     told = await found(vectors, asks)
     given = {name: signals.get("tokens") for name, signals in told.items()}
     assert given == {"all": 1.0, "half": 0.5, "last": 0.015625, "none": None}
+
+
+MAY = datetime(2026, 5, 1, tzinfo=UTC)
+IN_MAY = Period(MAY.replace(tzinfo=None), (MAY + 31 * DAY).replace(tzinfo=None))
+
+
+async def test_what_happened_when_the_question_says_is_a_candidate_however_far_away(
+    vectors: MemoryVectors,
+) -> None:
+    often = {1: 2.0, 2: 2.0}
+    near = [
+        memory(f"near {n}", often, vector=AXES[0] + n * AXES[1], occurred_at=MAY - DAY)
+        for n in range(20)
+    ]
+    then = [
+        memory("then", {3: 1.0}, vector=AXES[2], tokens=TOKENS[[0]], occurred_at=MAY),
+        memory("said then", {1: 1.0}, vector=AXES[3], occurred_at=MAY + DAY),
+        memory("after", {3: 1.0}, vector=AXES[2], occurred_at=MAY + 31 * DAY),
+        memory("theirs", {1: 1.0}, vector=AXES[2], occurred_at=MAY, user_id="bob"),
+    ]
+    await vectors.write([*near, *then])
+    question = asked(1, 2, tokens=(0,))
+    assert not {"then", "said then"} & set(await found(vectors, question, depth=5))
+
+    told = await found(vectors, replace(question, periods=(IN_MAY,)), depth=5)
+    assert set(told) - {each.memory_id for each in near} == {"then", "said then"}
+    assert told["then"] == pytest.approx({"dense": 0, "tokens": 1}, abs=1e-3)
+    assert 0 < told["said then"]["lexical"] < 1
+
+    by_words = await found(vectors, replace(question, periods=(IN_MAY,)), mode="lexical", depth=5)
+    assert set(by_words) & {"then", "said then"} == {"said then"}
+
+
+async def test_a_month_of_no_year_is_looked_for_in_each(vectors: MemoryVectors) -> None:
+    near = [memory(f"near {n}", {}, vector=AXES[0], occurred_at=MAY - DAY) for n in range(20)]
+    ago = [
+        memory(f"{years}", {}, vector=AXES[1], occurred_at=MAY.replace(year=2026 - years))
+        for years in (0, 3, 8)
+    ]
+    await vectors.write([*near, *ago])
+    question = replace(asked(), periods=(replace(IN_MAY, every_year=True),))
+    assert {"0", "3", "8"} < set(await found(vectors, question, depth=5))
+
+
+@pytest.mark.parametrize("year", [1, 2, 9998, 9999])
+async def test_the_calendar_has_an_end_on_both_sides(vectors: MemoryVectors, year: int) -> None:
+    since, until = IN_MAY.since.replace(year=year), IN_MAY.until.replace(year=year)
+    then = Period(since, until, every_year=True)
+    assert await found(vectors, replace(asked(1), periods=(then,))) == {}

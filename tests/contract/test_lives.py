@@ -13,9 +13,9 @@ import pytest
 from pipeline.domain.identity import memory_key
 from pipeline.domain.tiers import Tiers
 from pipeline.ports import MemoryRecords, MemoryVectors
-from pipeline.stores.index import Points, VectorIndex
+from pipeline.stores.index import VectorIndex
 from pipeline.stores.payloads import point
-from pipeline.stores.points import IndexShape, Payload, Point
+from pipeline.stores.points import IndexShape, Payload, Point, Points
 from pipeline.verifying.comparing import tier_differences
 from pipeline.verifying.repairing import can_mend, outliving
 from schemas.events import Enriched, Lived, MemoryCaptured, MemoryTiered, Tier

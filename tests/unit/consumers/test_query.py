@@ -10,6 +10,7 @@ import pytest
 
 from consumers.query import known, newest, recalled
 from pipeline.domain.lexical import lexical_vector
+from pipeline.domain.ranking import DEPTH
 from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Classification
@@ -30,6 +31,7 @@ from tests.builders import enriched, forgotten, vectors_in_memory
 from tests.unit.consumers.counting import CountingEmbedder
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 EMBEDDER = HashingEmbedder()
 
 
@@ -158,7 +160,7 @@ async def test_the_words_of_a_relative_time_find_nobody_who_speaks_of_times() ->
     hits = await found(there, asked("what was last week?", explain=True))
     told = {hit.memory_id: (hit.signals.get("lexical"), hit.matched) for hit in hits}
     assert set(told.values()) == {(None, ())}
-    assert {hit.memory_id for hit in hits if hit.signals["time"]} == {"the boiler broke"}
+    assert {hit.memory_id for hit in hits if hit.signals["ago"]} == {"the boiler broke"}
     assert await found(there, asked("what was last week?", mode="lexical")) == ()
 
 
@@ -184,8 +186,28 @@ async def test_a_question_that_says_a_time_and_nothing_else_finds_what_was_then(
     )
     hits = await found(there, asked("yesterday", explain=True))
     assert {hit.memory_id for hit in hits[:2]} == {"the boiler broke", "we cooked"}
-    assert [hit.signals["time"] for hit in hits] == [1, 1, *[0] * (len(hits) - 2)]
+    assert [hit.signals["ago"] for hit in hits] == [1, 1, *[0] * (len(hits) - 2)]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+async def test_what_was_last_week_is_found_among_many_that_are_nearer() -> None:
+    others = [
+        await memory("what bears ate of pears", memory_id=f"{n}", occurred_at=NOW - 60 * DAY)
+        for n in range(DEPTH + 20)
+    ]
+    there = await index(*others, await memory("the boiler broke", occurred_at=NOW - 7 * DAY))
+    question = asked("what was last week?", limit=100)
+    told = [hit.memory_id for hit in await found(there, question)]
+    assert told[0] == "the boiler broke"
+    uncounted = [hit.memory_id for hit in await found(there, question, weights=Weights(ago=0))]
+    assert "the boiler broke" not in uncounted
+
+
+async def test_what_was_a_little_longer_ago_than_the_asker_says_is_found_all_the_same() -> None:
+    last_week = [await memory(f"note {n}", occurred_at=NOW - 7 * DAY) for n in range(20)]
+    there = await index(*last_week, await memory("the boiler broke", occurred_at=NOW - 16 * DAY))
+    best, *_ = await found(there, asked("the boiler broke last week, did it?"))
+    assert best.memory_id == "the boiler broke"
 
 
 async def test_an_unexplained_answer_tells_nothing_of_signals() -> None:

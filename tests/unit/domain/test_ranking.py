@@ -114,6 +114,7 @@ def test_signals_are_told_where_they_are_asked_for_with_their_part_of_the_score(
         "tokens": 0.5,
         "speaker": 0,
         "time": 0,
+        "ago": 0,
         "importance": 0,
         "use": 0,
         "recency": 1,

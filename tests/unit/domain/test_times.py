@@ -8,7 +8,7 @@ from dateparser.date import DateDataParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.times import MOST, Period, periods, untimed
+from pipeline.domain.times import MOST, YEARS, Period, periods, untimed
 
 NOW = datetime(2025, 3, 12, 15, 30, tzinfo=UTC)  # a Wednesday
 
@@ -273,3 +273,40 @@ def test_at_every_moment_of_the_calendar_a_phrase_names_a_period_or_none(
 @pytest.mark.parametrize("phrase", ["today", "this week", "this month", "this year"])
 def test_a_period_that_ends_with_the_calendar_is_none(phrase: str) -> None:
     assert periods(phrase, datetime.max.replace(tzinfo=UTC)) == ()
+
+
+def test_a_period_of_no_year_is_that_of_each_year_around() -> None:
+    (may,) = periods("in May", NOW)
+    years = [(each.since.year, each.until.year) for each in may.each_year()]
+    assert years == [(year, year) for year in range(2025, 2025 - YEARS, -1)]
+    assert all(may.holds(each.since.replace(tzinfo=UTC)) for each in may.each_year())
+
+
+def test_a_period_of_a_year_is_that_of_no_other() -> None:
+    (may,) = periods("in May 2023", NOW)
+    assert [*may.each_year()] == [may]
+
+
+@pytest.mark.parametrize(
+    ("question", "ago"),
+    [
+        ("yesterday", True),
+        ("what was the day before yesterday", True),
+        ("last week", True),
+        ("early last month", True),
+        ("two weeks ago", True),
+        ("in the last three days", True),
+        ("since Monday", True),
+        ("last May", False),
+        ("in May", False),
+        ("on 8 May 2023", False),
+        ("what should I cook tonight", False),
+        ("today", False),
+        ("tomorrow", False),
+        ("this year", False),
+    ],
+)
+def test_what_is_counted_back_from_now_is_told_from_dates_and_plans(
+    question: str, ago: bool
+) -> None:
+    assert [period.ago for period in periods(question, NOW)] == [ago]

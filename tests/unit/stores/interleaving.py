@@ -20,6 +20,7 @@ import numpy as np
 from consumers import query
 from pipeline.domain.clock import moment_of
 from pipeline.domain.weights import Weights
+from pipeline.ending import ended
 from pipeline.errors import Unavailable
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.seen import Remembering
@@ -163,7 +164,11 @@ class Interleaving:
     async def run(self) -> None:
         writers = [asyncio.create_task(self._writes(n)) for n in (0, 1)]
         askers = [asyncio.create_task(self._asks(n)) for n in (0, 1, 0)]
-        await asyncio.gather(*writers, *askers)
+        try:
+            await asyncio.gather(*writers, *askers)
+        finally:
+            # One that has noticed something leaves the others at work.
+            await ended(*writers, *askers)
 
     async def _writes(self, number: int) -> None:
         for _ in range(5):

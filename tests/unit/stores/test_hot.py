@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.ending import ended
 from pipeline.errors import Unavailable
 from pipeline.ports import Floats, Question
 from pipeline.stores import matrix
@@ -48,7 +49,7 @@ FILTERS = (SearchFilter(), SearchFilter(speaker="Ana"), SearchFilter(tiers=("arc
 def _few_points() -> Iterator[None]:
     """So few are read to see whether a tie goes on that a user of ten memories has more than that."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.stores.index._SPARE", 1)
+        patch.setattr("pipeline.stores.finding._SPARE", 1)
         yield
 
 
@@ -179,12 +180,18 @@ class History:
     async def run(self) -> None:
         await self.index.write(memories(8))
         self.points.failing = self.random.choice([0.0, 0.0, 0.1])
-        await asyncio.gather(self._writes(), self._writes(), self._asks(), self._asks())
-        await filled(self.kept)
-        there = {key async for key, _ in _all_vectors(self.points)}
-        for rows in self.kept._users.values():  # pyright: ignore[reportPrivateUsage]
-            assert set(rows.keys) == there, "not what is there"
-        await self.kept.close()
+        hands = [self._writes(), self._writes(), self._asks(), self._asks()]
+        working = [asyncio.create_task(hand) for hand in hands]
+        try:
+            await asyncio.gather(*working)
+            await filled(self.kept)
+            there = {key async for key, _ in _all_vectors(self.points)}
+            for rows in self.kept._users.values():  # pyright: ignore[reportPrivateUsage]
+                assert set(rows.keys) == there, "not what is there"
+        finally:
+            # One that has noticed something leaves the others at work.
+            await ended(*working)
+            await self.kept.close()
 
     async def _writes(self) -> None:
         for _ in range(6):
