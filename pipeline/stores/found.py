@@ -53,7 +53,7 @@ def candidates(
     """What was found, by memory, with what each signal gave on a scale of its own: 0 to 1.
 
     A memory that is not among the closest by meaning is less close than all of them: the least close one
-    stands for it.
+    stands for it, of whichever way it was found, for of most nobody knows how close they are.
     """
     payloads = {one.id: one.payload for told in found.values() for one in told if one.payload}
     given: dict[UUID, dict[Signal, float]] = {key: {} for key in payloads}
@@ -66,8 +66,9 @@ def candidates(
                 given[one.id][signal] = rounded(one.score / scale)
     close = found.get("dense", ())
     if len(close) >= depth:
+        least = rounded(close[-1].score)
         for signals in given.values():
-            signals.setdefault("dense", rounded(close[-1].score))
+            signals["dense"] = max(signals.get("dense", least), least)
     return [
         Candidate(
             memory=_known_fields(payload, now),
