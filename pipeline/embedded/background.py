@@ -17,6 +17,7 @@ from pipeline.embedded.state import (
     default_data,
     discover,
     in_use,
+    is_alive,
     last_started,
     make_private,
     withdraw,
@@ -79,7 +80,7 @@ def stop(data: Path | None = None) -> bool:
     holder = DataLock.holder(folder) if DataLock.is_held(folder) else None
     if holder:
         os.kill(holder, signal.SIGTERM)
-    _until_released(folder)
+    _until_released(folder, holder)
     ended = end_leftovers(folder)
     stale = (folder / "stack.json").exists()
     withdraw(folder)
@@ -145,9 +146,10 @@ def _folder_of(data: Path | None) -> Path | None:
     return last_started() or default_data().resolve()
 
 
-def _until_released(data: Path) -> None:
+def _until_released(data: Path, holder: int | None) -> None:
     began = time.monotonic()
-    while DataLock.is_held(data):
+    # A process that ends lets go of its lock a moment before it is gone.
+    while DataLock.is_held(data) or (holder and is_alive(holder)):
         if time.monotonic() - began > _STOP_TIMEOUT_S:
             raise Unavailable(
                 f"The stack on {data} does not end (process {DataLock.holder(data)}). "

@@ -11,12 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pipeline.embedded import Plan, Process, Progress, Stack, crew, detach, discover, serve, stop
 from pipeline.embedded.guard import leftovers
-from pipeline.embedded.state import PartState
+from pipeline.embedded.state import PartState, is_alive
 from pipeline.errors import Refused, Unavailable
 
 KAFKA, POSTGRES, REDIS = "kafka.example:9092", "postgresql://there/db", "redis://there"
@@ -217,7 +216,7 @@ def test_a_stack_in_the_background_is_found_and_stopped(data: Path) -> None:
     assert discover() == stack
     assert stop()
     assert discover() is None
-    assert not psutil.pid_exists(stack.pid)
+    assert not is_alive(stack.pid)
 
 
 def test_a_background_that_ends_too_soon_says_why(data: Path) -> None:
@@ -241,7 +240,7 @@ def test_a_background_that_is_never_ready_is_ended(data: Path) -> None:
     with pytest.raises(Unavailable, match="not ready after 1 s"):
         detach([sys.executable, "-c", code], data, on_line=print, timeout_s=1)
 
-    assert not psutil.pid_exists(int(pid.read_text()))
+    assert not is_alive(int(pid.read_text()))
 
 
 def test_stopping_what_does_not_run_is_no_error(data: Path) -> None:
