@@ -7,7 +7,7 @@ they would find whoever speaks of weeks.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import MAXYEAR, MINYEAR, datetime
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -30,6 +30,11 @@ _LENGTH: Final = {
     "month": relativedelta(months=1),
     "year": relativedelta(years=1),
 }
+_LONGEST_AGO: Final = timedelta(days=100)
+"""Of what is counted back: a year holds much of what somebody has told, and "last year" is said loosely."""
+_OPENING: Final = " \t\r\n\"'("
+_ENDS: Final = ("", ".", "!", "?", ":", ";")
+"""Of what stands before the beginning of a sentence."""
 _NOW_OR_AHEAD: Final = ("this ", "next ", "today", "tonight", "tomorrow", "day after")
 _THIRD: Final = {"early": 0, "beginning of": 0, "start of": 0, "mid": 1, "middle of": 1}
 
@@ -118,14 +123,23 @@ def _period(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | 
     period = _part(whole, phrase["part"])
     if phrase["since"]:
         period = _until_today(period.since, now)
-    period = replace(period, ago=_is_ago(phrase))
-    return period if period.since < period.until else None
+    if period.since >= period.until:
+        return None
+    short = period.until - period.since <= _LONGEST_AGO
+    return replace(period, ago=short and _counts_back(phrase))
 
 
-def _is_ago(phrase: regex.Match[str]) -> bool:
-    """Not so "last May", whose name is a date's, nor "tonight": who asks what to cook asks for no memory of today."""
+def _counts_back(phrase: regex.Match[str]) -> bool:
+    """Whether no memory of another time is meant.
+
+    Not so "last May", whose name is a date's, "tonight", for who asks what to cook asks for no memory of
+    today, and "Yesterday", which is a song.
+    """
     when: str = phrase["when"]
-    return phrase["relative"] == when and not when.casefold().startswith(_NOW_OR_AHEAD)
+    before = phrase.string[: phrase.start()].rstrip(_OPENING)
+    is_name = phrase[0][0].isupper() and before[-1:] not in _ENDS
+    looks_ahead = when.casefold().startswith(_NOW_OR_AHEAD)
+    return phrase["relative"] == when and not looks_ahead and not is_name
 
 
 def _named(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | None:

@@ -296,7 +296,7 @@ def test_a_period_of_a_year_is_that_of_no_other() -> None:
         ("early last month", True),
         ("two weeks ago", True),
         ("in the last three days", True),
-        ("since Monday", True),
+        ("what did I do since Monday", True),
         ("last May", False),
         ("in May", False),
         ("on 8 May 2023", False),
@@ -304,6 +304,12 @@ def test_a_period_of_a_year_is_that_of_no_other() -> None:
         ("today", False),
         ("tomorrow", False),
         ("this year", False),
+        ("last year", False),
+        ("in the past 12 months", False),
+        ("the past 2 months", True),
+        ("who sang Yesterday", False),
+        ("I am back. Yesterday was what?", True),
+        ('"Yesterday" is what I said', True),
     ],
 )
 def test_what_is_counted_back_from_now_is_told_from_dates_and_plans(
