@@ -16,6 +16,7 @@ from pipeline.kafka.delivery import StageDelivery
 from pipeline.kafka.outbox import Outbox
 from pipeline.stores import (
     conversations_in_memory,
+    finding,
     index,
     lives_in_points,
     payloads,
@@ -128,7 +129,7 @@ def a_search_is_not_narrowed_to_its_user(patch: pytest.MonkeyPatch) -> None:
     def everybodys(*_: Any) -> Every:
         return Every((Is("kind", MEMORY),))
 
-    patch.setattr(index, "searched", everybodys)
+    patch.setattr(finding, "searched", everybodys)
 
 
 @mutation
