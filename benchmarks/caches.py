@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -37,7 +38,7 @@ from pipeline.domain.weights import Weights
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.seen import Remembering
 from pipeline.ports import Embedder
-from pipeline.searching.search import search
+from pipeline.searching.search import SearchPorts, search
 from pipeline.settings import Settings
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.caches import Caches, HotCache, Tally
@@ -164,7 +165,7 @@ async def _desk(
             _asked(text),
             KeptAnswers.of(caches, index),
             Weights(),
-            lambda asked: search(asked, known, labels, record, index, Weights()),
+            partial(search, ports=SearchPorts(known, labels, record, index, Weights())),
         )
         if name is not None:
             took.setdefault(name, []).append((time.perf_counter() - began) * 1_000)
@@ -201,7 +202,7 @@ async def _hot(index: VectorIndex, size: int, embedder: Embedder, rounds: int) -
     texts = [f"{text} {uuid4()}" for text in questions(max(rounds, AT_ONCE))]
 
     async def ask(text: str, of: VectorIndex) -> None:
-        await search(_asked(text), known, labels, record, of, Weights())
+        await search(_asked(text), SearchPorts(known, labels, record, of, Weights()))
 
     for text in texts:
         await ask(text, index)

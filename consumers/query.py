@@ -10,6 +10,7 @@ Safe to repeat: asking changes nothing, and one question asked twice is one reca
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid5
 
 from pipeline.domain.clock import version_at
@@ -21,7 +22,7 @@ from pipeline.errors import Refused
 from pipeline.models.seen import Remembering
 from pipeline.ports import Classifier, Embedder, MemoryRecords, MemoryVectors
 from pipeline.searching.past import known_then
-from pipeline.searching.search import Rereading, search
+from pipeline.searching.search import Rereading, SearchPorts, search
 from pipeline.stage import Desk
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.caches import Caches
@@ -62,18 +63,14 @@ def stage(
     if caches is not None:
         embedder = Remembering(embedder, caches.vectors)
         answers = KeptAnswers.of(caches, vectors)
+    ports = SearchPorts(embedder, classifier, records, vectors, weights, rereading, tiers)
     # The first question that names a time would wait for most of a second while this is imported.
     periods("on 8 May 2023", datetime.now(UTC))
-
-    async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await search(
-            asked, embedder, classifier, records, vectors, weights, rereading, tiers
-        )
 
     async def answer(asked: Asked) -> Answered:
         match asked:
             case SearchAsked():
-                return await as_before(asked, answers, weights, anew)
+                return await as_before(asked, answers, weights, partial(search, ports=ports))
             case ReceiptsAsked():
                 return await receipts(asked, records, vectors)
             case MemoryAsked():

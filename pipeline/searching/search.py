@@ -36,7 +36,7 @@ from pipeline.searching.past import believed, still_told
 from schemas.search import Hit, SearchAnswered, SearchAsked
 
 MOST_TOKENS = 256
-"""Of one question, matched token by token: each is compared with each token of two hundred candidates."""
+"""Of one question, matched token by token: each is compared with each token of some hundreds of candidates."""
 MOST_TOPICS = 32
 """Of one question, as of one memory."""
 SHARE_OF_PATIENCE = 0.7
@@ -57,55 +57,83 @@ class Rereading:
         await self.by.close()
 
 
-async def search(
-    asked: SearchAsked,
-    embedder: Embedder,
-    classifier: Classifier,
-    records: MemoryRecords,
-    vectors: MemoryVectors,
-    weights: Weights,
-    rereading: Rereading | None = None,
-    tiers: Tiers | None = None,
-) -> SearchAnswered:
+@dataclass(frozen=True, slots=True)
+class SearchPorts:
+    """What answers a question, and what counts for that."""
+
+    embedder: Embedder
+    classifier: Classifier
+    records: MemoryRecords
+    vectors: MemoryVectors
+    weights: Weights
+    rereading: Rereading | None = None
+    tiers: Tiers | None = None
+
+    def wanted_by(self, asked: SearchAsked) -> "SearchPorts":
+        """The same, without what the asker does without. Raises Refused where there is no reranker to ask."""
+        if asked.rerank and self.rereading is None:
+            raise Refused(
+                "rerank: no reranker is set up here: set RERANKER_MODEL for the query consumer, to a "
+                "cross-encoder's name on the hub or its folder, or ask without `rerank`."
+            )
+        return replace(
+            self,
+            weights=self.weights if asked.use_classifiers else self.weights.without_classifiers(),
+            rereading=self.rereading if asked.rerank is not False else None,
+        )
+
+
+async def search(asked: SearchAsked, ports: SearchPorts) -> SearchAnswered:
     """The memories of the asker's user that answer the question best."""
-    rereading = _wanted(asked, rereading)
+    ports = ports.wanted_by(asked)
     began = time.perf_counter()
-    counted = weights if asked.use_classifiers else weights.without_classifiers()
-    question = await understood(asked, embedder, classifier, counted)
+    question = await understood(asked, ports.embedder, ports.classifier, ports.weights)
     embedded = time.perf_counter()
-    past = await believed(asked, embedder, classifier, records, counted)
-    most = _looked_at(asked, rereading)
-    if asked.mode == "dense":
-        hits = await closest(asked, question, vectors, most, past)
-    else:
-        hits = await weighed(asked, question, vectors, counted, tiers, most, past)
+    past = await believed(asked, ports.embedder, ports.classifier, ports.records, ports.weights)
+    hits = await found(asked, question, ports, past)
     searched = time.perf_counter()
-    ranking, degraded = await reread(asked, placed(hits), rereading)
+    ranking, degraded = await reread(asked, placed(hits), ports.rereading)
     read = time.perf_counter()
     told = await unlike(asked, ranking)
     if asked.explain:
         words = question_words(untimed(asked.text, asked.asked_at))
         told = await in_slices(lambda some: matching(words, some), told, lambda hit: len(hit.text))
     if past is not None:
-        told = await still_told(asked.user_id, told, past, records)
+        told = await still_told(asked.user_id, told, past, ports.records)
     return SearchAnswered(
         question_id=asked.question_id,
         hits=tuple(told),
         embed_ms=(embedded - began) * 1_000,
         search_ms=(searched - embedded + time.perf_counter() - read) * 1_000,
-        rerank_ms=(read - searched) * 1_000 if rereading else 0.0,
+        rerank_ms=(read - searched) * 1_000 if ports.rereading else 0.0,
         degraded=degraded,
     )
 
 
-def _wanted(asked: SearchAsked, rereading: Rereading | None) -> Rereading | None:
-    """Who reads the best hits again, if anybody does. Raises Refused."""
-    if asked.rerank and rereading is None:
-        raise Refused(
-            "rerank: no reranker is set up here: set RERANKER_MODEL for the query consumer, to a "
-            "cross-encoder's name on the hub or its folder, or ask without `rerank`."
-        )
-    return rereading if asked.rerank is not False else None
+async def found(
+    asked: SearchAsked, question: Question, ports: SearchPorts, past: Past | None
+) -> Sequence[Hit]:
+    """The best of what the index finds, before anybody reads it again."""
+    most = _looked_at(asked, ports.rereading)
+    if asked.mode == "dense":
+        return await closest(asked, question, ports.vectors, most, past)
+    candidates = await ports.vectors.candidates(
+        asked.user_id,
+        question,
+        filter=asked.filter,
+        mode=asked.mode,
+        depth=max(DEPTH, most),
+        past=past,
+    )
+    return ranked(
+        candidates,
+        Heard(words_of(asked.text), periods(asked.text, asked.asked_at), asked.asked_at),
+        ports.weights,
+        tiers=ports.tiers,
+        limit=most,
+        min_score=asked.min_score,
+        explain=asked.explain,
+    )
 
 
 def _looked_at(asked: SearchAsked, rereading: Rereading | None) -> int:
@@ -160,35 +188,6 @@ async def closest(
         hit.model_copy(update={"signals": {"dense": hit.score}, "parts": {"dense": hit.score}})
         for hit in hits
     ]
-
-
-async def weighed(
-    asked: SearchAsked,
-    question: Question,
-    vectors: MemoryVectors,
-    weights: Weights,
-    tiers: Tiers | None,
-    limit: int,
-    past: Past | None,
-) -> Sequence[Hit]:
-    """What meaning and words have found, ranked by all that speaks for it."""
-    found = await vectors.candidates(
-        asked.user_id,
-        question,
-        filter=asked.filter,
-        mode=asked.mode,
-        depth=max(DEPTH, limit),
-        past=past,
-    )
-    return ranked(
-        found,
-        Heard(words_of(asked.text), periods(asked.text, asked.asked_at), asked.asked_at),
-        weights,
-        tiers=tiers,
-        limit=limit,
-        min_score=asked.min_score,
-        explain=asked.explain,
-    )
 
 
 async def reread(

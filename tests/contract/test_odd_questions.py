@@ -14,7 +14,7 @@ from pipeline.domain.weights import Weights
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import MemoryVectors
-from pipeline.searching.search import search
+from pipeline.searching.search import SearchPorts, search
 from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import MemoryEnriched
 from schemas.search import MAX_LIMIT, Hit, Mode, ReplyTo, SearchAsked
@@ -56,11 +56,7 @@ async def asked(vectors: MemoryVectors, text: str, **fields: Any) -> Sequence[Hi
     }
     answered = await search(
         SearchAsked(**question | fields),
-        EMBEDDER,
-        LABELS,
-        RecordsInMemory(),
-        vectors,
-        Weights(),
+        SearchPorts(EMBEDDER, LABELS, RecordsInMemory(), vectors, Weights()),
     )
     return answered.hits
 

@@ -13,7 +13,7 @@ from pipeline.domain.wording import worded
 from pipeline.kafka.records import event_id_in
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.ports import Fingerprint
-from pipeline.searching.search import search
+from pipeline.searching.search import SearchPorts, search
 from pipeline.stores.payloads import watermark
 from schemas.events import ENRICHED as ENRICHED_EVENTS
 from schemas.events import STORED as NOTICES
@@ -97,7 +97,8 @@ def _check_user(world: "World", user_id: str, states: dict[MemoryId, Expected]) 
     )
     model: Any = _Now(ToyEmbedder(world))
     records: Any = world.records
-    answered = finished(search(asked, model, _CLASSIFIER, records, world.index, Weights()))
+    ports = SearchPorts(model, _CLASSIFIER, records, world.index, Weights())
+    answered = finished(search(asked, ports))
     assert {hit.memory_id: hit.text for hit in answered.hits} == mine
     assert finished(world.records.count(user_id)) == len(mine)
     assert finished(world.index.count(user_id)) == len(mine)

@@ -14,7 +14,7 @@ from pipeline.domain.ranking import DEPTH
 from pipeline.domain.weights import Weights
 from pipeline.models.hashing import HashingEmbedder
 from pipeline.ports import Classification
-from pipeline.searching.search import search
+from pipeline.searching.search import SearchPorts, search
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.records_in_memory import RecordsInMemory
 from schemas.events import MemoryEnriched
@@ -87,10 +87,10 @@ async def found(
     labels: Labels | None = None,
     embedder: HashingEmbedder = EMBEDDER,
 ) -> Sequence[Hit]:
-    told = await search(
-        question, embedder, labels or Labels(), RecordsInMemory(), where, weights or Weights()
+    ports = SearchPorts(
+        embedder, labels or Labels(), RecordsInMemory(), where, weights or Weights()
     )
-    return told.hits
+    return (await search(question, ports)).hits
 
 
 async def test_topics_place_what_is_about_the_same_where_they_count() -> None:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,7 +26,7 @@ from pipeline.errors import Unavailable
 from pipeline.models.classifier import HeuristicClassifier
 from pipeline.models.seen import Remembering
 from pipeline.ports import Embedding, MemoryVectors
-from pipeline.searching.search import search
+from pipeline.searching.search import SearchPorts, search
 from pipeline.stores.answers import KeptAnswers
 from pipeline.stores.cache_in_memory import CacheInMemory
 from pipeline.stores.caches import Caches, HotCache
@@ -127,19 +128,16 @@ RECORDS = RecordsInMemory()
 
 def uncached(index: VectorIndex, user_id: str, fields: Mapping[str, Any]) -> Sequence[Hit]:
     return finished(
-        search(question(user_id, fields), Toy(), LABELS, RECORDS, index, Weights())
+        search(question(user_id, fields), SearchPorts(Toy(), LABELS, RECORDS, index, Weights()))
     ).hits
 
 
 async def ask(asked: SearchAsked, index: MemoryVectors, caches: Caches) -> SearchAnswered:
     """As a desk does that keeps its answers."""
-
-    async def anew(asked: SearchAsked) -> SearchAnswered:
-        return await search(
-            asked, Remembering(Toy(), caches.vectors), LABELS, RECORDS, index, Weights()
-        )
-
-    return await query.as_before(asked, KeptAnswers.of(caches, index), Weights(), anew)
+    remembering = Remembering(Toy(), caches.vectors)
+    ports = SearchPorts(remembering, LABELS, RECORDS, index, Weights())
+    anew = partial(search, ports=ports)
+    return await query.as_before(asked, KeptAnswers.of(caches, index), ports.weights, anew)
 
 
 class Interleaving:
