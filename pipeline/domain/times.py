@@ -24,6 +24,7 @@ _MOST_PHRASES: Final = 3 * MOST
 YEARS: Final = 10
 """So far back is looked where a question says "in May" and not of which year. Words find what is older."""
 
+_MOMENT: Final = timedelta.resolution
 _LENGTH: Final = {
     "day": relativedelta(days=1),
     "week": relativedelta(days=7),
@@ -35,6 +36,8 @@ _LONGEST_AGO: Final = timedelta(days=100)
 _OPENING: Final = " \t\r\n\"'("
 _ENDS: Final = ("", ".", "!", "?", ":", ";")
 """Of what stands before the beginning of a sentence."""
+_NOT_THEN: Final = regex.compile(r"\b(?:before|until|till|after|than|except)(?: the)?$", regex.I)
+"""Said of a time, it is another that is meant."""
 _NOW_OR_AHEAD: Final = ("this ", "next ", "today", "tonight", "tomorrow", "day after")
 _THIRD: Final = {"early": 0, "beginning of": 0, "start of": 0, "mid": 1, "middle of": 1}
 
@@ -68,10 +71,14 @@ class Period:
         years = [relativedelta(years=1 - back) for back in range(YEARS)]
         calendar = range(MINYEAR, MAXYEAR)
         return [
-            replace(self, since=self.since + each, until=self.until + each, every_year=False)
+            replace(self, since=self.since + each, until=self._ends(each), every_year=False)
             for each in years
             if self.since.year + each.years in calendar and self.until.year + each.years in calendar
         ]
+
+    def _ends(self, later: relativedelta) -> datetime:
+        # A day that ends where a 29 February begins ends with its own day in other years.
+        return max(self.until + later, self.until - _MOMENT + later + _MOMENT)
 
 
 def periods(question: str, now: datetime) -> Sequence[Period]:
@@ -133,13 +140,15 @@ def _counts_back(phrase: regex.Match[str]) -> bool:
     """Whether no memory of another time is meant.
 
     Not so "last May", whose name is a date's, "tonight", for who asks what to cook asks for no memory of
-    today, and "Yesterday", which is a song.
+    today, "before last week", and "Yesterday", which is a song.
     """
     when: str = phrase["when"]
     before = phrase.string[: phrase.start()].rstrip(_OPENING)
     is_name = phrase[0][0].isupper() and before[-1:] not in _ENDS
     looks_ahead = when.casefold().startswith(_NOW_OR_AHEAD)
-    return phrase["relative"] == when and not looks_ahead and not is_name
+    if looks_ahead or is_name or _NOT_THEN.search(before):
+        return False
+    return phrase["relative"] == when
 
 
 def _named(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | None:

@@ -282,6 +282,20 @@ def test_a_period_of_no_year_is_that_of_each_year_around() -> None:
     assert all(may.holds(each.since.replace(tzinfo=UTC)) for each in may.each_year())
 
 
+@pytest.mark.parametrize("year", [2024, 2025])
+@pytest.mark.parametrize(
+    "question", ["on 28 February", "between 20 and 28 February", "in February", "on 29 February"]
+)
+def test_each_year_around_has_its_february_leap_year_or_not(question: str, year: int) -> None:
+    (asked_for,) = periods(question, NOW.replace(year=year))
+    there = asked_for.each_year()
+    days = [datetime(year - 2, 2, 1, tzinfo=UTC) + timedelta(days=n) for n in range(3 * 365)]
+    missed = [
+        each for each in days if asked_for.holds(each) and not any(p.holds(each) for p in there)
+    ]
+    assert missed == []
+
+
 def test_a_period_of_a_year_is_that_of_no_other() -> None:
     (may,) = periods("in May 2023", NOW)
     assert [*may.each_year()] == [may]
@@ -307,6 +321,10 @@ def test_a_period_of_a_year_is_that_of_no_other() -> None:
         ("last year", False),
         ("in the past 12 months", False),
         ("the past 2 months", True),
+        ("what did I do before last week", False),
+        ("until the day before yesterday", False),
+        ("more than two weeks ago", False),
+        ("what came after yesterday", False),
         ("who sang Yesterday", False),
         ("I am back. Yesterday was what?", True),
         ('"Yesterday" is what I said', True),
