@@ -135,7 +135,7 @@ class Finding:
         found = await self._found(user_id, question, mode, wanted, where, beside)
         # As in `closest`. What is alike by words alone is many, and meaning tells it apart.
         telling: Sequence[Way] = (
-            ("lexical", "lexical_then") if mode == "lexical" else ("dense", "dense_then")
+            ("lexical", "lexical_in_period") if mode == "lexical" else ("dense", "dense_in_period")
         )
         while any(_ties_on(found.get(way, ()), depth, wanted) for way in telling):
             wanted = min(4 * wanted, _MOST)
@@ -170,15 +170,15 @@ def _requests(
 ) -> Mapping[Way, Nearest]:
     """What to ask the engine; tokens and topics only place what meaning and words have found."""
     requests: dict[Way, Nearest] = {}
-    then = happened_in(question.periods)
+    named = happened_in(question.periods)
     if mode != "lexical":
         requests["dense"] = Nearest("text", text, depth, first=first)
         if question.periods:
-            requests["dense_then"] = Nearest("text", text, depth, within=then)
+            requests["dense_in_period"] = Nearest("text", text, depth, within=named)
     if mode != "dense" and question.terms.indices:
         requests["lexical"] = Nearest("bm25", question.terms, depth)
         if question.periods:
-            requests["lexical_then"] = Nearest("bm25", question.terms, depth, within=then)
+            requests["lexical_in_period"] = Nearest("bm25", question.terms, depth, within=named)
     among = tuple(requests.values())
     if mode == "hybrid" and len(question.embedding.tokens):
         tokens = question.embedding.tokens.astype(np.float32)

@@ -11,17 +11,17 @@ from pipeline.stores.lives_in_points import standing_of, tier_in
 from pipeline.stores.points import MEMORY, Found, Payload
 from schemas.search import Hit, KnownMemory
 
-Way = Signal | Literal["dense_then", "lexical_then"]
+Way = Signal | Literal["dense_in_period", "lexical_in_period"]
 """By what a memory was found: by a signal, or by it among what happened when the question says."""
 _SIGNAL_OF: Mapping[Way, Signal] = {
     "dense": "dense",
-    "dense_then": "dense",
+    "dense_in_period": "dense",
     "lexical": "lexical",
-    "lexical_then": "lexical",
+    "lexical_in_period": "lexical",
     "tokens": "tokens",
     "topics": "topics",
 }
-_FINDING: Sequence[Way] = ("dense", "lexical", "dense_then", "lexical_then")
+_FINDING: Sequence[Way] = ("dense", "lexical", "dense_in_period", "lexical_in_period")
 """What finds memories; the other signals only place what these have found."""
 
 

@@ -1,14 +1,13 @@
 """The index behind its port, whichever engine keeps the points: Qdrant, Qdrant Edge, or a dict.
 
 A batch is read, decided and written: what the engine holds of the memories in it, `decide`, one guarded
-write. Nothing is written before every vector in the batch was found to fit.
+write. Nothing is written before every vector in the batch was found to fit. Searches are `Finding`'s.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar
 from uuid import UUID
 
 from pipeline.domain.identity import memory_key, user_key
@@ -36,8 +35,6 @@ from pipeline.stores.states import (
 )
 from schemas.events import Enriched, MemoryEnriched, MemoryTiered, UserForgotten
 from schemas.search import EventRef, Hit, KnownMemory, Mode, SearchFilter
-
-T = TypeVar("T")
 
 _TRIES = 10
 """How often a write is tried that another hand has come in between."""

@@ -186,14 +186,13 @@ class EdgePoints:
         self, turn: Sequence[_Part], where: edge.Filter, told: dict[int, Sequence[Found]]
     ) -> None:
         for request, part in turn:
-            met = edge.Filter(must=[where, filter_of(request.within)])
+            some: edge.Filter | edge.HasIdCondition = where
             if request.among:
                 # Met `where` a moment ago. Forgotten meanwhile it has no vectors, and an id is never another's.
-                ids: set[edge.PointId] = {
-                    each.id for among in request.among for each in told[id(among)]
-                }
-                met = edge.Filter(must=[edge.HasIdCondition(ids)])
-            found = self._looked_up(part, met)
+                some = edge.HasIdCondition(
+                    {each.id for among in request.among for each in told[id(among)]}
+                )
+            found = self._looked_up(part, edge.Filter(must=[some, filter_of(request.within)]))
             told[id(request)] = _added(told[id(request)], found) if id(request) in told else found
 
     def _looked_up(self, request: Nearest, where: edge.Filter) -> Sequence[Found]:
