@@ -50,7 +50,7 @@ _LEAST_NAME_CHARS: Final = 2
 class Candidate:
     """A memory that may answer, and what the index says for it; what is missing is none.
 
-    There are two hundred of them for ten hits, so only what is told is made a Hit of, and checked.
+    There are some hundreds of them for ten hits, so only what is told is made a Hit of, and checked.
     """
 
     memory: Mapping[str, Any]

@@ -22,7 +22,8 @@ _MOST_PHRASES: Final = 3 * MOST
 """Each takes some milliseconds, and several may say the same."""
 
 YEARS: Final = 10
-"""So far back is looked where a question says "in May" and not of which year. Words find what is older."""
+"""So many are looked through, from the next one back, where a question says "in May" and not of which year.
+Words find what is older."""
 
 _MOMENT: Final = timedelta.resolution
 _LENGTH: Final = {
@@ -34,8 +35,9 @@ _LENGTH: Final = {
 _LONGEST_AGO: Final = timedelta(days=100)
 """Of what is counted back: a year holds much of what somebody has told, and "last year" is said loosely."""
 _OPENING: Final = " \t\r\n\"'("
+"""What may stand between the end of a sentence and the next one's first word."""
 _ENDS: Final = ("", ".", "!", "?", ":", ";")
-"""Of what stands before the beginning of a sentence."""
+"""What a sentence ends with, or what it says before it; nothing, where a question begins."""
 _NOT_THEN: Final = regex.compile(r"\b(?:before|until|till|after|than|except)(?: the)?$", regex.I)
 """Said of a time, it is another that is meant."""
 _NOW_OR_AHEAD: Final = ("this ", "next ", "today", "tonight", "tomorrow", "day after")
@@ -64,12 +66,12 @@ class Period:
         years = (self.since.year - at.year, self.until.year - at.year)
         return any(self.since <= at + relativedelta(years=each) < self.until for each in years)
 
-    def each_year(self) -> "Sequence[Period]":
-        """Where the question did not say of which year: of the next, and of the YEARS before it. Else itself."""
+    def each_year(self) -> Sequence["Period"]:
+        """Where the question did not say of which year: that of each of YEARS, the next one first. Else itself."""
         if not self.every_year:
             return (self,)
         years = [relativedelta(years=1 - back) for back in range(YEARS)]
-        calendar = range(MINYEAR, MAXYEAR)
+        calendar = range(MINYEAR, MAXYEAR + 1)
         return [
             replace(self, since=self.since + each, until=self._ends(each), every_year=False)
             for each in years

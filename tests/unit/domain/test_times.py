@@ -1,5 +1,6 @@
 """The times that a question names."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -294,6 +295,18 @@ def test_each_year_around_has_its_february_leap_year_or_not(question: str, year:
         each for each in days if asked_for.holds(each) and not any(p.holds(each) for p in there)
     ]
     assert missed == []
+
+
+@pytest.mark.parametrize(
+    ("year", "years"), [(1, [2, 1]), (9999, list(range(9999, 9999 - YEARS + 1, -1)))]
+)
+def test_a_period_of_no_year_is_looked_for_in_no_year_beyond_the_calendar(
+    year: int, years: list[int]
+) -> None:
+    (named,) = periods("in May", NOW)
+    since, until = named.since.replace(year=year), named.until.replace(year=year)
+    may = replace(named, since=since, until=until)
+    assert [each.since.year for each in may.each_year()] == years
 
 
 def test_a_period_of_a_year_is_that_of_no_other() -> None:
