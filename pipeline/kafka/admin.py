@@ -37,22 +37,33 @@ class Admin(AIOKafkaAdminClient):
         return [about for about in await self.describe_topics() if about["topic"] in names]
 
     async def known_everywhere(self, names: Collection[str]) -> list[list[dict[str, Any]]]:
-        """`known`, of every broker that is there."""
+        """`known`, of every broker that is there. Raises NodeNotReadyError where none is."""
         own: Any = self
+        brokers = _brokers(own._client)
         answers: list[Any] = [
-            (await own._client.send(broker.nodeId, MetadataRequest(None))).to_object()["topics"]
-            for broker in own._client.cluster.brokers()
-            if await own._client.ready(broker.nodeId)
+            (await self._send_request(MetadataRequest(None), node_id)).to_object()["topics"]
+            for node_id in brokers
+            if await own._client.ready(node_id)
         ]
+        if not answers:
+            raise _none_of(brokers)
         return [[about for about in topics if about["topic"] in names] for topics in answers]
 
 
 async def _ready_one(client: Any) -> int:
-    brokers: list[int] = [broker.nodeId for broker in client.cluster.brokers()]
+    brokers = _brokers(client)
     for node_id in sample(brokers, len(brokers)):
         if await client.ready(node_id):
             return node_id
-    raise NodeNotReadyError(f"None of the brokers {sorted(brokers)} is there.")
+    raise _none_of(brokers)
+
+
+def _brokers(client: Any) -> list[int]:
+    return sorted(broker.nodeId for broker in client.cluster.brokers())
+
+
+def _none_of(brokers: list[int]) -> NodeNotReadyError:
+    return NodeNotReadyError(f"None of the brokers {brokers} is there.")
 
 
 @asynccontextmanager

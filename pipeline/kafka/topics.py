@@ -7,7 +7,7 @@ On a cluster of three brokers or more there are three copies of everything, and 
 before it counts as accepted: one broker may die, and nothing is lost nor stopped.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
 from aiokafka.admin import NewTopic
@@ -30,7 +30,7 @@ from tenacity import (
 
 from pipeline.errors import Refused
 from pipeline.kafka.admin import Admin, asked
-from pipeline.kafka.connection import KafkaConnection
+from pipeline.kafka.connection import KafkaConnection, transient
 from schemas.topics import (
     CLASSIFIED,
     DAY_MS,
@@ -66,7 +66,7 @@ async def ensure_topics(
         wanted = next((existing[t.under(prefix)] for t in ORDERED if t not in missing), partitions)
         copies = max(replication_factor, await _copies(admin)) if missing else 0
         await _create(admin, prefix, missing, wanted, copies)
-        counts = existing | await _led(admin, [topic.under(prefix) for topic in missing])
+        counts = existing | await led(admin, [topic.under(prefix) for topic in missing])
     _agree({topic.under(prefix): counts[topic.under(prefix)] for topic in ORDERED})
     return counts
 
@@ -131,19 +131,21 @@ def _check(told: Iterable[Sequence[Any]], prefix: str) -> None:
 
 
 @retry(
-    retry=retry_if_exception(lambda error: isinstance(error, KafkaError) and error.retriable),
+    retry=retry_if_exception(lambda error: isinstance(error, KafkaError) and transient(error)),
     wait=wait_fixed(0.05),
     stop=stop_after_delay(30),
     reraise=True,
 )
-async def _led(admin: Admin, names: list[str]) -> dict[str, int]:
+async def led(admin: Admin, names: Collection[str]) -> dict[str, int]:
     """Waits until every broker knows who leads them; returns each topic's partitions.
 
     A topic is announced before it can be used, and to one broker before another.
     """
-    answers = [_counts(topics) for topics in await admin.known_everywhere(names)] if names else [{}]
-    unled = {name for counts in answers for name in names if name not in counts}
-    if unled or not answers:
+    if not names:
+        return {}
+    answers = [_counts(topics) for topics in await admin.known_everywhere(names)]
+    unled = {name for name in names if not all(name in counts for counts in answers)}
+    if unled:
         raise LeaderNotAvailableError(", ".join(sorted(unled)))
     return answers[0]
 

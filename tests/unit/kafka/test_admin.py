@@ -73,3 +73,15 @@ async def test_where_no_broker_is_there_kafka_is_unavailable() -> None:
 async def ask_anyone() -> None:
     async with asked(KAFKA) as admin:
         await ask(admin)
+
+
+@pytest.mark.parametrize("brokers", [()], indirect=True, ids=["none of three"])
+@pytest.mark.usefixtures("brokers")
+async def test_what_every_broker_knows_is_told_by_one_at_least() -> None:
+    with pytest.raises(Unavailable, match=r"None of the brokers \[1, 2, 3\]"):
+        await ask_all()
+
+
+async def ask_all() -> None:
+    async with asked(KAFKA) as admin:
+        await admin.known_everywhere(["made"])

@@ -1,8 +1,11 @@
-"""How topics are kept: what the broker is told of them."""
+"""How topics are made and kept: what the brokers are told of them, and what they must say."""
+
+from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFailedError
 
-from pipeline.kafka.topics import settings_of
+from pipeline.kafka.topics import led, settings_of
 from schemas.topics import ANSWERED, DAY_MS, ENRICHED, EVENTS, HOUR_MS, Topic
 
 
@@ -32,3 +35,38 @@ def test_no_segment_stays_open_for_longer_than_what_it_holds_is_kept(
     topic: Topic, closed_after_ms: int
 ) -> None:
     assert settings_of(topic, 1)["segment.ms"] == str(closed_after_ms)
+
+
+class Told:
+    """A cluster that says one thing after another of its topics."""
+
+    def __init__(self, *told: list[list[dict[str, Any]]] | KafkaError) -> None:
+        self._told = list(told)
+
+    async def known_everywhere(self, _: object) -> list[list[dict[str, Any]]]:
+        now = self._told.pop(0)
+        if isinstance(now, KafkaError):
+            raise now
+        return now
+
+
+def topic(*leaders: int) -> dict[str, Any]:
+    return {"topic": "made", "partitions": [{"leader": leader} for leader in leaders]}
+
+
+@pytest.mark.parametrize(
+    "too_soon",
+    [[[topic(1, 2)], []], [[topic(1, 2)], [topic(1, -1)]], [[], [topic()]], NodeNotReadyError()],
+    ids=["unknown to one", "of one partition unled", "announced alone", "nobody there"],
+)
+async def test_a_topic_is_waited_for_until_every_broker_knows_its_leaders(
+    too_soon: list[list[dict[str, Any]]] | KafkaError,
+) -> None:
+    cluster: Any = Told(too_soon, [[topic(1, 2)], [topic(1, 2)]])
+    assert await led(cluster, ["made"]) == {"made": 2}
+
+
+async def test_who_may_not_ask_of_topics_does_not_wait_for_them() -> None:
+    cluster: Any = Told(TopicAuthorizationFailedError())
+    with pytest.raises(TopicAuthorizationFailedError):
+        await led(cluster, ["made"])
