@@ -162,7 +162,7 @@ READ_FIELDS: Final = ("metadata_numbers",)
 
 def without(condition: Condition, fields: Collection[str]) -> Condition:
     """What holds wherever `condition` does, whatever stands in `fields`; the same where it asks nothing of them."""
-    return _without(condition, fields, Every(()))
+    return _without(condition, fields, EVERYTHING)
 
 
 def _without(condition: Condition, fields: Collection[str], instead: Every | Some) -> Condition:
@@ -172,7 +172,7 @@ def _without(condition: Condition, fields: Collection[str], instead: Every | Som
         case Some(conditions):
             return Some(tuple(_without(each, fields, instead) for each in conditions))
         case Not(opposite):
-            never = Some(()) if isinstance(instead, Every) else Every(())
+            never = Some(()) if isinstance(instead, Every) else EVERYTHING
             return Not(_without(opposite, fields, never))
         case HasId():
             return condition

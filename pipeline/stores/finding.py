@@ -27,7 +27,7 @@ from schemas.search import Hit, Mode, SearchFilter
 
 T = TypeVar("T")
 
-NO_TERMS = SparseVector()
+_NO_TERMS = SparseVector()
 _SPARE = 8
 """Points read beyond the limit, to see whether a tie goes on there."""
 _MARGIN = 2
@@ -109,7 +109,7 @@ class Finding:
         requests: Sequence[Nearest],
         where: Every,
         beside: Then | None,
-        terms: SparseVector = NO_TERMS,
+        terms: SparseVector = _NO_TERMS,
     ) -> Sequence[Sequence[Found]]:
         if beside is None:
             return await self.points.ask(requests, where)
@@ -157,7 +157,7 @@ class Finding:
             requests = _requests(question, text, mode, limit, first)
             if not requests:
                 return {}
-            terms = question.terms if "lexical" in requests else NO_TERMS
+            terms = question.terms if "lexical" in requests else _NO_TERMS
             found = await self._ask(list(requests.values()), where, beside, terms)
             return dict(zip(requests, found, strict=True))
 

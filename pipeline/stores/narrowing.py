@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.domain.times import Period
 from pipeline.stores.conditions import (
+    EVERYTHING,
     AnyOf,
     Between,
     Condition,
@@ -85,7 +86,7 @@ def _of_tiers(tests: Words, now: datetime) -> Iterator[Condition]:
         yield Not(in_tier(tier, now))
     if tests.exists is False:
         # Every memory stands in some tier.
-        yield Not(Every(()))
+        yield Not(EVERYTHING)
 
 
 def in_tier(tier: str, now: datetime) -> Condition:
