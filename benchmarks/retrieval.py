@@ -36,7 +36,7 @@ from benchmarks.dataset import UNANSWERABLE, Question, memories, questions
 from benchmarks.stack import own_stack, tell
 from pipeline.contract.flows import flows
 from pipeline.domain.lexical import lexical_terms
-from pipeline.domain.ranking import SIGNALS as RANKED_BY
+from pipeline.domain.ranking import SIGNALS
 from pipeline.domain.reordering import alike
 from pipeline.domain.weights import Weights
 from pipeline.kafka.connection import KafkaConnection
@@ -55,7 +55,6 @@ ALIKE = 0.6
 """Memories that share so much of their words say the same."""
 LOOK_EVERY_S = 1.0
 BATCH = 1_000
-SIGNALS = ("dense", "lexical", "tokens", "speaker", "time")
 
 
 @dataclass(frozen=True)
@@ -189,9 +188,9 @@ def _as_served(answers: Sequence[Asked]) -> Ranks:
 
 def ablations(answers: Sequence[Asked]) -> dict[str, Ranks]:
     """The same candidates, ranked without one signal, and by one alone."""
-    off = dict.fromkeys(SIGNALS, 0.0)
-    all_, none = Weights(), replace(Weights(), **off)
-    tried = {f"without {name}": replace(all_, **{name: 0.0}) for name in SIGNALS}
+    all_, none = Weights(), replace(Weights(), **dict.fromkeys(SIGNALS, 0.0))
+    counted = [name for name in SIGNALS if getattr(all_, name)]
+    tried = {f"without {name}": replace(all_, **{name: 0.0}) for name in counted}
     tried |= {
         f"{name} alone": replace(none, **{name: 1.0}) for name in ("dense", "lexical", "tokens")
     }
@@ -200,7 +199,7 @@ def ablations(answers: Sequence[Asked]) -> dict[str, Ranks]:
 
 def _ranked(answers: Sequence[Asked], weights: Weights) -> Ranks:
     def by_score(hit: Hit) -> tuple[float, str]:
-        score = sum(getattr(weights, name) * hit.signals.get(name, 0.0) for name in RANKED_BY)
+        score = sum(getattr(weights, name) * hit.signals.get(name, 0.0) for name in SIGNALS)
         return -score, hit.memory_id
 
     return [

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.dataset import Question, memories, questions
 from benchmarks.reranker_training import AGAINST, ANSWERS, lessons_of, split
-from benchmarks.retrieval import Asked, metrics, repeated
+from benchmarks.retrieval import Asked, ablations, metrics, repeated
+from pipeline.domain.ranking import SIGNALS
 from schemas.search import Hit
 
 
@@ -60,6 +61,14 @@ def test_the_interval_holds_the_mean_and_narrows_with_more_questions() -> None:
 def test_what_a_better_hit_says_already_is_counted() -> None:
     hits = [hit("the train leaves at nine"), hit("bring tea"), hit("a train leaves at nine")]
     assert repeated(Asked(question("a"), hits)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("other", [name for name in SIGNALS if name != "dense"])
+def test_of_one_signal_alone_no_other_speaks_for_a_hit(other: str) -> None:
+    near = hit("near").model_copy(update={"signals": {"dense": 0.9}})
+    far = hit("far").model_copy(update={"signals": {"dense": 0.1, other: 1.0}})
+    ((_, ids),) = ablations([Asked(question("near"), [far, near])])["dense alone"]
+    assert ids == ["near", "far"]
 
 
 def written(folder: Path, *, memories: list[Any], queries: list[Any]) -> Path:
