@@ -40,7 +40,8 @@ _ENDS: Final = ("", ".", "!", "?", ":", ";")
 """What a sentence ends with, or what it says before it; nothing, where a question begins."""
 _NOT_THEN: Final = regex.compile(r"\b(?:before|until|till|after|than|except)(?: the)?$", regex.I)
 """Said of a time, it is another that is meant."""
-_NOW_OR_AHEAD: Final = ("this ", "next ", "today", "tonight", "tomorrow", "day after")
+_NOW: Final = ("this ", "today")
+_NOW_OR_AHEAD: Final = (*_NOW, "next ", "tonight", "tomorrow", "day after")
 _THIRD: Final = {"early": 0, "beginning of": 0, "start of": 0, "mid": 1, "middle of": 1}
 
 
@@ -121,7 +122,19 @@ def _read(question: str, now: datetime) -> Mapping[str, Period]:
             continue
         if period is not None:
             read[said] = period
-    return read if len(set(read.values())) <= MOST else {}
+    return _with_now(read, phrases) if len(set(read.values())) <= MOST else {}
+
+
+def _with_now(
+    read: Mapping[str, Period], phrases: Mapping[str, regex.Match[str]]
+) -> Mapping[str, Period]:
+    """The same; who asks about yesterday and today looks back at both."""
+    if not any(period.ago for period in read.values()):
+        return read
+    return {
+        said: replace(period, ago=period.ago or (_is_now(phrases[said]) and _is_short(period)))
+        for said, period in read.items()
+    }
 
 
 def _period(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | None:
@@ -134,8 +147,15 @@ def _period(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | 
         period = _until_today(period.since, now)
     if period.since >= period.until:
         return None
-    short = period.until - period.since <= _LONGEST_AGO
-    return replace(period, ago=short and _counts_back(phrase))
+    return replace(period, ago=_is_short(period) and _counts_back(phrase))
+
+
+def _is_short(period: Period) -> bool:
+    return period.until - period.since <= _LONGEST_AGO
+
+
+def _is_now(phrase: regex.Match[str]) -> bool:
+    return phrase["when"].casefold().startswith(_NOW)
 
 
 def _counts_back(phrase: regex.Match[str]) -> bool:

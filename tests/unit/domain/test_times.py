@@ -347,3 +347,20 @@ def test_what_is_counted_back_from_now_is_told_from_dates_and_plans(
     question: str, ago: bool
 ) -> None:
     assert [period.ago for period in periods(question, NOW)] == [ago]
+
+
+@pytest.mark.parametrize(
+    ("question", "ago"),
+    [
+        ("what did I do yesterday and today", [True, True]),
+        ("how does this week compare with last week", [True, True]),
+        ("what did I plan yesterday for tomorrow", [True, False]),
+        ("last week or on 8 December", [True, False]),
+        ("this year and last week", [False, True]),
+        ("this week and before last week", [False, False]),
+    ],
+)
+def test_who_asks_about_yesterday_and_today_looks_back_at_both(
+    question: str, ago: list[bool]
+) -> None:
+    assert [period.ago for period in periods(question, NOW)] == ago
