@@ -292,7 +292,9 @@ class MemoryClient:
         `rerank` has the best hits read again together with the question, or not; unless given, where
         RERANKER_MODEL is set for the query consumer. `diversity`, 0 to 1, prefers hits that are unlike
         better ones. The answer's `degraded` says what could not be done of that. With
-        `explain` each hit tells what every signal gave and added to the score, and which words matched.
+        `explain` each hit tells what every signal gave and added to the score, and which words matched, in it
+        (`matched`) and in its day (`matched_day`); where there are none of both, what `lexical` gave comes
+        from what was said beside it.
         Without `use_classifiers` topics and importance count nothing. `as_of` searches what was believed at
         that moment: what came later is not there, what was revised since has its text of then, what was
         forgotten since stays forgotten. `filter` may name `domain`, `topics` (any

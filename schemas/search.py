@@ -112,7 +112,7 @@ class SearchAsked(UserQuestion):
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How much it counts that a hit is unlike the better ones; 0: not at all."""
     explain: bool = False
-    """Whether each hit tells what every signal gave, and which words matched."""
+    """Whether each hit tells what every signal gave, and which words matched, in it and in its day."""
     as_of: Utc | None = None
     """What was believed then: each memory as it was published by that moment, without those that came later.
     What was forgotten since is gone from the past, too."""
@@ -250,7 +250,10 @@ class Hit(KnownMemory):
     parts: dict[str, FiniteFloat] = {}
     """What each signal adds to the score, by its weight; they add up to it. Told with the signals."""
     matched: tuple[str, ...] = ()
-    """Words of the question that the memory has in some form; told with the signals."""
+    """Words of the question that the memory has in some form, in its text or in who said it; told with the
+    signals. Where there are none, nor any in `matched_day`, what `lexical` gave comes from texts said beside it."""
+    matched_day: tuple[str, ...] = ()
+    """Words of the question that the day has on which it happened ("Friday 8 May 2026"); told with the signals."""
 
 
 class SearchAnswered(Answer):

@@ -246,8 +246,8 @@ def table(hits: "tuple[Hit, ...]") -> Table:
 def why(hit: "Hit") -> str:
     """What speaks for a hit: what each signal adds to the score and, in brackets, what it gave.
 
-    The reranker comes after, which changed the order alone, then the words that matched. What has no weight
-    is left out: `--json` has it.
+    The reranker comes after, which changed the order alone, then the words that matched, and where: in what was
+    said and by whom, in its day, or only in what was said beside it. What has no weight is left out: `--json` has it.
     """
     told = [
         f"{name} {part:+.3f} ({hit.signals.get(name, 0.0):.2f})"
@@ -255,8 +255,16 @@ def why(hit: "Hit") -> str:
     ]
     if "rerank" in hit.signals:
         told.append(f"rerank ({hit.signals['rerank']:.2f})")
-    words = [on_one_line(word) for word in hit.matched]
-    return "  ".join([*told, *(["words: " + ", ".join(words)] if words else [])])
+    return "  ".join([*told, *matches(hit)])
+
+
+def matches(hit: "Hit") -> list[str]:
+    """Which words of the question matched, and where, as far as the hit tells."""
+    own = {"words": hit.matched, "day": hit.matched_day}
+    told = [f"{name}: {on_one_line(', '.join(words))}" for name, words in own.items() if words]
+    if not told and hit.parts.get("lexical", 0.0) > 0:
+        return ["words of what was said beside it"]
+    return told
 
 
 def about(hit: "Hit") -> str:

@@ -39,6 +39,11 @@ def worded_for_terms(said: MemoryState | Said) -> str:
     return f"{_WEEKDAYS[moment.weekday()]} {worded(said)}" if moment else worded(said)
 
 
+def day_for_terms(moment: datetime) -> str:
+    """`Monday 8 May 2023`: what can be matched of a moment word by word."""
+    return f"{_WEEKDAYS[moment.weekday()]} {day_in_words(moment)}"
+
+
 def day_in_words(moment: datetime) -> str:
     """`8 May 2023`, in the moment's own time zone, whatever this machine's locale."""
     return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year}"

@@ -20,7 +20,7 @@ from pipeline.domain.reordering import POOL, Placed, compared, diversified, plac
 from pipeline.domain.tiers import Tiers
 from pipeline.domain.times import periods, untimed
 from pipeline.domain.weights import Weights
-from pipeline.domain.wording import worded
+from pipeline.domain.wording import day_for_terms, worded
 from pipeline.errors import Refused, Unavailable
 from pipeline.ports import (
     Classifier,
@@ -223,8 +223,16 @@ async def unlike(asked: SearchAsked, ranking: Sequence[Placed]) -> Sequence[Hit]
 
 
 def matching(words: Mapping[str, Sequence[int]], hits: Sequence[Hit]) -> Sequence[Hit]:
-    """The hits, each with those of the question's words that it has."""
+    """The hits, each with those of the question's words that it has, and those that its day has.
+
+    A word that it has by what was said beside it stands in neither: whoever tells a hit does not know that.
+    """
     return [
-        hit.model_copy(update={"matched": shared_words(words, f"{hit.speaker or ''} {hit.text}")})
+        hit.model_copy(
+            update={
+                "matched": shared_words(words, f"{hit.speaker or ''} {hit.text}"),
+                "matched_day": shared_words(words, day_for_terms(hit.occurred_at)),
+            }
+        )
         for hit in hits
     ]

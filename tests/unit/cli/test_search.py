@@ -174,6 +174,32 @@ def test_what_could_not_be_done_is_told(command: Command, client: FakeClient):
     assert "not reranked: the model failed" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("matched", "day", "parts", "told"),
+    [
+        (("hot",), ("friday",), {"lexical": 0.4}, "  words: hot  day: friday"),
+        ((), ("friday", "3"), {"lexical": 0.4}, "  day: friday, 3"),
+        ((), (), {"lexical": 0.4}, "  words of what was said beside it"),
+        ((), (), {"dense": 0.4}, ""),
+    ],
+)
+def test_an_explanation_says_where_words_matched(
+    matched: tuple[str, ...], day: tuple[str, ...], parts: dict[str, float], told: str
+):
+    hit = Hit(
+        memory_id="m",
+        text="hot soup",
+        occurred_at=datetime(2026, 4, 3, tzinfo=UTC),
+        version=1,
+        domain="other",
+        score=0.4,
+        parts=parts,
+        matched=matched,
+        matched_day=day,
+    )
+    assert why(hit).partition(")")[2] == told
+
+
 def test_an_explanation_reads_the_largest_part_first():
     hit = Hit(
         memory_id="m",

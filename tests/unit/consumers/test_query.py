@@ -17,7 +17,7 @@ from pipeline.ports import Classification
 from pipeline.searching.search import SearchPorts, search
 from pipeline.stores.index import VectorIndex
 from pipeline.stores.records_in_memory import RecordsInMemory
-from schemas.events import MemoryEnriched
+from schemas.events import MemoryEnriched, Said
 from schemas.search import (
     Hit,
     MemoryAsked,
@@ -150,6 +150,19 @@ async def test_an_explanation_tells_what_each_signal_added_and_which_words_match
         mode, {"dense", "lexical", "tokens"}
     )
     assert expected <= best.signals.keys()
+
+
+async def test_an_explanation_tells_the_words_of_a_day_from_those_that_were_said() -> None:
+    there = await index(await memory("hot soup", occurred_at=datetime(2026, 4, 3, tzinfo=UTC)))
+    (hit,) = await found(there, asked("which soup on Friday, 3 April?", explain=True))
+    assert (hit.matched, hit.matched_day) == (("soup",), ("friday", "3", "april"))
+
+
+async def test_no_word_is_said_to_match_that_was_said_beside_a_memory() -> None:
+    heard = await memory("me too", preceding=(Said(text="I am allergic to nuts"),))
+    (hit,) = await found(await index(heard), asked("who is allergic?", explain=True))
+    assert hit.signals["lexical"] > 0
+    assert (hit.matched, hit.matched_day) == ((), ())
 
 
 async def test_the_words_of_a_relative_time_find_nobody_who_speaks_of_times() -> None:
