@@ -21,5 +21,9 @@ class Refused(PipelineError):
     """The caller asked for something it cannot have; tell it why, and change nothing."""
 
 
+class Missing(Refused):
+    """What the caller names is not there, or is no more: is the name right?"""
+
+
 class Halted(PipelineError):
     """Most messages fail, so the fault is ours: stop and let a person look."""

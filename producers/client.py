@@ -215,7 +215,7 @@ class MemoryClient:
         """Replaces the text of a memory; what is not given stays as it was.
 
         The memory's newest state is asked for first, so a query consumer must be running. Waits up to
-        `timeout_s` for a memory that may still be on its way. Raises Refused where there is none.
+        `timeout_s` for a memory that may still be on its way. Raises Missing, which is a Refused, where there is none.
         """
         said = built(NewMemory, text=text, user_id=user_id, memory_id=memory_id)
         known = await self._known.newest(said.user_id, memory_id, timeout_s)

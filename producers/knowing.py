@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.domain.clock import moment_of
-from pipeline.errors import Refused, Unavailable
+from pipeline.errors import Missing, Unavailable
 from pipeline.kafka.asking import Envelope
 from producers.receipts import OfMemory
 from producers.seen import Seen
@@ -113,7 +113,7 @@ class Known:
     ) -> KnownMemory | MemoryCaptured | MemoryRevised:
         """The newest state we can know of: the record's, or our own that is still on its way.
 
-        Waits for what may still come. Raises Refused where there is none.
+        Waits for what may still come. Raises Missing where there is none.
         """
         now = asyncio.get_running_loop().time
         deadline, look_at, nothing_comes = now() + timeout_s, 0.0, False
@@ -124,9 +124,9 @@ class Known:
             if answered.memory is not None:
                 return answered.memory
             if answered.forgotten:
-                raise Refused(f"Memory {memory_id} was forgotten: remember it anew.")
+                raise Missing(f"Memory {memory_id} was forgotten: remember it anew.")
             if nothing_comes or now() > deadline:
-                raise Refused(_nothing_to_revise(memory_id, on_its_way=not nothing_comes))
+                raise Missing(_nothing_to_revise(memory_id, on_its_way=not nothing_comes))
             if now() > look_at:
                 nothing_comes = await self._nothing_on_its_way()
                 look_at = now() + LOOK_EVERY_S

@@ -27,9 +27,10 @@ from pipeline.cli import (
     verify,
 )
 from pipeline.cli.printing import complain, show
-from pipeline.errors import Halted, PipelineError, Refused, Unavailable, Unusable
+from pipeline.errors import Halted, Missing, PipelineError, Refused, Unavailable, Unusable
 
 EXIT_CODES: dict[type[PipelineError], int] = {
+    Missing: 1,  # before what it is a kind of
     Refused: 2,
     Unusable: 65,  # EX_DATAERR
     Unavailable: 75,  # EX_TEMPFAIL

@@ -132,6 +132,8 @@ def revise(
 
     \b
     [dim]$[/dim] hybrid-memory revise ID "I gave up spicy food" --user alice
+
+    Ends with 1 where there is no such memory.
     """
 
     async def replace() -> None:
@@ -171,7 +173,7 @@ def forget(
     [dim]$[/dim] hybrid-memory forget ID --user alice
 
     Ends with 1 where there is no such memory, as `rm` does; the forgetting is accepted all the same, so
-    that what is on its way stays forgotten. Forgetting again what was forgotten ends with 0.
+    that what is on its way stays forgotten, and whatever an `import` brings under this id. Forgetting again what was forgotten ends with 0.
     """
 
     async def leave() -> "Receipt":
@@ -202,7 +204,10 @@ def _forgetting(receipt: "Receipt") -> "Mapping[Outcome, str]":
     if receipt.was_forgotten:
         tell(f"{of} any more: its id was forgotten before. Nothing was left to erase.")
         return {**_FORGOTTEN, "stored": "It stays forgotten"}
-    complain(f"{of}: nothing was erased. Is the id right?")
+    complain(
+        f"{of}: nothing was erased. Is the id right? From now on it is a forgotten one: an `import` leaves it "
+        "out. `add --id` remembers it anew."
+    )
     return {**_FORGOTTEN, "stored": "What is on its way under this id stays forgotten"}
 
 
@@ -274,6 +279,8 @@ def get(
 
     \b
     [dim]$[/dim] hybrid-memory get ID --user alice
+
+    Ends with 1 where there is no such memory.
     """
     memory = running(_known(memory_id, user, data, optional(as_of, "--as-of")))
     if memory is None:

@@ -1,7 +1,7 @@
 """Ask for the memories of one user that are closest to a text, and see where the time went."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,11 +13,18 @@ from pipeline.cli.dates import optional, span
 from pipeline.cli.options import AsJson, AsOf, Data, MetadataPairs, Timeout, User, pairs
 from pipeline.cli.printing import moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import connected, running
-from pipeline.errors import Refused
+from pipeline.errors import PipelineError, Refused
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from schemas.filters import Where
     from schemas.search import Hit, SearchAnswered
+
+MOST_NAMES = 10
+"""Of speakers, in a hint."""
+_MOST_HITS = 100
+"""As many as a search may give."""
 
 
 def _only(of: str) -> typer.models.OptionInfo:
@@ -86,7 +93,7 @@ def search(
     before: Annotated[
         str | None, typer.Option(metavar="TIME", help="Happened earlier.", show_default=False)
     ] = None,
-    speaker: Annotated[str | None, _only("what this one said")] = None,
+    speaker: Annotated[str | None, _only("what this one said; a name as it is written")] = None,
     run: Annotated[str | None, _only("from this conversation")] = None,
     agent: Annotated[str | None, _only("through this agent")] = None,
     app: Annotated[str | None, _only("through this application")] = None,
@@ -140,6 +147,7 @@ def search(
         "metadata": pairs(metadata),
         "where": nested(where),
     }
+    then = optional(as_of, "--as-of")
     answered, took_s = running(
         _asked(
             data,
@@ -154,7 +162,7 @@ def search(
             explain=explain,
             recall=recall,
             use_classifiers=classifiers,
-            as_of=optional(as_of, "--as-of"),
+            as_of=then,
             timeout_s=timeout,
         )
     )
@@ -165,6 +173,10 @@ def search(
         show(table(answered.hits))
     else:
         show(nothing_found(user, as_of, min_score))
+    if speaker and not answered.hits:
+        there = running(_speakers(data, text, user, filter_, then, timeout))
+        if hint := others_spoke(speaker, there):
+            tell(hint, style="yellow")
     if unknown := strange([*(topic or ()), *topics_in(filter_["where"])]):
         # No refusal: an application may have classified with topics of its own, or an older list.
         tell(
@@ -226,6 +238,47 @@ async def _asked(data: Path | None, text: str, **question: Any) -> "tuple[Search
         began = time.perf_counter()
         answered = await client.search(text, **question)
         return answered, time.perf_counter() - began
+
+
+async def _speakers(
+    data: Path | None,
+    text: str,
+    user: str,
+    filter_: Mapping[str, Any],
+    as_of: "datetime | None",
+    timeout_s: float,
+) -> list[str]:
+    """Who said what is closest to the text and meets the rest of the filter, in that order; each once."""
+    asked: dict[str, Any] = {"filter": {**filter_, "speaker": None}, "as_of": as_of}
+    try:
+        answered, _ = await _asked(
+            data,
+            text,
+            user_id=user,
+            limit=_MOST_HITS,
+            mode="dense",
+            rerank=False,
+            recall=False,
+            timeout_s=timeout_s,
+            **asked,
+        )
+    except PipelineError:
+        # It is only a hint: the answer itself is there.
+        return []
+    return list(dict.fromkeys(hit.speaker for hit in answered.hits if hit.speaker))
+
+
+def others_spoke(speaker: str, there: Sequence[str]) -> str | None:
+    """What to say where nobody of this name said anything; None where it helps nobody.
+
+    The same name in another case comes first.
+    """
+    names = sorted(there, key=lambda name: name.casefold() != speaker.casefold())
+    if not names or speaker in names:
+        return None
+    told = ", ".join(on_one_line(name, 40) for name in names[:MOST_NAMES])
+    more = " and others" if len(names) > MOST_NAMES else ""
+    return f"--speaker takes a name as it is written. Speakers here: {told}{more}."
 
 
 def table(hits: "tuple[Hit, ...]") -> Table:

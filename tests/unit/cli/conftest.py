@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.commands import app
 from pipeline.domain.clock import VersionClock
-from pipeline.errors import Refused, Unavailable, Unusable
+from pipeline.errors import Missing, Unavailable, Unusable
 from producers.client import NewMemory
 from producers.receipts import AnyReceipt, Receipt, UserReceipt
 from schemas.events import (
@@ -38,6 +38,8 @@ class FakeClient:
         """What the record knows of every memory beside what was said."""
         self.forgotten: set[tuple[str, str]] = set()
         self.asked: dict[str, Any] = {}
+        """What was asked last."""
+        self.searched: list[dict[str, Any]] = []
         self.as_of: datetime | None = None
         self.batches: list[list[NewMemory]] = []
         self.waited_for: list[AnyReceipt] = []
@@ -73,7 +75,7 @@ class FakeClient:
 
     async def revise(self, memory_id: str, text: str, *, user_id: str, **_: Any) -> Receipt:
         if (user_id, memory_id) not in self.memories:
-            raise Refused(f"There is no memory {memory_id} of this user to revise.")
+            raise Missing(f"There is no memory {memory_id} of this user to revise.")
         memory = self.memories[user_id, memory_id]
         return self._remembered(memory.model_copy(update={"text": text}))
 
@@ -113,16 +115,20 @@ class FakeClient:
 
     async def search(self, text: str, *, user_id: str, **asked: Any) -> SearchAnswered:
         self.asked = {"text": text, "user_id": user_id, **asked}
+        self.searched.append(self.asked)
         words = set(text.lower().split())
         found = [
             memory
             for memory in self.memories.values()
-            if memory.user_id == user_id and words & set(memory.text.lower().split())
+            if memory.user_id == user_id
+            and (words & set(memory.text.lower().split()) or asked.get("mode") == "dense")
+            and memory.speaker == (asked["filter"]["speaker"] or memory.speaker)
         ]
         hits = tuple(
             Hit(
                 memory_id=memory.memory_id or "",
                 text=memory.text,
+                speaker=memory.speaker,
                 score=0.5,
                 occurred_at=NOON,
                 domain="other",

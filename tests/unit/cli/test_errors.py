@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.cli.commands import exit_code, missing
-from pipeline.errors import Halted, PipelineError, Refused, Unavailable, Unusable
+from pipeline.errors import Halted, Missing, PipelineError, Refused, Unavailable, Unusable
 from tests.unit.cli.conftest import Command, FakeClient
 
 HEAVY = ("torch", "faststream", "asyncpg", "qdrant_client", "qdrant_edge", "openvino", "numpy")
@@ -17,7 +17,13 @@ HEAVY = ("torch", "faststream", "asyncpg", "qdrant_client", "qdrant_edge", "open
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(Refused(""), 2), (Unusable(""), 65), (Unavailable(""), 75), (Halted(""), 78)],
+    [
+        (Refused(""), 2),
+        (Missing(""), 1),
+        (Unusable(""), 65),
+        (Unavailable(""), 75),
+        (Halted(""), 78),
+    ],
 )
 def test_the_exit_code_is_the_remedy(error: PipelineError, code: int):
     assert exit_code(error) == code

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from pipeline.cli.search import table, why
+from pipeline.cli.search import others_spoke, table, why
 from schemas.filters import Where
 from schemas.search import Hit, SearchAnswered
 from tests.unit.cli.conftest import Command, FakeClient
@@ -59,7 +59,7 @@ def test_filters_go_with_the_question(command: Command, client: FakeClient):
         "--metadata=n=3",
         "--speaker=Bob",
     )
-    asked = client.asked
+    asked = client.searched[0]
     assert (asked["limit"], asked["min_score"]) == (3, 0.2)
     assert asked["filter"]["domain"] == "coding"
     assert asked["filter"]["topics"] == ("python", "testing")
@@ -72,8 +72,8 @@ def test_filters_go_with_the_question(command: Command, client: FakeClient):
 def test_a_filter_that_nests_is_written_as_json(command: Command, client: FakeClient):
     asked = '{"or": [{"speaker": "Ana"}, {"metadata": {"stars": {"gte": 4}}}]}'
     command("search", "tests", "--user=alice", "--filter", asked, "--speaker=Bob")
-    assert client.asked["filter"]["where"] == Where.model_validate_json(asked)
-    assert client.asked["filter"]["speaker"] == "Bob"
+    assert client.searched[0]["filter"]["where"] == Where.model_validate_json(asked)
+    assert client.searched[0]["filter"]["speaker"] == "Bob"
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,31 @@ def test_a_topic_that_the_classifier_does_not_know_is_told(
     assert result.exit_code == 0
     assert "The classifier here knows no topic 'cuisine'." in result.stderr
     assert "hybrid-memory docs topics" in result.stderr
+
+
+def test_a_speaker_who_said_nothing_brings_those_who_did(command: Command, client: FakeClient):
+    for text, speaker in (("thai food", "Ben"), ("soup", "Ana"), ("more soup", "Ana")):
+        command("add", text, "--user", "alice", "--speaker", speaker)
+    result = command("search", "thai", "--user", "alice", "--speaker", "ana", "--topic", "food")
+    assert result.exit_code == 0
+    assert "takes a name as it is written. Speakers here: Ana, Ben." in result.stderr
+    assert (client.asked["filter"]["topics"], client.asked["recall"]) == (("food",), False)
+
+
+@pytest.mark.parametrize("named", [("--speaker=Ana",), ("--speaker=ana", "--json"), ()])
+def test_speakers_are_told_where_that_may_help_alone(
+    command: Command, client: FakeClient, named: tuple[str, ...]
+):
+    command("add", "soup", "--user", "alice", "--speaker", "Ana")
+    assert "Speakers here" not in command("search", "thai", "--user", "alice", *named).stderr
+
+
+def test_of_many_speakers_some_are_told():
+    hint = others_spoke("z9", [f"Z{n}" for n in range(20)])
+    assert hint is not None
+    assert "Speakers here: Z9, Z0, Z1," in hint
+    assert hint.endswith("Z8 and others.")
+    assert others_spoke("ana", []) is None
 
 
 def test_topics_that_are_known_are_not_worth_a_word(command: Command, client: FakeClient):
