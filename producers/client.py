@@ -28,7 +28,14 @@ from producers.drafts import Drafts
 from producers.knowing import Known
 from producers.logs import log_as_the_application_does
 from producers.narrowing import narrowed
-from producers.new_memory import NewMemory, PartlyPublished, built, checked, partly_published
+from producers.new_memory import (
+    NewMemory,
+    PartlyPublished,
+    built,
+    checked,
+    checked_versions,
+    partly_published,
+)
 from producers.publishing import Publisher
 from producers.receipts import TOKEN, AnyReceipt, OfMemory, Receipt, UserReceipt
 from producers.seen import Seen
@@ -160,16 +167,24 @@ class MemoryClient:
         return receipt
 
     async def remember_many(
-        self, memories: Iterable[NewMemory | Mapping[str, Any]]
+        self,
+        memories: Iterable[NewMemory | Mapping[str, Any]],
+        *,
+        versions: Sequence[int] | None = None,
     ) -> list[Receipt]:
         """Remembers many texts, in order, without waiting for each.
 
         All are checked before the first is published: Refused names the one that is wrong, and then
         nothing was published. Give a few thousand at a time: it keeps one receipt for each. Where Kafka goes
         away in between it raises PartlyPublished, an Unavailable that tells what is left.
+
+        `versions`, one for each in microseconds since 1970, stand in for the clock. Who writes them down
+        before can publish the very same events again after a crash: with its idempotency key and its
+        version each is still the first one, and its receipt says so.
         """
         given = [checked(index, memory) for index, memory in enumerate(memories)]
-        events = [self._drafts.captured(memory) for memory in given]
+        at = checked_versions(given, versions)
+        events = [self._drafts.captured(memory, v) for memory, v in zip(given, at, strict=True)]
         receipts: list[Receipt] = []
         while left := events[len(receipts) :]:
             try:

@@ -19,12 +19,12 @@ class Drafts:
     def __init__(self, seen: Seen) -> None:
         self._clock, self._seen = VersionClock(), seen
 
-    def captured(self, memory: NewMemory) -> MemoryCaptured:
-        """A memory as it is told for the first time."""
+    def captured(self, memory: NewMemory, version: int | None = None) -> MemoryCaptured:
+        """A memory as it is told for the first time; with the `version` that it had then, once more."""
         key = memory.idempotency_key
         event_id = event_id_of(memory.user_id, key, memory.memory_id) if key else uuid4()
         after = self._seen.newest(memory.user_id, memory.memory_id)
-        event = self._event(memory.user_id, event_id, after=after)
+        event = self._event(memory.user_id, event_id, after=after, at=version)
         said = memory.model_dump(exclude={"idempotency_key", "memory_id", "occurred_at", "user_id"})
         return MemoryCaptured(
             **event,
@@ -72,10 +72,12 @@ class Drafts:
             for partition in range(partitions)
         ]
 
-    def _event(self, user_id: str, event_id: UUID, *, after: int) -> dict[str, Any]:
-        now = self._clock.next()
+    def _event(
+        self, user_id: str, event_id: UUID, *, after: int, at: int | None = None
+    ) -> dict[str, Any]:
+        now = self._clock.next() if at is None else at
         # Another's clock may be ahead. What follows on its memory is newer; our own time stays ours.
-        version = max(now, after + 1)
+        version = max(now, after + 1) if at is None else at
         return {
             "event_id": event_id,
             "user_id": user_id,

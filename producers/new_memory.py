@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pipeline.domain.telling import told
 from pipeline.errors import Refused, Unavailable
 from producers.receipts import Receipt
-from schemas.events import MOST_BESIDE, MemoryCaptured, Said, Utc
+from schemas.events import MAX_VERSION, MOST_BESIDE, MemoryCaptured, Said, Utc
 from schemas.text import Id, Metadata, Text
 
 Built = TypeVar("Built", bound=BaseModel)
@@ -75,6 +75,21 @@ def checked(index: int, memory: NewMemory | Mapping[str, Any]) -> NewMemory:
         return NewMemory.model_validate(memory)
     except ValidationError as error:
         raise Refused(f"Memory {index}: {told(error)}. Nothing was published.") from error
+
+
+def checked_versions(
+    memories: Sequence[NewMemory], versions: Sequence[int] | None
+) -> Sequence[int | None]:
+    """The version of each, None where the clock is to give it. Raises Refused."""
+    if versions is None:
+        return [None] * len(memories)
+    if len(versions) != len(memories):
+        raise Refused(f"{len(memories)} memories and {len(versions)} versions: give one for each.")
+    if any(memory.idempotency_key is None for memory in memories):
+        raise Refused("versions: go with an idempotency_key, without which each is another event.")
+    if any(not 1 <= version <= MAX_VERSION for version in versions):
+        raise Refused(f"versions: are microseconds since 1970, from 1 to {MAX_VERSION}.")
+    return versions
 
 
 def partly_published(

@@ -8,7 +8,7 @@ in the end.
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from json import dumps as to_json
@@ -22,6 +22,7 @@ from pipeline.cli.options import AsJson, Data
 from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, client_of, located, quiet, running
 from pipeline.cli.rejects import Rejects, by_id, by_number
+from pipeline.domain.clock import VersionClock
 from pipeline.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def import_file(
     --overwrite. In the rows of one run, each memory is understood with the two before it.
 
     Ctrl-C loses nothing: the same command goes on where it stopped, and at its end all rows are
-    searchable, or told.
+    searchable, or told. Rows that the stopped run had published count as stored, not as there already.
 
     From a Mem0 without its cloud (`mem0.Memory` over a local Qdrant) the memories come with --from
     mem0-oss and the folder, their ids kept, while others may have it open.
@@ -163,22 +164,27 @@ class Reached:
 
     def __init__(self, begun: "Place | None", *, waits: bool) -> None:
         self._begun, self._place, self._waits = begun, begun, waits
+        self._clock = VersionClock()
 
-    def accepted(self, batch: "Batch") -> None:
-        """Kafka has the batch."""
-        if self._place is not None:
-            read = max(self._place.read, batch.last.number)
-            self._keep(self._place.model_copy(update={"read": read}))
+    def sending(self, lines: "Sequence[Line]", last: "Line") -> list[int] | None:
+        """Kept before it is done; returns the version of each line, None where the client's clock gives it."""
+        if self._place is None:
+            return None
+        self._keep(self._place.sending(last.number, now=self._clock.next()))
+        if not self._place.sent:
+            return None
+        return [self._place.version_of(line.number) for line in lines]
 
     def settled(self, batch: "Batch", tally: "Tally") -> None:
         """All up to the end of the batch is done with, or nobody waits for it."""
         if self._begun is None or self._place is None:
             return
-        before = Counter(self._begun.settled)
+        before, line = Counter(self._begun.settled), batch.last.number
         self._keep(
             self._place.model_copy(
                 update={
-                    "line": batch.last.number,
+                    "line": line,
+                    "sent": self._place.sent_after(line) if self._waits else self._place.sent,
                     "offset": batch.last.after,
                     "accepted": self._begun.accepted + batch.accepted,
                     "rejected": self._begun.rejected + batch.rejected,
@@ -213,7 +219,7 @@ async def _import(
     told_before = place.read if place else 0
     rejected = Rejects(rejects, told_before=told_before, naming=rows.naming)
     watching = Watching(
-        on_accepted=reached.accepted,
+        on_sending=reached.sending,
         on_settled=reached.settled,
         on_rejected=rejected.add,
         on_set_aside=lambda receipt, why: tell(f"{receipt.event.memory_id}: {why}", style="yellow"),
@@ -303,11 +309,23 @@ async def _begun(rows: Rows, here: Located, *, restart: bool) -> "Place | None":
             "published again, which changes none, and waited for.",
             style="bold",
         )
-        return places.Place(source=source, read=place.read)
-    known = "up to which all is stored" if place.is_settled else "where an earlier import stopped"
-    if place.line:
-        tell(f"Goes on after line {place.line:,}, {known}; --restart begins anew.", style="bold")
+        return place.from_the_start()
+    if told := going_on(place):
+        tell(told, style="bold")
     return place
+
+
+def going_on(place: "Place") -> str:
+    """What is said of an earlier run; nothing where it read nothing."""
+    known = "up to which all is stored" if place.is_settled else "where an earlier import stopped"
+    again = (
+        f"What it read after that, up to line {place.read:,}, is published once more: that changes and "
+        "doubles nothing, and shows whether it is stored."
+    )
+    told = [f"Goes on after line {place.line:,}, {known}; --restart begins anew."]
+    if not place.line:
+        told = ["An earlier import stopped before its first rows were seen stored."]
+    return " ".join([*told, again] if place.read > place.line else told if place.line else [])
 
 
 def _head(file: Path) -> bytes:
@@ -362,8 +380,17 @@ def _report(place: "Place | None", count: "Count", *, wait: bool, json: bool) ->
         f"took {duration(count.took_s)}, {rate:,.0f}/s."
     )
     if place is not None and place.line:
-        known = f": {in_words(place.settled)}" if place.settled else ""
-        show(f"Before, {place.accepted:,} were accepted and {place.rejected:,} rejected{known}.")
+        known = Counter(place.settled) + count.settled if wait else None
+        show(in_all(place.accepted + count.accepted, place.rejected + count.rejected, known))
+
+
+def in_all(accepted: int, rejected: int, settled: Mapping[str, int] | None) -> str:
+    """What became of the whole file, by all runs that it took; None where nothing was waited for."""
+    rows = f"In all, with the rows of the run before: {accepted + rejected:,} rows, "
+    if settled is not None and settled.get("stored", 0) == accepted and not rejected:
+        return f"{rows}all stored."
+    known = f": {in_words(settled)}" if settled is not None else ""
+    return f"{rows}{accepted:,} accepted, {rejected:,} rejected{known}."
 
 
 _NAMES = {

@@ -6,7 +6,7 @@ and left out.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -53,7 +53,8 @@ class Batch:
 class Watching:
     """Who is told of what."""
 
-    on_accepted: Callable[[Batch], None]
+    on_sending: Callable[[Sequence[Line], Line], Sequence[int] | None]
+    """Some lines, up to the last one that was read, are about to be published: with which versions?"""
     on_settled: Callable[[Batch, Tally], None]
     """All up to here is stored, or was not waited for."""
     on_rejected: Callable[[Line, str], None]
@@ -90,14 +91,15 @@ async def load(
         while (some := await asyncio.to_thread(batch_of, lines, batch_size)) is not None:
             if not some:
                 continue
-            memories = _memories(some, user, conversations, count, watching, overwrite=overwrite)
+            rows = _memories(some, user, conversations, count, watching, overwrite=overwrite)
+            memories = [memory for _, memory in rows]
+            versions = watching.on_sending([line for line, _ in rows], some[-1])
             async with saying(SILENT, after_s=SILENT_AFTER_S, spins=False):
-                receipts = await client.remember_many(memories)
+                receipts = await client.remember_many(memories, versions=versions)
             count.accepted += len(receipts)
             left_out += len(some) - len(memories)
             meter.accepted(some[-1].number, left_out=left_out)
             batch = Batch(some[-1], count.accepted, count.rejected, conversations.as_kept())
-            watching.on_accepted(batch)
             settled = partial(watching.on_settled, batch, count.settled)
             if patience_s is None:
                 settled()
@@ -115,13 +117,13 @@ def _memories(
     watching: Watching,
     *,
     overwrite: bool,
-) -> "list[NewMemory]":
-    memories: list[NewMemory] = []
+) -> "list[tuple[Line, NewMemory]]":
+    memories: list[tuple[Line, NewMemory]] = []
     for line in lines:
         try:
             if line.content is None or line.content.strip():
                 memory = memory_of(_whole(line), user=user, overwrite=overwrite)
-                memories.append(conversations.follow(memory))
+                memories.append((line, conversations.follow(memory)))
         except Refused as error:
             count.rejected += 1
             watching.on_rejected(line, str(error))

@@ -55,6 +55,10 @@ class FakeClient:
         """What a search could not do."""
         self.goes_away_after: int | None = None
         """Batches that Kafka takes."""
+        self.goes_away_within = False
+        """Whether Kafka takes a batch and does not say so any more."""
+        self.first: dict[str, int] = {}
+        """The version under which each memory was remembered first, which stays under an idempotency key."""
         self._clock = VersionClock()
 
     async def __aenter__(self) -> Self:
@@ -66,12 +70,18 @@ class FakeClient:
         (receipt,) = await self.remember_many([NewMemory(text=text, **fields)])
         return receipt
 
-    async def remember_many(self, memories: Iterable[NewMemory]) -> list[Receipt]:
+    async def remember_many(
+        self, memories: Iterable[NewMemory], *, versions: Sequence[int] | None = None
+    ) -> list[Receipt]:
         batch = list(memories)
+        at = [self._clock.next() for _ in batch] if versions is None else versions
         if self.goes_away_after is not None and len(self.batches) >= self.goes_away_after:
             raise Unavailable("Kafka is away.")
         self.batches.append(batch)
-        return [self._remembered(memory) for memory in batch]
+        receipts = [self._remembered(m, v) for m, v in zip(batch, at, strict=True)]
+        if self.goes_away_within:
+            raise Unavailable("Kafka went away before it acknowledged.")
+        return receipts
 
     async def revise(self, memory_id: str, text: str, *, user_id: str, **_: Any) -> Receipt:
         if (user_id, memory_id) not in self.memories:
@@ -170,7 +180,14 @@ class FakeClient:
                 on_set_aside(receipt, Unusable(reason))
         on_progress(len(receipts))
         ids = [receipt.event.memory_id or "" for receipt in receipts]
-        return [None if i in self.set_aside else self.outcomes.get(i, "stored") for i in ids]
+        states: list[Outcome] = [
+            "stored" if self.first.get(i, r.version) == r.version else "superseded"
+            for i, r in zip(ids, receipts, strict=True)
+        ]
+        return [
+            None if i in self.set_aside else self.outcomes.get(i, state)
+            for i, state in zip(ids, states, strict=True)
+        ]
 
     async def wait(
         self, receipts: Sequence[AnyReceipt], *, timeout_s: float
@@ -184,18 +201,28 @@ class FakeClient:
             if isinstance(event, MemoryEnriched) or asked["forgotten"]:
                 yield event
 
-    def _remembered(self, memory: NewMemory) -> Receipt:
+    def _remembered(self, memory: NewMemory, version: int | None = None) -> Receipt:
         memory_id = memory.memory_id or str(uuid4())
+        version = version or self._clock.next()
+        if memory.idempotency_key is not None:
+            self.first.setdefault(memory_id, version)
         kept = memory.model_copy(update={"memory_id": memory_id})
         self.memories[memory.user_id, memory_id] = kept
-        return self._receipt(memory.user_id, memory_id)
+        return self._receipt(memory.user_id, memory_id, version=version)
 
-    def _receipt(self, user_id: str, memory_id: str, *, found: bool | None = None) -> Receipt:
+    def _receipt(
+        self,
+        user_id: str,
+        memory_id: str,
+        *,
+        found: bool | None = None,
+        version: int | None = None,
+    ) -> Receipt:
         receipt = Receipt(
             user_id=user_id,
             memory_id=memory_id,
             event_id=uuid4(),
-            version=self._clock.next(),
+            version=version or self._clock.next(),
             found=found,
         )
         return receipt.answered_by(self)  # pyright: ignore[reportArgumentType]

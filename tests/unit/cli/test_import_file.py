@@ -106,7 +106,7 @@ def test_an_import_that_broke_goes_on_after_the_last_accepted_batch(
     assert resumed.exit_code == 0
     assert "Goes on after line 4" in resumed.stderr
     assert "Read 6 rows: 6 accepted" in resumed.stdout
-    assert "Before, 4 were accepted and 0 rejected: 4 stored." in resumed.stdout
+    assert "In all, with the rows of the run before: 10 rows, all stored." in resumed.stdout
     published = [memory for batch in client.batches for memory in batch]
     assert [memory.memory_id for memory in published] == [f"m{n}" for n in range(10)]
     assert [said.text for said in published[4].preceding] == ["text 2", "text 3"]
@@ -164,7 +164,7 @@ def test_an_import_that_goes_on_answers_for_the_rows_before(
     client.goes_away_after = None
     resumed = command("import", str(file), "--batch", "3")
     assert resumed.exit_code == 1
-    assert "Before, 2 were accepted and 1 rejected" in resumed.stdout
+    assert "6 rows, 5 accepted, 1 rejected: 5 stored." in resumed.stdout
 
 
 def test_rows_that_nobody_waited_for_are_published_again_and_waited_for(
@@ -195,11 +195,58 @@ def test_at_its_end_an_import_that_goes_on_knows_of_every_row(
     assert "no JSON" not in resumed.stderr
 
 
+@pytest.mark.parametrize("sizes", [("2", "2"), ("3", "2"), ("2", "5")])
+def test_rows_of_the_stopped_run_are_its_own_and_not_there_already(
+    command: Command, client: FakeClient, file: Path, sizes: tuple[str, str]
+):
+    """Accepted and not seen stored, and sent without an answer: both are the same events the second time."""
+    write(file, rows(10))
+    client.is_late = client.goes_away_within = True
+    assert command("import", str(file), "--batch", sizes[0]).exit_code == 75
+    client.goes_away_within = False
+    assert command("import", str(file), "--batch", sizes[0]).exit_code == 75
+    client.is_late = False
+    resumed = command("import", str(file), "--batch", sizes[1])
+    assert "10 accepted, 0 rejected; 10 stored;" in resumed.stdout
+    assert "already there" not in resumed.stdout
+    assert "is published once more" in resumed.stderr
+
+
+def test_what_somebody_else_had_put_there_stays_there_already_after_a_stop(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(10))
+    client.first = {"m1": 1, "m9": 1}
+    client.is_late = True
+    assert command("import", str(file), "--batch", "2").exit_code == 75
+    client.is_late = False
+    assert "; 8 stored, already there: 2;" in command("import", str(file), "--batch", "2").stdout
+
+
+def test_a_complete_import_once_more_finds_all_rows_there(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(4))
+    command("import", str(file))
+    assert "already there: 4;" in command("import", str(file)).stdout
+
+
+def test_rows_that_replace_what_is_there_are_new_events_each_time(
+    command: Command, client: FakeClient, file: Path
+):
+    write(file, rows(4))
+    client.is_late = True
+    assert command("import", str(file), "--overwrite").exit_code == 75
+    client.is_late = False
+    assert "; 4 stored;" in command("import", str(file), "--overwrite").stdout
+
+
 def test_rows_that_are_there_already_are_counted(command: Command, client: FakeClient, file: Path):
     write(file, rows(4))
     client.outcomes = {"m0": "superseded", "m1": "superseded", "m2": "forgotten"}
     result = command("import", str(file))
     assert "; 1 stored, already there: 2, forgotten before, and left so: 1;" in result.stdout
+    client.first = {}
     told = json.loads(command("import", str(file), "--json").stdout)
     assert (told["stored"], told["already_there"], told["forgotten"]) == (1, 2, 1)
 

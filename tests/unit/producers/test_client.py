@@ -469,3 +469,28 @@ def test_a_subscription_that_cannot_be_right_is_refused_at_the_call(
 ) -> None:
     with pytest.raises(Refused, match=why):
         MemoryClient().subscribe(**asked)
+
+
+async def test_with_its_version_and_key_it_is_the_same_event_again(kafka: Kafka) -> None:
+    memory = {"text": "I moved to Oslo", "user_id": "alice", "idempotency_key": "k"}
+    async with MemoryClient() as client:
+        first, again = [
+            (await client.remember_many([memory], versions=[1_700_000_000_000_000]))[0]
+            for _ in range(2)
+        ]
+    assert first.event == again.event
+    assert kafka.sent[0] == kafka.sent[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "versions", "why"),
+    [("k", [], "give one for each"), (None, [1], "idempotency_key"), ("k", [0], "microseconds")],
+)
+async def test_versions_that_cannot_be_right_are_refused(
+    kafka: Kafka, key: str | None, versions: list[int], why: str
+) -> None:
+    memory = {"text": "I moved to Oslo", "user_id": "alice", "idempotency_key": key}
+    async with MemoryClient() as client:
+        with pytest.raises(Refused, match=why):
+            await client.remember_many([memory], versions=versions)
+    assert kafka.sent == []
