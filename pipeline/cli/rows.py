@@ -10,6 +10,7 @@ same idempotency key: importing it again changes nothing, not even what was revi
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from hashlib import sha256
 from typing import Any
 
@@ -34,6 +35,11 @@ _IDS = {
 }
 """What a row may call each field; two names must not say two things."""
 _DATES = ("date", "occurred_at")
+_MEANT = {
+    "text": ("content", "message", "memory", "note", "body", "data", "fact"),
+    "user": ("owner", "username", "user_name", "userid", "uid", "account"),
+}
+"""What others call a field that a row must have. Only told, never taken: they may mean something else by it."""
 _KEPT: TypeAdapter[dict[str, list[Said]]] = TypeAdapter(dict[str, list[Said]])
 
 
@@ -49,7 +55,10 @@ def memory_of(line: bytes, *, user: str | None = None, overwrite: bool = False) 
     ids = {field: _id(names[0], _only(row, names)) for field, names in _IDS.items()}
     user_id = ids["user_id"] or user
     if user_id is None:
-        raise Refused('no "user": whose memory is it? Give --user for rows that do not say')
+        near = _near("user", row)
+        raise Refused(f'no "user"{near}: whose memory is it? Give --user for rows that do not say')
+    if row.get("text") is None:
+        raise Refused(f'no "text"{_near("text", row)}: what is to be remembered?')
     memory_id = ids["memory_id"] or _derived_id(user_id, line)
     fields: dict[str, Any] = {
         **ids,
@@ -57,7 +66,7 @@ def memory_of(line: bytes, *, user: str | None = None, overwrite: bool = False) 
         "memory_id": memory_id,
         "idempotency_key": None if overwrite else _key(memory_id),
         "occurred_at": None if date is None else when(text_of(date)),
-        "text": row.pop("text", ""),
+        "text": row.pop("text"),
         "metadata": _metadata(row),
     }
     try:
@@ -82,6 +91,14 @@ def _row(line: bytes) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise Refused('no JSON object: a row looks like {"user": "alice", "text": "..."}')
     return row
+
+
+def _near(name: str, row: Mapping[str, Any]) -> str:
+    """What the row has that may be meant, in words; nothing where nothing comes near."""
+    there = [key for key, value in row.items() if value is not None]
+    spelt = get_close_matches(name, [key.lower() for key in there], n=1)
+    meant = [key for key in there if key.lower() in (*spelt, *_MEANT[name])]
+    return f' (there is "{meant[0]}")' if meant else ""
 
 
 def _id(name: str, value: Any) -> str | None:
