@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipeline.cli.options import AsJson, Data
+from pipeline.cli.options import AsJson, Data, named
 from pipeline.cli.printing import duration, show, show_json, tell
 from pipeline.cli.reaching import Located, client_of, located, quiet, running
 from pipeline.cli.rejects import Rejects, by_id, by_number
@@ -57,6 +57,7 @@ def import_file(
             "--user",
             "-u",
             metavar="USER",
+            callback=named,
             help="Whose the rows are that name nobody.",
             show_default=False,
         ),

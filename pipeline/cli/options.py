@@ -31,7 +31,19 @@ NewData = Annotated[
         show_envvar=False,
     ),
 ]
-User = Annotated[str, typer.Option("--user", "-u", metavar="USER", help="Whose memory it is.")]
+
+
+def named(user: str | None) -> str | None:
+    """Says it of the option as it was typed; what else an id may be, the client checks."""
+    if user is not None and not user.strip():
+        raise typer.BadParameter("is empty. Name a user, as in --user alice.")
+    return user
+
+
+User = Annotated[
+    str,
+    typer.Option("--user", "-u", metavar="USER", callback=named, help="Whose memory it is."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program, and nothing else.")]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait until both stores have done with it.")
@@ -44,7 +56,7 @@ AsOf = Annotated[
     typer.Option(
         "--as-of",
         metavar="TIME",
-        help="As it was then; what was forgotten since stays forgotten.",
+        help="As it was then; what was forgotten since stays forgotten. A time to come is now.",
         show_default=False,
     ),
 ]

@@ -44,7 +44,9 @@ def search(
     ] = 10,
     min_score: Annotated[
         float | None,
-        typer.Option(min=-1, max=1, help="A score at least so good.", show_default=False),
+        typer.Option(
+            min=-1, max=1, help="Leave out hits that score lower than this.", show_default=False
+        ),
     ] = None,
     mode: Annotated[
         Literal["hybrid", "dense", "lexical"],

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from pipeline.cli.away import telling_when_away
-from pipeline.cli.options import AsJson, Data
+from pipeline.cli.options import AsJson, Data, named
 from pipeline.cli.printing import moment, on_one_line, show, show_json, tell
 from pipeline.cli.reaching import client_of, located, quiet, running
 from pipeline.errors import Refused
@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 def tail(
     user: Annotated[
         str | None,
-        typer.Option("--user", "-u", metavar="USER", help="Of one user.", show_default=False),
+        typer.Option(
+            "--user", "-u", metavar="USER", callback=named, help="Of one user.", show_default=False
+        ),
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Of all users.")] = False,
     from_beginning: Annotated[

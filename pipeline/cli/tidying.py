@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.options import AsJson, Data
+from pipeline.cli.options import AsJson, Data, named
 from pipeline.cli.passing import Passing
 from pipeline.cli.printing import on_one_line, show, show_json, tell
 from pipeline.cli.reaching import Located, located, quiet, running
@@ -27,7 +27,9 @@ _TEXT_CHARS = 80
 
 OneUser = Annotated[
     str | None,
-    typer.Option("--user", "-u", metavar="USER", help="Whose memories.", show_default=False),
+    typer.Option(
+        "--user", "-u", metavar="USER", callback=named, help="Whose memories.", show_default=False
+    ),
 ]
 AllUsers = Annotated[bool, typer.Option("--all-users", help="Those of everybody.")]
 Yes = Annotated[

@@ -36,6 +36,21 @@ def test_no_stack_is_one_line_on_standard_error(command: Command):
     assert "hybrid-memory up" in line
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [("add", "hi"), ("search", "hi"), ("get", "m1"), ("tail",), ("import", "-"), ("prune",)],
+)
+@pytest.mark.parametrize("user", ["", "  "])
+def test_an_empty_user_is_told_by_the_name_of_its_option(
+    command: Command, typed: tuple[str, ...], user: str
+):
+    result = command(*typed, "--user", user)
+    assert result.exit_code == 2
+    assert "'--user'" in result.stderr
+    assert "is empty" in result.stderr
+    assert "user_id" not in result.stderr
+
+
 @pytest.mark.parametrize("typed", [("serch",), ("dead", "redrve"), ("docs", "schema")])
 def test_a_command_that_is_not_there_brings_one_suggestion(command: Command, typed: tuple[str]):
     assert command(*typed).stderr.count("Did you mean") == 1
