@@ -56,7 +56,7 @@ AsOf = Annotated[
     typer.Option(
         "--as-of",
         metavar="TIME",
-        help="As it was then; what was forgotten since stays forgotten. A time to come is now.",
+        help="As it was then; what was forgotten since stays forgotten. A future time is the same as now.",
         show_default=False,
     ),
 ]
