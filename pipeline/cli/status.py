@@ -58,6 +58,11 @@ class StageState:
     """Why it waits for a person."""
 
 
+_HEAR_AGAIN = {"embedder", "record_writer", "vector_writer"}
+"""Stages that read what the contextualizer sends once more."""
+_DESKS = {"query", OPERATOR_DESK}
+
+
 @dataclass(frozen=True)
 class Status:
     """Everything at one moment."""
@@ -126,6 +131,10 @@ def status(
     \b
     [dim]$[/dim] hybrid-memory status
     [dim]$[/dim] hybrid-memory status --json | jq '.stages[] | select(.lag > 1000)'
+
+    Lag counts events that a stage has not committed. They may be of memories that are found already: these
+    come once more when their conversation goes on. Questions are committed every 5 s, so some that count
+    are answered.
 
     Ends with 1 if anything is down; with 75 if nothing is known to be, but something did not answer in
     time, as on a busy machine.
@@ -350,7 +359,7 @@ def _sums(seen: Status) -> list[Text]:
     else:
         agree = "" if seen.record == seen.index else " (they differ while a stage is behind)"
         stored = Text(f"Memories: {seen.record:,} in Postgres, {seen.index:,} in the index{agree}.")
-    sums = [*_halted(seen.stages), stored]
+    sums = [*_halted(seen.stages), stored, *_what_lags(seen)]
     if seen.dead_letters is not None:
         letters = f"Dead letters: {seen.dead_letters:,}."
         if seen.dead_letters:
@@ -360,6 +369,22 @@ def _sums(seen: Status) -> list[Text]:
         untold = "Dead letters: not counted in time. `hybrid-memory dead list` shows them."
         sums.append(Text(untold, "yellow"))
     return [*sums, *_hit_rates(seen), *_mem0_lines(seen)]
+
+
+def _what_lags(seen: Status) -> list[Text]:
+    """What a lag may be made of though both stores hold the same, and nobody waits for an answer."""
+    behind = {stage.stage for stage in seen.stages if stage.lag}
+    told: list[str] = []
+    if behind & _HEAR_AGAIN and seen.record is not None and seen.record == seen.index:
+        told.append(
+            "What is behind may be memories that are found already: they come once more when their "
+            "conversation goes on."
+        )
+    if behind & _DESKS:
+        told.append(
+            "Of the questions that count as lag, some are answered: that is noted every 5 s."
+        )
+    return [Text(line, "dim") for line in told]
 
 
 def _why_uncounted(seen: Status) -> str:

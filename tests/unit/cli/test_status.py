@@ -14,6 +14,7 @@ from pipeline.cli import status as module
 from pipeline.cli.checks import Part
 from pipeline.cli.mem0_trouble import Trouble
 from pipeline.cli.status import StageState, Status, is_overdue, late_s, picture
+from pipeline.contract.flows import flows
 from pipeline.errors import Unavailable
 from pipeline.kafka.connection import KafkaConnection
 from pipeline.kafka.lag import GroupState
@@ -189,6 +190,29 @@ def test_lag_dead_letters_and_differences_are_shown():
     assert "12,345" in text
     assert "7 in Postgres, 6 in the index (they differ" in text
     assert "Dead letters: 3. `hybrid-memory dead list` shows them." in text
+
+
+@pytest.mark.parametrize(
+    ("stage", "fields", "said"),
+    [
+        ("vector_writer", {}, "they come once more"),
+        ("query", {}, "some are answered"),
+        ("vector_writer", {"index": 6}, None),
+        ("classifier", {}, None),
+    ],
+)
+def test_lag_that_keeps_nothing_from_being_found_is_explained(
+    stage: str, fields: dict[str, int], said: str | None
+):
+    lines = ("they come once more", "some are answered")
+    text = " ".join(shown(status(stages=[StageState(stage, "topic", 5, 1)], **fields)).split())
+    assert [line for line in lines if line in text] == [line for line in lines if line == said]
+    quiet = " ".join(shown(status(stages=[StageState(stage, "topic", 0, 1)])).split())
+    assert not any(line in quiet for line in lines)
+
+
+def test_the_desks_and_those_who_hear_again_are_stages():
+    assert {flow.stage for flow in flows()} >= module._HEAR_AGAIN | module._DESKS  # pyright: ignore[reportPrivateUsage]
 
 
 def test_where_nothing_runs_everything_is_said_to_be_down(command: Command):
