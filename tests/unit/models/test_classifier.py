@@ -370,6 +370,12 @@ def test_a_misleading_saying_counts_for_nothing():
     assert about("in order to, at the end of the day").topics == ()
 
 
+def test_who_rests_speaks_of_no_interface():
+    assert about("My knee needs some rest, we rested all day").domain == "other"
+    assert "apis" not in about("I need some rest from running").topics
+    assert about("Our REST interface takes JSON").topics[0] == "apis"
+
+
 # How important it is
 
 
