@@ -93,7 +93,7 @@ def ranked(
     asked_for = {speaker for speaker in speakers if named(speaker, heard.words)}
     given = [signals(each, heard, asked_for, weights, tiers or Tiers()) for each in candidates]
     counted = [(name, weight) for name in SIGNALS if (weight := getattr(weights, name))]
-    whole = _whole(given, heard, counted)
+    whole = _whole(given, counted)
     told = [
         (round(sum(weight * own.get(name, 0.0) for name, weight in counted) / whole, 6), at)
         for at, own in enumerate(given)
@@ -142,13 +142,10 @@ def _is_within(part: str, words: Collection[str]) -> bool:
     return is_spaceless(part) and any(part in word for word in words)
 
 
-def _whole(
-    given: Sequence[Mapping[str, float]], heard: Heard, counted: Sequence[tuple[str, float]]
-) -> float:
+def _whole(given: Sequence[Mapping[str, float]], counted: Sequence[tuple[str, float]]) -> float:
     """What a memory would score that everything speaks for, that the question can be matched by."""
     usable = {name for own in given for name in own if name not in _MAY_BE_NOBODYS}
-    usable |= {name for name in ("speaker", "use") if any(own[name] for own in given)}
-    usable |= {"ago" if period.ago else "time" for period in heard.periods}
+    usable |= {name for name in _MAY_BE_NOBODYS if any(own[name] for own in given)}
     return sum(weight for name, weight in counted if name in usable) or 1.0
 
 

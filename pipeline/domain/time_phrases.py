@@ -16,7 +16,11 @@ _MONTH: Final = (
 _WEEKDAY: Final = r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 _YEAR: Final = r"(?:19|20)[0-9]{2}"
 _DAY: Final = r"[0-3]?[0-9](?:st|nd|rd|th)?"
-_SEVERAL: Final = r"(?:two|three|four|five|six|seven|eight|nine|ten|[0-9]{1,2})"
+_FIGURES: Final = (
+    rf"(?P<figures>{_YEAR}-[01][0-9]-[0-3][0-9]"
+    rf"|(?P<one>[0-3]?[0-9])(?P<between>[./])(?P<other>[0-3]?[0-9])(?P=between)(?P<their_year>{_YEAR}))"
+)
+_SEVERAL: Final = r"(?:couple of|two|three|four|five|six|seven|eight|nine|ten|[0-9]{1,2})"
 _UNIT: Final = r"(?:day|week|month|year)"
 _NO_HOUR: Final = r"(?!:[0-9]| ?[ap]m\b)"
 
@@ -42,32 +46,37 @@ _RANGE: Final = "|".join(
     )
 )
 _RELATIVE: Final = (
-    rf"(?i:(?:a|an|one|{_SEVERAL}) {_UNIT}s? ago)"
-    rf"|(?i:(?:last|past) (?P<back>{_SEVERAL} {_UNIT}s?)|past (?P<back>week|month|year))(?! of\b)"
+    rf"(?i:(?:an?|one|(?:a )?{_SEVERAL}) {_UNIT}s? ago)"
+    rf"|(?i:(?:last|past) (?P<back>(?:few|{_SEVERAL}) {_UNIT}s?)|past (?P<back>week|month|year)"
+    r"|(?<=\b(?:in|during|over|within|for) the )last (?P<back>week|month|year))(?! of\b)"
     r"|(?i:(?:last|this) week(?P<end>end))"
     rf"|(?i:(?:last|this|(?<!\bthe )next) (?:week|month|year)(?! of\b)|(?:last|this) {_WEEKDAY})"
     rf"|(?<=\b(?i:since) )(?i:{_WEEKDAY})"
+    r"|(?P<night>(?i:last night))"
     r"|(?P<today>(?i:this (?:morning|afternoon|evening)|tonight))"
     r"|(?i:day before yesterday|day after tomorrow|yesterday|today|tomorrow)"
 )
 # Of long questions, the words that begin otherwise are most of the time that this takes.
 PHRASE: Final = regex.compile(
-    r"\b(?=[0-9]|(?i:[abdefjlmnopstwy]))(?P<since>(?i:since) (?:the )?)?"
+    r"\b(?=[0-9]|(?i:[abdefjlmnopstuwy]))(?P<since>(?i:since) (?:the )?)?"
+    r"(?P<side>(?i:before|after|until|till) (?:the )?)?"
     r"(?:(?P<part>(?i:early|mid|middle of|late|beginning of|start of|end of))[ -](?:the )?)?"
     r"(?P<when>"
     rf"{_RANGE}"
-    rf"|{_YEAR}-[01][0-9]-[0-3][0-9]"
+    rf"|{_FIGURES}"
     rf"|{_DAY}(?: of)? {_MONTH}(?:,? {_YEAR})?"
     rf"|{_MONTH} {_DAY}(?![0-9])(?:,? {_YEAR})?"
     rf"|(?:{_MONTH}|(?i:May|March)),? (?:of )?{_YEAR}"
     rf"|(?P<relative>{_RELATIVE})"
     rf"|(?P<relative>(?i:last ))(?i:{_MONTH})"
+    rf"|(?P<pointed>(?<=\b(?i:on) ){_WEEKDAY}|(?<=\b(?i:over|at|on|during) the )(?i:weekend))"
     rf"|(?:(?<=\b(?i:in|during|of|since|until|till|before|after|by|for|early|mid|late)[ -]){_MONTH})"
     r"|(?:(?<=\b(?i:in|during) )(?i:May|March))"
     rf"|(?:(?<=\b(?i:in|during|of|since|until|before|after|year|early|mid|late)[ -]){_YEAR})"
     r")\b"
 )
-"""`when` is the time, `part` of it, all `since` it. `relative` are those of its words that no memory has for its date.
+"""`when` is the time, `part` of it, all `since` it or on one `side` of it. `relative` are those of its words that no
+memory has for its date, `figures` a date without words, `pointed` a day that came last week and comes next week.
 
 Of a range `first_day` to `last_day`, `month` and `year` are the last day's. `back` is how long ago a period
 began that ends today. A month alone must be pointed at: "May", "March" and "Jan" are other words, too.

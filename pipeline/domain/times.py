@@ -1,8 +1,8 @@
 """A question -> the times that it names: "in early May", "last week", "on 8 May 2023".
 
 What a phrase means is a kept library's business (dateparser), counted from the asker's clock. A memory has
-its date in words, so those of a date are matched, too; those of "last week" are no memory's date, and matched
-they would find whoever speaks of weeks.
+its date in words, so those of a date are matched, too; those of "last week" and "before May" are no memory's
+date, and matched they would find whoever speaks of weeks, and what was in May.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ import regex
 from dateutil.relativedelta import relativedelta
 
 from pipeline.domain.time_phrases import PHRASE
+from pipeline.domain.wording import day_in_words
 
 MOST: Final = 4
 """Of one question: whoever lists more asks about none of them."""
@@ -25,6 +26,8 @@ YEARS: Final = 10
 """So many are looked through, from the next one back, where a question says "in May" and not of which year.
 Words find what is older."""
 
+_FIRST: Final = datetime.min  # noqa: DTZ901 - as clocks on walls show it
+_LAST: Final = datetime.max  # noqa: DTZ901
 _MOMENT: Final = timedelta.resolution
 _LENGTH: Final = {
     "day": relativedelta(days=1),
@@ -38,10 +41,14 @@ _OPENING: Final = " \t\r\n\"'("
 """What may stand between the end of a sentence and the next one's first word."""
 _ENDS: Final = ("", ".", "!", "?", ":", ";")
 """What a sentence ends with, or what it says before it; nothing, where a question begins."""
-_NOT_THEN: Final = regex.compile(r"\b(?:before|until|till|after|than|except)(?: the)?$", regex.I)
+_NOT_THEN: Final = regex.compile(r"\b(?:than|except)(?: the)?$", regex.I)
 """Said of a time, it is another that is meant."""
-_NOW: Final = ("this ", "today")
-_NOW_OR_AHEAD: Final = (*_NOW, "next ", "tonight", "tomorrow", "day after")
+_NOW: Final = ("this ", "today", "tonight")
+_AHEAD: Final = ("next ", "tomorrow", "day after")
+_LOOKS_BACK: Final = regex.compile(r"\b(?:did|was|were|had|been|happened)(?:n['’]t)?\b", regex.I)
+_SENTENCE: Final = regex.compile(r"[.!?](?=\s|$)")
+_NOON: Final = timedelta(hours=12)
+_FEW: Final = 4
 _THIRD: Final = {"early": 0, "beginning of": 0, "start of": 0, "mid": 1, "middle of": 1}
 
 
@@ -94,9 +101,14 @@ def untimed(question: str, now: datetime) -> str:
     read = _read(question, now)
 
     def left(phrase: regex.Match[str]) -> str:
-        if phrase["relative"] is None or phrase[0].casefold() not in read:
+        period = read.get(phrase[0].casefold())
+        if period is None:
             return phrase[0]
-        return phrase[0][phrase.end("relative") - phrase.start() :]
+        if phrase["since"] or phrase["side"] or phrase["first_day"] or period.ago:
+            return ""
+        if phrase["figures"]:
+            return day_in_words(period.since)
+        return phrase[0][max(phrase.end("relative") - phrase.start(), 0) :]
 
     return PHRASE.sub(left, question) if read else question
 
@@ -145,9 +157,18 @@ def _period(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | 
     period = _part(whole, phrase["part"])
     if phrase["since"]:
         period = _until_today(period.since, now)
+    if phrase["side"]:
+        period = _beside(period, phrase["side"].casefold())
     if period.since >= period.until:
         return None
     return replace(period, ago=_is_short(period) and _counts_back(phrase))
+
+
+def _beside(period: Period, side: str) -> Period:
+    """All that was before it, or until its end, or after it."""
+    if side.startswith("after"):
+        return Period(period.until, _LAST)
+    return Period(_FIRST, period.since if side.startswith("before") else period.until)
 
 
 def _is_short(period: Period) -> bool:
@@ -161,20 +182,35 @@ def _is_now(phrase: regex.Match[str]) -> bool:
 def _counts_back(phrase: regex.Match[str]) -> bool:
     """Whether no memory of another time is meant.
 
-    Not so "last May", whose name is a date's, "tonight", for who asks what to cook asks for no memory of
-    today, "before last week", and "Yesterday", which is a song.
+    Not so "last May", whose name is a date's, "more than a week ago", and "Yesterday", which is a song. Nor
+    where a time is told before something is asked ("I fell yesterday. Which ...?"). "Tonight" and "on Friday"
+    may lie ahead: who asks what to cook asks for no memory of today.
     """
     when: str = phrase["when"]
     before = phrase.string[: phrase.start()].rstrip(_OPENING)
-    is_name = phrase[0][0].isupper() and before[-1:] not in _ENDS
-    looks_ahead = when.casefold().startswith(_NOW_OR_AHEAD)
-    if looks_ahead or is_name or _NOT_THEN.search(before):
+    if _NOT_THEN.search(before) or _is_told(phrase):
         return False
-    return phrase["relative"] == when
+    if phrase["pointed"] or _is_now(phrase):
+        return _LOOKS_BACK.search(phrase.string) is not None
+    is_name = phrase[0][0].isupper() and before[-1:] not in _ENDS
+    return phrase["relative"] == when and not is_name and not when.casefold().startswith(_AHEAD)
+
+
+def _is_told(phrase: regex.Match[str]) -> bool:
+    """Whether it stands in a sentence that asks nothing, before one that does."""
+    end = _SENTENCE.search(phrase.string, phrase.end())
+    return end is not None and end[0] != "?" and "?" in phrase.string[end.end() :]
 
 
 def _named(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | None:
     """One moment's day, week, month or year, or what began at it."""
+    if phrase["night"]:
+        return Period(_midnight(now) - _NOON, _midnight(now) + _NOON)
+    if phrase["their_year"]:
+        return _in_figures(phrase)
+    if phrase["pointed"] and phrase["pointed"].casefold() == "weekend":
+        saturday = _midnight(now) - timedelta(days=(now.weekday() - 5) % 7)
+        return Period(saturday, saturday + 2 * _LENGTH["day"])
     read = parse(_as_read(phrase))
     if read.date_obj is None:
         return None
@@ -190,16 +226,34 @@ def _named(parse: _Parse, phrase: regex.Match[str], now: datetime) -> Period | N
     return whole
 
 
+def _in_figures(phrase: regex.Match[str]) -> Period | None:
+    """ "20.11.2026", "11/20/2026"; None of "5/6/2026", which is in May or in June. Raises ValueError."""
+    one, other = int(phrase["one"]), int(phrase["other"])
+    month_first = phrase["between"] == "/" and other > 12
+    if phrase["between"] == "/" and one <= 12 and other <= 12 and one != other:
+        return None
+    month, day = (one, other) if month_first else (other, one)
+    since = datetime(int(phrase["their_year"]), month, day)  # noqa: DTZ001 - as clocks on walls show it
+    return Period(since, since + _LENGTH["day"])
+
+
 def _as_read(phrase: regex.Match[str]) -> str:
     """The phrase in words that dateparser knows."""
     if back := phrase["back"]:
+        back = _counted(back)
         return f"{back} ago" if " " in back else f"1 {back} ago"
     if phrase["today"]:
         return "today"
     when: str = phrase["when"]
     if _names_last_month(phrase):
         return when.removeprefix(phrase["relative"])
-    return when.removesuffix(phrase["end"] or "").replace(" of ", " ")
+    return _counted(when).removesuffix(phrase["end"] or "").replace(" of ", " ")
+
+
+def _counted(words: str) -> str:
+    return regex.sub(
+        r"(?i)(?:\ba )?\bcouple of\b", "2", regex.sub(r"(?i)\bfew\b", f"{_FEW}", words)
+    )
 
 
 def _names_last_month(phrase: regex.Match[str]) -> bool:

@@ -20,7 +20,7 @@ class Weights:
     """That the question names who said it."""
     time: float = 0.125
     """That it happened when the question says: "in May 2023", "today". A date is matched by words, too."""
-    ago: float = 0.6
+    ago: float = 0.5
     """That it happened as long ago as the question says: "yesterday", "last week"."""
     importance: float = 0.0
     use: float = 0.0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.domain.ranking import Candidate
-from pipeline.domain.times import Period
+from pipeline.domain.times import Period, periods
 from pipeline.errors import Refused
 from pipeline.ports import Embedding, MemoryVectors, Question
 from schemas.events import SparseVector
@@ -211,3 +211,16 @@ async def test_the_calendar_has_an_end_on_both_sides(vectors: MemoryVectors, yea
     since, until = IN_MAY.since.replace(year=year), IN_MAY.until.replace(year=year)
     then = Period(since, until, every_year=True)
     assert "then" in await found(vectors, replace(asked(), periods=(then,)), depth=5)
+
+
+async def test_what_was_before_or_after_a_day_reaches_to_the_calendars_ends(
+    vectors: MemoryVectors,
+) -> None:
+    near = [memory(f"near {n}", {}, vector=AXES[0], occurred_at=MAY) for n in range(20)]
+    long_ago = memory("long ago", {}, vector=AXES[1], occurred_at=MAY.replace(year=1950))
+    later = memory("later", {}, vector=AXES[1], occurred_at=MAY.replace(year=2036))
+    await vectors.write([*near, long_ago, later])
+    for text, there in (("before 1 May 2026", "long ago"), ("after 1 May 2026", "later")):
+        question = replace(asked(), periods=periods(text, MAY))
+        told = await found(vectors, question, depth=5)
+        assert {"long ago", "later"} & set(told) == {there}
