@@ -256,6 +256,17 @@ class Hit(KnownMemory):
     """Words of the question that the day has on which it happened ("Friday 8 May 2026"); told with the signals."""
 
 
+class NamedTime(BaseModel):
+    """A time that a question was read to name: from `since` until before `until`, by UTC's clock."""
+
+    model_config = ConfigDict(frozen=True)
+
+    since: Utc
+    until: Utc
+    every_year: bool = False
+    """Whether it is meant in whichever year."""
+
+
 class SearchAnswered(Answer):
     """The closest memories, best first; equally good ones in the order of their ids."""
 
@@ -268,6 +279,8 @@ class SearchAnswered(Answer):
     """What could not be done, and why; the hits are the best without it."""
     kept: bool = False
     """Whether the ranking was kept from an equal question, since which nothing of the user has changed."""
+    times: tuple[NamedTime, ...] = ()
+    """The times that the question was read to name; told where an explanation was asked for."""
 
 
 class ReceiptState(BaseModel):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import MAXYEAR, MINYEAR, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from schemas.filters import Where
-    from schemas.search import Hit, SearchAnswered
+    from schemas.search import Hit, NamedTime, SearchAnswered
 
 MOST_NAMES = 10
 """Of speakers, in a hint."""
@@ -173,6 +174,11 @@ def search(
         return
     if answered.hits:
         show(table(answered.hits))
+        if answered.times:
+            tell(
+                f"Times read in the question: {'; '.join(map(read_as, answered.times))}.",
+                style="dim",
+            )
     else:
         show(nothing_found(user, as_of, min_score))
     if speaker and not answered.hits:
@@ -189,6 +195,20 @@ def search(
     if answered.degraded:
         tell(f"The answer is {on_one_line(answered.degraded)}.", style="yellow")
     tell(times(answered, took_s), style="dim")
+
+
+def read_as(named: "NamedTime") -> str:
+    """A time that was read in the question, in words."""
+    from pipeline.domain.wording import day_in_words
+
+    first, last = named.since, named.until - timedelta.resolution
+    if named.since.year == MINYEAR:
+        return f"until {day_in_words(last)}"
+    if last.year == MAXYEAR:
+        return f"from {day_in_words(first)} on"
+    one = first.date() == last.date()
+    days = day_in_words(first) if one else f"{day_in_words(first)} to {day_in_words(last)}"
+    return f"{days}, or then in another year" if named.every_year else days
 
 
 def nothing_found(user: str, as_of: str | None, min_score: float | None = None) -> str:

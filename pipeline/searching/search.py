@@ -33,7 +33,7 @@ from pipeline.ports import (
     Reranker,
 )
 from pipeline.searching.past import believed, still_told
-from schemas.search import Hit, SearchAnswered, SearchAsked
+from schemas.search import Hit, NamedTime, SearchAnswered, SearchAsked
 
 MOST_TOKENS = 256
 """Of one question, matched token by token: each is compared with each token of some hundreds of candidates."""
@@ -107,6 +107,7 @@ async def search(asked: SearchAsked, ports: SearchPorts) -> SearchAnswered:
         search_ms=(searched - embedded + time.perf_counter() - read) * 1_000,
         rerank_ms=(read - searched) * 1_000 if ports.rereading else 0.0,
         degraded=degraded,
+        times=named_times(asked) if asked.explain else (),
     )
 
 
@@ -133,6 +134,18 @@ async def found(
         limit=most,
         min_score=asked.min_score,
         explain=asked.explain,
+    )
+
+
+def named_times(asked: SearchAsked) -> tuple[NamedTime, ...]:
+    """The times that the question names, as the asker is told them."""
+    return tuple(
+        NamedTime(
+            since=period.since.replace(tzinfo=UTC),
+            until=period.until.replace(tzinfo=UTC),
+            every_year=period.every_year,
+        )
+        for period in periods(asked.text, asked.asked_at)
     )
 
 

@@ -2,14 +2,15 @@
 
 import json
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from rich.console import Console
 
-from pipeline.cli.search import others_spoke, table, why
+from pipeline.cli.search import others_spoke, read_as, table, why
+from pipeline.searching.search import named_times
 from schemas.filters import Where
-from schemas.search import Hit, SearchAnswered
+from schemas.search import Hit, ReplyTo, SearchAnswered, SearchAsked
 from tests.unit.cli.conftest import Command, FakeClient
 
 
@@ -197,6 +198,28 @@ def test_what_could_not_be_done_is_told(command: Command, client: FakeClient):
     result = command("search", "thai", "--user", "alice")
     assert result.exit_code == 0
     assert "not reranked: the model failed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        ("on 8 May 2026", "8 May 2026"),
+        ("from 3 to 5 May 2026", "3 May 2026 to 5 May 2026"),
+        ("before 8 May 2026", "until 7 May 2026"),
+        ("after 8 May 2026", "from 9 May 2026 on"),
+        ("from 3 to 5 May", "3 May 2026 to 5 May 2026, or then in another year"),
+    ],
+)
+def test_a_time_that_was_read_is_told_in_words(question: str, told: str):
+    asked = SearchAsked(
+        question_id=uuid4(),
+        asked_at=datetime(2026, 6, 1, tzinfo=UTC),
+        deadline=datetime(2026, 6, 2, tzinfo=UTC),
+        reply_to=ReplyTo(topic="answers", partition=0),
+        user_id="alice",
+        text=question,
+    )
+    assert [read_as(named) for named in named_times(asked)] == [told]
 
 
 @pytest.mark.parametrize(

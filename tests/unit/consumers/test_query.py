@@ -259,3 +259,11 @@ async def test_a_user_is_told_with_how_many_memories_there_are() -> None:
         for user in ("alice", "nobody")
     ]
     assert [(each.memories, each.version > 0) for each in told] == [(1, True), (0, False)]
+
+
+async def test_an_explanation_tells_which_times_were_read() -> None:
+    where = await index(await memory("soup"))
+    ports = SearchPorts(EMBEDDER, Labels(), RecordsInMemory(), where, Weights())
+    told = await search(asked("what was yesterday?", explain=True), ports)
+    assert [(named.since, named.until) for named in told.times] == [(NOW - DAY, NOW)]
+    assert (await search(asked("what was yesterday?"), ports)).times == ()
