@@ -46,6 +46,8 @@ _NOT_THEN: Final = regex.compile(r"\b(?:than|except)(?: the)?$", regex.I)
 _NOW: Final = ("this ", "today", "tonight")
 _AHEAD: Final = ("next ", "tomorrow", "day after")
 _LOOKS_BACK: Final = regex.compile(r"\b(?:did|was|were|had|been|happened)(?:n['’]t)?\b", regex.I)
+_HAPPENED: Final = regex.compile(r"\bhappen(?:s|ed|ing)?\b", regex.I)
+"""Said beside a time it asks for whatever was then."""
 _SENTENCE: Final = regex.compile(r"[.!?](?=\s|$)")
 _NOON: Final = timedelta(hours=12)
 _FEW: Final = 4
@@ -97,7 +99,7 @@ def periods(question: str, now: datetime) -> Sequence[Period]:
 
 
 def untimed(question: str, now: datetime) -> str:
-    """The question without the words by which it counts its periods from `now`; those of dates stay."""
+    """The question without the words by which no memory of its times is found; those of dates stay, in words."""
     read = _read(question, now)
 
     def left(phrase: regex.Match[str]) -> str:
@@ -110,7 +112,7 @@ def untimed(question: str, now: datetime) -> str:
             return day_in_words(period.since)
         return phrase[0][max(phrase.end("relative") - phrase.start(), 0) :]
 
-    return PHRASE.sub(left, question) if read else question
+    return _HAPPENED.sub("", PHRASE.sub(left, question)) if read else question
 
 
 @lru_cache(maxsize=256)
