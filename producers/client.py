@@ -10,7 +10,6 @@ This is what applications import. It needs neither a model nor a database driver
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
 from functools import partial
 from typing import Any, Literal, Self, overload
 from uuid import uuid4
@@ -27,6 +26,7 @@ from producers.conversation import Conversation
 from producers.drafts import Drafts
 from producers.knowing import Known
 from producers.logs import log_as_the_application_does
+from producers.moments import GivenMoment, moment
 from producers.narrowing import narrowed
 from producers.new_memory import (
     NewMemory,
@@ -66,7 +66,8 @@ class MemoryClient:
 
     Every method may raise Unavailable (Kafka, or who should answer, is away: try again) and Refused (the
     call cannot be right: the message says why). When a method that publishes returns, Kafka has the
-    event on all its in-sync replicas, and nothing accepted is lost.
+    event on all its in-sync replicas, and nothing accepted is lost. A moment is a `datetime` with a zone, or
+    text in ISO 8601, which is UTC unless it has an offset.
 
     `kafka` is host:port, several separated by commas. A client is for one `async with`. With
     `most_behind`, 1 or more, no more is published than keeps the stages at most so many events behind,
@@ -132,7 +133,7 @@ class MemoryClient:
         *,
         user_id: str,
         memory_id: str | None = None,
-        occurred_at: datetime | None = None,
+        occurred_at: GivenMoment | None = None,
         speaker: str | None = None,
         agent_id: str | None = None,
         app_id: str | None = None,
@@ -224,7 +225,7 @@ class MemoryClient:
         *,
         user_id: str,
         metadata: Mapping[str, Any] | None = None,
-        occurred_at: datetime | None = None,
+        occurred_at: GivenMoment | None = None,
         timeout_s: float = 10.0,
     ) -> Receipt:
         """Replaces the text of a memory; what is not given stays as it was.
@@ -232,9 +233,11 @@ class MemoryClient:
         The memory's newest state is asked for first, so a query consumer must be running. Waits up to
         `timeout_s` for a memory that may still be on its way. Raises Missing, which is a Refused, where there is none.
         """
-        said = built(NewMemory, text=text, user_id=user_id, memory_id=memory_id)
+        said = built(
+            NewMemory, text=text, user_id=user_id, memory_id=memory_id, occurred_at=occurred_at
+        )
         known = await self._known.newest(said.user_id, memory_id, timeout_s)
-        event = self._drafts.revised(said, known, metadata=metadata, occurred_at=occurred_at)
+        event = self._drafts.revised(said, known, metadata=metadata)
         await self._publisher.admitted(1)
         await self._publisher.publish([(event, None)])
         return self._receipt(event)
@@ -296,7 +299,7 @@ class MemoryClient:
         explain: bool = False,
         recall: bool = True,
         use_classifiers: bool = True,
-        as_of: datetime | None = None,
+        as_of: GivenMoment | None = None,
         timeout_s: float = 10.0,
     ) -> SearchAnswered:
         """The user's memories that answer `text` best, best first.
@@ -338,7 +341,7 @@ class MemoryClient:
                 explain=explain,
                 recall=recall,
                 use_classifiers=use_classifiers,
-                as_of=as_of,
+                as_of=moment(as_of),
             ),
             timeout_s,
         )
@@ -352,14 +355,14 @@ class MemoryClient:
         memory_id: str,
         *,
         user_id: str,
-        as_of: datetime | None = None,
+        as_of: GivenMoment | None = None,
         timeout_s: float = 10.0,
     ) -> RecordedMemory | None:
         """The newest state of a memory; None where there is none, or it was forgotten.
 
         With `as_of` the state that it had at that moment.
         """
-        return (await self._known.recorded(user_id, memory_id, timeout_s, as_of)).memory
+        return (await self._known.recorded(user_id, memory_id, timeout_s, moment(as_of))).memory
 
     async def count(self, *, user_id: str, timeout_s: float = 10.0) -> int | None:
         """How many memories of a user the record holds; None where a desk of an earlier version is asked."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from producers.moments import GivenMoment, moment
 from schemas.events import Said
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ class Conversation:
         text: str,
         *,
         speaker: str | None = None,
-        occurred_at: datetime | None = None,
+        occurred_at: GivenMoment | None = None,
         memory_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> "Receipt":
         """Remembers the next turn. Raises as `MemoryClient.remember` does; what failed was not said."""
-        at = occurred_at or datetime.now(UTC)
+        at: Any = moment(occurred_at or datetime.now(UTC))
         async with self._one_at_a_time:
             receipt = await self._memory.remember(
                 text,

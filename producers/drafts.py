@@ -1,7 +1,6 @@
 """Events as they are published: each newer than all that its client has seen of what it is about."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -40,7 +39,6 @@ class Drafts:
         known: KnownMemory | MemoryCaptured | MemoryRevised,
         *,
         metadata: Mapping[str, Any] | None,
-        occurred_at: datetime | None,
     ) -> MemoryRevised:
         """The memory `known` with another text; what is None stays as it was."""
         return built(
@@ -49,7 +47,7 @@ class Drafts:
             **self._event(said.user_id, uuid4(), after=known.version),
             memory_id=said.memory_id,
             text=said.text,
-            occurred_at=occurred_at or known.occurred_at,
+            occurred_at=said.occurred_at or known.occurred_at,
             speaker=known.speaker,
             agent_id=known.agent_id,
             app_id=known.app_id,

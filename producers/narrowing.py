@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.domain.telling import told
 from pipeline.errors import Refused
+from producers.moments import moments
 from schemas.filters import Where
 from schemas.search import SearchFilter
 
@@ -21,13 +22,14 @@ def narrowed(filter: SearchFilter | Where | Mapping[str, Any] | None) -> SearchF
     """The flat form where it is one; what that cannot say is said in the nested one."""
     if isinstance(filter, Where):
         return SearchFilter(where=filter)
+    given = moments(filter, "occurred_from", "occurred_until")
     try:
-        return SearchFilter.model_validate({} if filter is None else filter)
+        return SearchFilter.model_validate({} if given is None else given)
     except ValidationError as error:
-        if not isinstance(filter, Mapping) or "where" in filter or filter.keys() <= _FLAT_ONLY:
+        if not isinstance(given, Mapping) or "where" in given or given.keys() <= _FLAT_ONLY:
             raise Refused(told(error, "filter")) from error
-    flat = {name: value for name, value in filter.items() if name in _FLAT_ONLY}
-    nested = {name: value for name, value in filter.items() if name not in _FLAT_ONLY}
+    flat = {name: value for name, value in given.items() if name in _FLAT_ONLY}
+    nested = {name: value for name, value in given.items() if name not in _FLAT_ONLY}
     try:
         return SearchFilter(**flat, where=Where.model_validate(nested))
     except ValidationError as error:

@@ -10,15 +10,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from pipeline.domain.telling import told
 from pipeline.errors import Refused, Unavailable
+from producers.moments import Moment, moments
 from producers.receipts import Receipt
-from schemas.events import MAX_VERSION, MOST_BESIDE, MemoryCaptured, Said, Utc
+from schemas.events import MAX_VERSION, MOST_BESIDE, MemoryCaptured, Said
 from schemas.text import Id, Metadata, Text
 
 Built = TypeVar("Built", bound=BaseModel)
 
 
 def _as_said(given: Any) -> Any:
-    return {"text": given} if isinstance(given, str) else given
+    return {"text": given} if isinstance(given, str) else moments(given, "occurred_at")
 
 
 class NewMemory(BaseModel):
@@ -30,8 +31,8 @@ class NewMemory(BaseModel):
     user_id: Id
     memory_id: Id | None = None
     """Made up unless given. The same id of the same user is the same memory."""
-    occurred_at: Utc | None = None
-    """When what it tells happened; now unless given."""
+    occurred_at: Moment | None = None
+    """When what it tells happened; now unless given. ISO 8601 without an offset is UTC."""
     speaker: Id | None = None
     agent_id: Id | None = None
     app_id: Id | None = None

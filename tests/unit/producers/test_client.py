@@ -494,3 +494,49 @@ async def test_versions_that_cannot_be_right_are_refused(
         with pytest.raises(Refused, match=why):
             await client.remember_many([memory], versions=versions)
     assert kafka.sent == []
+
+
+DAY = datetime(2026, 5, 1, tzinfo=UTC)
+WRITTEN = ("2026-05-01", "2026-05-01T00:00:00", "2026-05-01T02:00:00+02:00")
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+async def test_a_moment_in_writing_is_utc_unless_it_says_otherwise(
+    kafka: Kafka, written: str
+) -> None:
+    desk = Desk(known(7))
+    async with asking(desk) as client:
+        await client.remember("a", user_id="alice", occurred_at=written)
+        await client.remember_many([{"text": "a", "user_id": "alice", "occurred_at": written}])
+        await client.revise("m1", "b", user_id="alice", occurred_at=written)
+        async with client.conversation(user_id="alice") as said:
+            await said.remember("a", occurred_at=written)
+            await said.remember("b", occurred_at=written)
+        await client.get("m1", user_id="alice", as_of=written)
+    assert {datetime.fromisoformat(event["occurred_at"]) for event in kafka.sent} == {DAY}
+    (before,) = kafka.sent[-1]["preceding"]
+    assert datetime.fromisoformat(before["occurred_at"]) == DAY
+    assert isinstance(desk.last, MemoryAsked)
+    assert desk.last.as_of == DAY
+    assert narrowed({"occurred_from": written}) == SearchFilter(occurred_from=DAY)
+    assert narrowed({"occurred_until": written, "or": [{"speaker": "Ana"}]}) == SearchFilter(
+        occurred_until=DAY, where=ANA_OR
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (datetime(2026, 5, 1), "occurred_at: has no time zone"),  # noqa: DTZ001 - that is the point
+        ("tomorrow", "occurred_at: is no time"),
+    ],
+)
+async def test_a_moment_that_could_be_several_is_refused(
+    kafka: Kafka, given: Any, why: str
+) -> None:
+    async with MemoryClient() as client:
+        with pytest.raises(Refused, match=why):
+            await client.remember("a", user_id="alice", occurred_at=given)
+    with pytest.raises(Refused, match=why.replace("occurred_at", "occurred_from")):
+        narrowed({"occurred_from": given})
+    assert kafka.sent == []
