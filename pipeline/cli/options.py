@@ -44,7 +44,13 @@ User = Annotated[
     str,
     typer.Option("--user", "-u", metavar="USER", callback=named, help="Whose memory it is."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program, and nothing else.")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON for a program, and nothing else; errors stay on standard error.",
+    ),
+]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait until both stores have done with it.")
 ]

@@ -56,6 +56,21 @@ def test_a_command_that_is_not_there_brings_one_suggestion(command: Command, typ
     assert command(*typed).stderr.count("Did you mean") == 1
 
 
+@pytest.mark.parametrize(
+    ("typed", "code", "why"),
+    [
+        (("get", "nothing"), 1, "has no memory nothing"),
+        (("search", "hi", "--filter", '{"topic": "food"}'), 2, "'topic' is not known here"),
+    ],
+)
+def test_with_json_too_an_error_is_words_beside_the_output_and_a_code(
+    command: Command, client: FakeClient, typed: tuple[str, ...], code: int, why: str
+):
+    result = command(*typed, "--user", "alice", "--json")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert why in result.stderr
+
+
 def test_a_data_folder_without_a_stack_is_told(command: Command):
     result = command("search", "hi", "--user", "alice", "--data", "elsewhere")
     assert result.exit_code == 2
