@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from pipeline.domain.periods import Period
 from pipeline.domain.ranking import Candidate
 from pipeline.domain.tiers import Tiers
-from pipeline.domain.times import Period
 from pipeline.domain.versions import Known, Outcome
 from schemas.events import (
     Domain,

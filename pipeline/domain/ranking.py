@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 import regex
 
 from pipeline.domain.lexical import folded, is_spaceless
+from pipeline.domain.periods import Period
 from pipeline.domain.tiers import Standing, Tiers, strength_at
-from pipeline.domain.times import Period
 from pipeline.domain.weights import Weights
 from schemas.search import Hit
 

@@ -6,14 +6,15 @@ date, and matched they would find whoever speaks of weeks, and what was in May.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import MAXYEAR, MINYEAR, datetime, timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
 import regex
 from dateutil.relativedelta import relativedelta
 
+from pipeline.domain.periods import Period
 from pipeline.domain.time_phrases import PHRASE
 from pipeline.domain.wording import day_in_words
 
@@ -21,14 +22,8 @@ MOST: Final = 4
 """Of one question: whoever lists more asks about none of them."""
 _MOST_PHRASES: Final = 3 * MOST
 """Each takes some milliseconds, and several may say the same."""
-
-YEARS: Final = 10
-"""So many are looked through, from the next one back, where a question says "in May" and not of which year.
-Words find what is older."""
-
 _FIRST: Final = datetime.min  # noqa: DTZ901 - as clocks on walls show it
 _LAST: Final = datetime.max  # noqa: DTZ901
-_MOMENT: Final = timedelta.resolution
 _LENGTH: Final = {
     "day": relativedelta(days=1),
     "week": relativedelta(days=7),
@@ -45,52 +40,18 @@ _NOT_THEN: Final = regex.compile(r"\b(?:than|except)(?: the)?$", regex.I)
 """Said of a time, it is another that is meant."""
 _NOW: Final = ("this ", "today", "tonight")
 _AHEAD: Final = ("next ", "tomorrow", "day after")
+# Every other verb has a past tense of its own: these help them.
 _LOOKS_BACK: Final = regex.compile(r"\b(?:did|was|were|had|been|happened)(?:n['’]t)?\b", regex.I)
 _HAPPENED: Final = regex.compile(r"\bhappen(?:s|ed|ing)?\b", regex.I)
 """Said beside a time it asks for whatever was then."""
 _SENTENCE: Final = regex.compile(r"[.!?](?=\s|$)")
 _NOON: Final = timedelta(hours=12)
 _FEW: Final = 4
+"""As many as "the last few days" are taken to be."""
 _THIRD: Final = {"early": 0, "beginning of": 0, "start of": 0, "mid": 1, "middle of": 1}
 
 
 _Parse = Callable[[str], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """From `since` until before `until`, as clocks on walls show it, whatever their time zone."""
-
-    since: datetime
-    until: datetime
-    every_year: bool = False
-    """Whether the question did not say of which year."""
-    ago: bool = False
-    """Whether it is counted back from the asker's clock: "yesterday", "last week"."""
-
-    def holds(self, moment: datetime) -> bool:
-        """Whether the moment lies within, by the clock of the zone it carries: what came in an event, UTC's."""
-        at = moment.replace(tzinfo=None)
-        if not self.every_year:
-            return self.since <= at < self.until
-        years = (self.since.year - at.year, self.until.year - at.year)
-        return any(self.since <= at + relativedelta(years=each) < self.until for each in years)
-
-    def each_year(self) -> Sequence["Period"]:
-        """Where the question did not say of which year: that of each of YEARS, the next one first. Else itself."""
-        if not self.every_year:
-            return (self,)
-        years = [relativedelta(years=1 - back) for back in range(YEARS)]
-        calendar = range(MINYEAR, MAXYEAR + 1)
-        return [
-            replace(self, since=self.since + each, until=self._ends(each), every_year=False)
-            for each in years
-            if self.since.year + each.years in calendar and self.until.year + each.years in calendar
-        ]
-
-    def _ends(self, later: relativedelta) -> datetime:
-        # A day that ends where a 29 February begins ends with its own day in other years.
-        return max(self.until + later, self.until - _MOMENT + later + _MOMENT)
 
 
 def periods(question: str, now: datetime) -> Sequence[Period]:
@@ -253,9 +214,9 @@ def _as_read(phrase: regex.Match[str]) -> str:
 
 
 def _counted(words: str) -> str:
-    return regex.sub(
-        r"(?i)(?:\ba )?\bcouple of\b", "2", regex.sub(r"(?i)\bfew\b", f"{_FEW}", words)
-    )
+    """The same with digits for what dateparser does not count."""
+    two = regex.sub(r"(?i)\b(?:a )?couple of\b", "2", words)
+    return regex.sub(r"(?i)\bfew\b", f"{_FEW}", two)
 
 
 def _names_last_month(phrase: regex.Match[str]) -> bool:

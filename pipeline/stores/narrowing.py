@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.domain.times import Period
+from pipeline.domain.periods import Period
 from pipeline.stores.conditions import (
     EVERYTHING,
     AnyOf,

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.domain.periods import Period
 from pipeline.domain.ranking import Candidate
-from pipeline.domain.times import Period, periods
+from pipeline.domain.times import periods
 from pipeline.errors import Refused
 from pipeline.ports import Embedding, MemoryVectors, Question
 from schemas.events import SparseVector

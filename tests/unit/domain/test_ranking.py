@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.periods import Period
 from pipeline.domain.ranking import Candidate, Heard, named, ranked, words_of
 from pipeline.domain.tiers import Standing
-from pipeline.domain.times import Period
 from pipeline.domain.weights import Weights
 from schemas.search import KnownMemory
 

@@ -9,7 +9,8 @@ from dateparser.date import DateDataParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.times import MOST, YEARS, Period, periods, untimed
+from pipeline.domain.periods import YEARS, Period
+from pipeline.domain.times import MOST, periods, untimed
 
 NOW = datetime(2025, 3, 12, 15, 30, tzinfo=UTC)  # a Wednesday
 
