@@ -239,6 +239,7 @@ async def test_a_hit_tells_all_that_was_said(vectors: MemoryVectors) -> None:
         "signals": {},
         "parts": {},
         "matched": (),
+        "matched_day": (),
         "tier": "short",
         "consolidated": (),
     }
