@@ -128,9 +128,12 @@ async def test_there_are_never_more_answered_than_there_are_workers() -> None:
 
 async def test_at_its_deadline_an_answer_is_given_up() -> None:
     at = Waiting()
+    begun = [at.ask("mallory", seconds=1) for _ in range(at.delivery.desk.workers_a_user)]
+    await until(lambda: len(at.begun) == len(begun))
+    waiting = [at.ask("mallory", seconds=0.05) for _ in range(12)]
     async with asyncio.timeout(10):
-        await asyncio.gather(*(at.ask("mallory", seconds=0.1) for _ in range(20)))
-    assert len(at.begun) == len(at.ended) == at.delivery.desk.workers_a_user
+        await asyncio.gather(*begun, *waiting)
+    assert len(at.begun) == len(at.ended) == len(begun)
     assert not at.replies.sent
     at.open_for("mallory")
     await at.ask("mallory")
