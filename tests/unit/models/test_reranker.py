@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -113,13 +114,18 @@ async def test_who_is_cancelled_costs_no_further_batch(
     def slow(_: Any, question: str, texts: Sequence[str]) -> np.ndarray:
         nonlocal batches
         batches += 1
-        time.sleep(0.05)
+        reading.set()
+        cancelled.wait(30)
         return np.full(len(texts), 0.5)
 
-    batches = 0
+    batches, reading, cancelled = 0, Event(), Event()
     monkeypatch.setattr(reranker, "read", slow)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(opened.scores(QUESTION, ["text"] * 1_000), 0.02)
+    asked = asyncio.create_task(opened.scores(QUESTION, ["text"] * 1_000))
+    assert await asyncio.to_thread(reading.wait, 30)
+    asked.cancel()
+    cancelled.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
     await asyncio.sleep(0.2)
     assert batches == 1
 
