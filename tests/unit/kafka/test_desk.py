@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from pipeline.ending import ended
 from pipeline.kafka import desk
 from pipeline.kafka.desk import DeskDelivery
 from pipeline.kafka.records import Record
@@ -94,12 +95,6 @@ async def until(met: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not met():  # noqa: ASYNC110 - of any kind
             await asyncio.sleep(0.001)
-
-
-async def ended(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_however_much_one_user_asks_the_others_are_answered() -> None:
