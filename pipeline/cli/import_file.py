@@ -319,14 +319,15 @@ async def _begun(rows: Rows, here: Located, *, restart: bool) -> "Place | None":
 def going_on(place: "Place") -> str:
     """What is said of an earlier run; nothing where it read nothing."""
     known = "up to which all is stored" if place.is_settled else "where an earlier import stopped"
-    again = (
-        f"What it read after that, up to line {place.read:,}, is published once more: that changes and "
+    told = f"Goes on after line {place.line:,}, {known}; --restart begins anew."
+    if place.read <= place.line:
+        return told if place.line else ""
+    if not place.line:
+        told = "An earlier import stopped before its first rows were seen stored."
+    return (
+        f"{told} What it read after that, up to line {place.read:,}, is published once more: that changes and "
         "doubles nothing, and shows whether it is stored."
     )
-    told = [f"Goes on after line {place.line:,}, {known}; --restart begins anew."]
-    if not place.line:
-        told = ["An earlier import stopped before its first rows were seen stored."]
-    return " ".join([*told, again] if place.read > place.line else told if place.line else [])
 
 
 def _head(file: Path) -> bytes:

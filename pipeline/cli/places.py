@@ -2,8 +2,9 @@
 
 It lies behind the last batch of which all is stored, and all before it: what was sent after that is published
 again as the same events, which changes nothing, and waited for. Their versions are written down before they are
-sent, so that a row is told from one that somebody else had put there. Removed at a complete end. It holds for the same bytes, read
-to the same end for the same stream, only: any other import begins anew, which costs time but doubles nothing.
+sent, so that a row is told from one that somebody else had put there. Removed at a complete end. It holds for
+the same bytes, read to the same end for the same stream, only: any other import begins anew, which costs time
+but doubles nothing.
 """
 
 from bisect import bisect_left, bisect_right
